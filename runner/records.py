@@ -1,0 +1,169 @@
+"""The nouns of a campaign: frozen values that modules hand to each other. Standard library only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+
+
+class Verdict(StrEnum):
+    """How an experiment ended."""
+
+    KEEP = "keep"
+    DISCARD = "discard"
+    CRASH = "crash"  # the candidate's program failed, hung without a checkpoint, or could not be scored
+    INVALID = "invalid"  # edits refused, or claims that cannot be a model's (length, sign, not finite)
+    INFRA = "infra"  # our fault: says nothing about the candidate
+
+
+class Phase(StrEnum):
+    """What a container is for."""
+
+    TRAIN = "train"
+    SCORE = "score"
+
+
+class RunEnd(StrEnum):
+    """How one container execution ended, as told by PID 1's exit code and the host's own clock."""
+
+    FINISHED = "finished"  # the candidate returned by itself
+    DEADLINE = "deadline"  # killed at the deadline: a normal end of training
+    FAILED = "failed"  # the candidate exited non-zero or died by a signal
+    OUT_OF_MEMORY = "out_of_memory"
+    STARTUP = "startup"  # the interpreter or `import torch` did not come up: infrastructure
+    LOST = "lost"  # killed by nobody we know of, or vanished: infrastructure
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replace:
+    """Replace the only occurrence of `old` in an existing file."""
+
+    path: str
+    old: str
+    new: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Write:
+    """Create a file or replace it whole."""
+
+    path: str
+    content: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delete:
+    """Remove a file."""
+
+    path: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patch:
+    """A git unified diff against the repository root, applied exactly or not at all."""
+
+    text: str
+
+
+Edit = Replace | Write | Delete | Patch
+
+Files = Mapping[str, bytes]
+"""Contents of `workload/` by path from the repository root (`workload/train.py`)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Usage:
+    """One response of a language model, booked when it arrives."""
+
+    model: str
+    request_id: str | None
+    input_tokens: int  # not read from and not written to the cache
+    output_tokens: int
+    cache_read_tokens: int
+    cache_write_tokens: int
+    cost_usd: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proposal:
+    """A hypothesis and the edits that test it."""
+
+    hypothesis: str
+    edits: tuple[Edit, ...]
+    proposer: str
+    category: str | None = None
+    model: str | None = None
+    parameters: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    """What a numeric proposer chose, so that it can rebuild its state from the ledger."""
+    usage: tuple[Usage, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoProposal:
+    """The proposer has nothing this time, or nothing any more."""
+
+    reason: str
+    exhausted: bool  # True: the campaign ends here (a replay folder is used up)
+    proposer: str
+    model: str | None = None
+    usage: tuple[Usage, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """One container execution."""
+
+    phase: Phase
+    seed: int
+    end: RunEnd
+    exit_code: int | None
+    wall_seconds: float | None  # of candidate code; None when it never started
+    cpu_seconds: float | None  # of candidate code and its waited-for children, as the kernel counts
+    log_tail: str = ""  # train only: cleaned text of the candidate, untrusted
+    val_bpb: float | None = None  # of the score that belongs to this train run
+    claims_sha256: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """One row of the ledger, as reports and proposers read it."""
+
+    number: int  # 0 is the baseline
+    hypothesis: str
+    proposer: str
+    verdict: Verdict | None  # None: still running, or interrupted
+    reason: str | None = None  # one sentence on why
+    category: str | None = None
+    model: str | None = None
+    parameters: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    retry_of: int | None = None
+    diff: str = ""
+    champion: int | None = None  # number of the experiment that it was compared with
+    tried_commit: str | None = None
+    kept_commit: str | None = None
+    val_bpb: float | None = None
+    delta_bpb: float | None = None  # against the champion; negative is better
+    sigma_bpb: float | None = None  # the noise figure that the verdict used
+    log_tail: str = ""
+    cost_usd: float = 0.0
+    started_at: str | None = None  # UTC, ISO 8601
+    ended_at: str | None = None
+    image_id: str | None = None
+    layer_digest: str | None = None
+    runs: tuple[RunRecord, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProposalRequest:
+    """All that a proposer may know: code, scores and cleaned logs; never data."""
+
+    number: int
+    program: str  # program.md
+    profile: str  # "cpu" or "cuda"
+    train_seconds: float
+    files: Files  # the champion's workload/
+    history: tuple[Experiment, ...]  # every closed experiment, oldest first, the baseline included
+    failed: Experiment | None  # the crash to be mended, on the one retry of an idea
+    seed: int
