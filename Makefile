@@ -1,0 +1,56 @@
+# Two commands do everything on a fresh Debian or Ubuntu machine: `make demo` and `make test`.
+# `make overnight` is the real thing; it needs a CUDA host and ANTHROPIC_API_KEY, and says so when they are missing.
+
+PYTHON      ?= python3
+VENV        := .venv
+RUN         := $(VENV)/bin/autoresearch
+EXPERIMENTS ?=
+HOURS       ?=
+BUDGET_USD  ?=
+TAG         ?=
+ARGS        ?=
+
+.PHONY: help demo overnight test check lock engine prepare clean
+.DEFAULT_GOAL := help
+
+help: ## Show the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: engine $(VENV)/.installed ## A small night on the CPU, without a key: baseline and 8 experiments (EXPERIMENTS=8)
+	$(RUN) overnight --profile cpu --proposer optuna --tag demo --experiments $(or $(EXPERIMENTS),8) $(ARGS)
+
+overnight: engine $(VENV)/.installed ## A real night (HOURS=8 EXPERIMENTS=1000 BUDGET_USD=20 TAG=night)
+	$(RUN) overnight $(if $(TAG),--tag $(TAG)) $(if $(HOURS),--hours $(HOURS)) $(if $(EXPERIMENTS),--experiments $(EXPERIMENTS)) $(if $(BUDGET_USD),--budget-usd $(BUDGET_USD)) $(ARGS)
+
+prepare: engine $(VENV)/.installed ## Base image and data, as far as they are missing
+	$(RUN) prepare $(ARGS)
+
+test: engine $(VENV)/.installed ## The whole test suite, real containers included
+	$(RUN) prepare --profile cpu
+	$(VENV)/bin/pytest -n 2 --dist loadgroup $(ARGS)
+
+check: $(VENV)/.installed ## Style, types, layers, locked evaluation
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+	$(VENV)/bin/python -m locked_eval.manifest
+
+lock: $(VENV)/.installed ## Lock the evaluation as it is now (a person's decision)
+	$(VENV)/bin/python -m locked_eval.manifest --write
+
+engine: ## Make sure that a Docker engine answers
+	@images/engine.sh
+
+clean: $(VENV)/.installed ## Remove containers, volumes and candidate images; git and the ledger stay
+	$(RUN) clean $(ARGS)
+
+# A fresh Debian has python3 without venv; as root we can mend that, else pip's own message says how.
+$(VENV)/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: Python 3.11 or newer is needed; try make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then apt-get update -qq && apt-get install -y -qq python3-venv git >/dev/null; \
+	  else echo "error: python3 has no venv module" >&2; echo "  → sudo apt-get install python3-venv" >&2; exit 1; fi; }
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
