@@ -1,17 +1,17 @@
 """What can go wrong on the host. A candidate's failure is a value (`records.Verdict`), never one of these.
 
-    AutoresearchError
-    ├── ConfigError       a setting, an option or an argument is wrong              (exit 2)
-    ├── EngineError       Docker does not answer, refuses, or lost something
-    │   └── DiskFullError no room left for images, volumes or the ledger
-    ├── ImageError        the base image or a candidate image could not be built
-    ├── DataError         a corpus is missing, too small, or differs from its hash
-    ├── LockedEvalError   a file of the locked evaluation differs from its manifest
-    ├── RepositoryError   git: not a repository, detached, dirty, a ref moved
-    ├── LedgerError       the ledger cannot be read or written, or another controller holds it
-    ├── ProposerError     no proposal can ever come: bad key, unknown model, unusable patch folder
-    ├── BaselineError     the unmodified workload does not run
-    └── Interrupted       a person asked to stop now                                (exit 130)
+AutoresearchError
+├── ConfigError       a setting, an option or an argument is wrong              (exit 2)
+├── EngineError       Docker does not answer, refuses, or lost something
+│   └── DiskFullError no room left for images, volumes or the ledger
+├── ImageError        the base image or a candidate image could not be built
+├── DataError         a corpus is missing, too small, or differs from its hash
+├── LockedEvalError   a file of the locked evaluation differs from its manifest
+├── RepositoryError   git: not a repository, detached, dirty, a ref moved
+├── LedgerError       the ledger cannot be read or written, or another controller holds it
+├── ProposerError     no proposal can ever come: bad key, unknown model, unusable patch folder
+├── BaselineError     the unmodified workload does not run
+└── Interrupted       a person asked to stop now                                (exit 130)
 """
 
 from __future__ import annotations

@@ -121,9 +121,10 @@ class RunRecord:
     exit_code: int | None
     wall_seconds: float | None  # of candidate code; None when it never started
     cpu_seconds: float | None  # of candidate code and its waited-for children, as the kernel counts
+    others_cpu_seconds: float | None = None  # train only: what everybody else used of the candidate's cores
     log_tail: str = ""  # train only: cleaned text of the candidate, untrusted
-    val_bpb: float | None = None  # of the score that belongs to this train run
-    claims_sha256: str | None = None
+    val_bpb: float | None = None  # score only
+    claims_sha256: str | None = None  # score only
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,191 @@
+"""One frozen Config.
+
+Precedence: command line > environment (`AUTORESEARCH_*`) > `autoresearch.toml` > profile > default.
+Nothing else in the controller reads the environment for settings.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from runner.errors import ConfigError
+
+ENV_PREFIX = "AUTORESEARCH_"
+CONFIG_FILE = "autoresearch.toml"
+STATE_DIR = ".autoresearch"
+PROFILES = ("cpu", "cuda")
+
+MEBI = 2**20
+GIBI = 2**30
+
+
+class Config(BaseModel):
+    """Every setting of a campaign. Sizes in bytes, times in seconds unless the name says otherwise."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True, allow_inf_nan=False)
+
+    profile: Literal["cpu", "cuda"]
+    tag: str = Field(
+        default="night",
+        pattern=r"^[a-z0-9][a-z0-9_-]{0,47}$",
+        description="name of the campaign and of its branch",
+    )
+
+    # Budget: whichever ends first.
+    hours: float = Field(default=8.0, gt=0)
+    experiments: int = Field(
+        default=1000, ge=0, description="stop after this many experiments, the baseline not counted"
+    )
+    budget_usd: float = Field(default=20.0, ge=0, description="money for the language model, whole campaign")
+
+    # Clocks.
+    train_seconds: float = Field(
+        gt=0, description="wall clock of candidate code from its first instruction to SIGKILL"
+    )
+    startup_seconds: float = Field(
+        default=120.0, gt=0, description="interpreter start and `import torch`, before the clock"
+    )
+    score_seconds: float = Field(
+        gt=0, description="wall clock of loading a checkpoint and scoring the validation rows"
+    )
+
+    max_disturbance: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="share of a candidate's cores that other programs may use; above it a training is repeated",
+    )
+
+    # Decision.
+    baseline_runs: int = Field(default=3, ge=2, description="how often the first champion is measured")
+    noise_prior_bpb: float = Field(
+        gt=0, description="standard deviation between seeds, before anything was measured here"
+    )
+    keep_sigmas: float = Field(
+        default=2.0, gt=0, description="how many noise standard deviations better a keep must be"
+    )
+
+    # Data.
+    source: str = Field(description="'sotu' (embedded), 'climbmix', or a folder of .txt, .md or .parquet files")
+    vocab_size: int = Field(ge=257, le=65535)
+    context_length: int = Field(ge=8, description="tokens per row, in training and in scoring")
+    max_eval_rows: int = Field(ge=1, description="validation and test rows, taken at a fixed stride")
+    climbmix_shards: int = Field(
+        default=10, ge=1, le=6542, description="training shards of ClimbMix, ~100 MB each"
+    )
+
+    # Container limits.
+    memory_bytes: int = Field(ge=512 * MEBI, description="memory and swap together")
+    cpus: int = Field(ge=1, description="cores of a candidate; each is pinned, one thread per core")
+    pids: int = Field(default=512, ge=16)
+    scratch_bytes: int = Field(ge=16 * MEBI, description="tmpfs at /tmp")
+    output_bytes: int = Field(ge=16 * MEBI, description="tmpfs for checkpoints; must hold two of them")
+    shm_bytes: int = Field(default=64 * MEBI, ge=0)
+    score_batch_rows: int = Field(ge=1)
+    gpu: str | None = Field(
+        default=None, min_length=1, description="UUID of the GPU to use; the first one when absent"
+    )
+
+    # Proposer.
+    proposer: Literal["anthropic", "optuna", "replay"] = "optuna"
+    model: str = "claude-opus-5-5"
+    max_output_tokens: int = Field(default=32_000, ge=1024)
+    replay_from: Path | None = None
+    price_input_usd: float | None = Field(
+        default=None, ge=0, description="USD per million tokens; overrides the price table"
+    )
+    price_output_usd: float | None = Field(default=None, ge=0)
+
+    # Engine.
+    docker_host: str | None = Field(
+        default=None, description="socket of the engine; DOCKER_HOST or the default one when absent"
+    )
+
+
+def _profile(name: str) -> dict[str, Any]:
+    return tomllib.loads((files("runner") / "profiles" / f"{name}.toml").read_text("utf-8"))
+
+
+def _user_file(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}", f"edit {path}") from error
+
+
+def _environment(environ: Mapping[str, str]) -> dict[str, str]:
+    names = {ENV_PREFIX + name.upper(): name for name in Config.model_fields}
+    found: dict[str, str] = {}
+    for variable, value in environ.items():
+        if not variable.startswith(ENV_PREFIX):
+            continue
+        if variable not in names:
+            raise ConfigError(f"{variable} is not a setting", "autoresearch config shows every setting")
+        found[names[variable]] = value
+    return found
+
+
+def decisions(
+    directory: Path, overrides: Mapping[str, Any], *, environ: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """What people decided, by command line, environment or file; not yet validated.
+
+    Raises:
+        ConfigError: a file that is no TOML, or a variable that is no setting.
+    """
+    decided = _user_file(directory / CONFIG_FILE)
+    decided.update(_environment(os.environ if environ is None else environ))
+    decided.update({key: value for key, value in overrides.items() if value is not None})
+    return decided
+
+
+def load(
+    directory: Path,
+    overrides: Mapping[str, Any],
+    *,
+    environ: Mapping[str, str] | None = None,
+    fallbacks: Mapping[str, Any] | None = None,
+) -> Config:
+    """Put the one Config together.
+
+    Args:
+        directory: where `autoresearch.toml` may lie.
+        overrides: options of the command line; `None` values count as not given.
+        environ: the environment; the process's own when absent.
+        fallbacks: what this machine suggests (profile, proposer) when nobody says otherwise.
+
+    Raises:
+        ConfigError: an unknown key, or a value out of its range, with the key's name.
+    """
+    decided = decisions(directory, overrides, environ=environ)
+    chosen: dict[str, Any] = {"profile": "cpu", **(fallbacks or {}), **decided}
+    if chosen["profile"] not in PROFILES:
+        raise ConfigError(f"there is no profile {chosen['profile']!r}", f"choose one of: {', '.join(PROFILES)}")
+    try:
+        return Config.model_validate({**_profile(chosen["profile"]), **chosen})
+    except ValidationError as error:
+        raise ConfigError(
+            _explain(error), f"correct it on the command line, in {ENV_PREFIX}* or in {CONFIG_FILE}"
+        ) from None
+
+
+def _explain(error: ValidationError) -> str:
+    problems = []
+    for item in error.errors():
+        name = ".".join(str(part) for part in item["loc"])
+        if item["type"] == "extra_forbidden":
+            problems.append(f"unknown setting {name!r}")
+        elif item["type"] == "missing":
+            problems.append(f"setting {name!r} is missing")
+        else:
+            problems.append(f"setting {name!r} = {item['input']!r}: {item['msg'].lower()}")
+    return "; ".join(problems)

@@ -1,0 +1,49 @@
+"""The layout of the state folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from runner.config import STATE_DIR
+
+
+@dataclass(frozen=True)
+class StatePaths:
+    """Everything that the controller writes outside of git and Docker.
+
+    .autoresearch/
+    ├── ledger.db              every campaign of this repository
+    ├── controller.lock        held by the one running controller
+    ├── logs/<tag>.jsonl       events, one JSON object a line
+    ├── locked/<hash>/         pinned copies of locked_eval, mounted into containers
+    ├── sources/               downloaded corpora
+    ├── data/<key>/            prepared data sets: train/ val/ test/ tokenizer/ manifest.json
+    ├── wheels/<hash>/         packages for the images
+    └── reports/<tag>/         results.tsv and progress.png
+    """
+
+    root: Path
+
+    @classmethod
+    def of(cls, repository_root: Path) -> StatePaths:
+        """The state folder of a repository."""
+        return cls(repository_root / STATE_DIR)
+
+    @property
+    def ledger(self) -> Path:
+        """The database."""
+        return self.root / "ledger.db"
+
+    @property
+    def data(self) -> Path:
+        """Prepared data sets."""
+        return self.root / "data"
+
+    def log(self, tag: str) -> Path:
+        """Event log of a campaign."""
+        return self.root / "logs" / f"{tag}.jsonl"
+
+    def report(self, tag: str) -> Path:
+        """Folder for the files that people look at in the morning."""
+        return self.root / "reports" / tag

@@ -1,0 +1,65 @@
+"""Settings: where they come from, which wins, and what a wrong one is told."""
+
+from __future__ import annotations
+
+import pytest
+
+from runner.config import Config, load
+from runner.errors import ConfigError
+
+
+def test_the_profile_gives_what_nobody_else_does(tmp_path):
+    config = load(tmp_path, {}, environ={})
+    assert (config.profile, config.source, config.train_seconds) == ("cpu", "sotu", 20)
+
+
+def test_command_line_beats_environment_beats_file_beats_profile(tmp_path):
+    (tmp_path / "autoresearch.toml").write_text("train_seconds = 11\nhours = 1.5\npids = 64\n")
+    environ = {"AUTORESEARCH_TRAIN_SECONDS": "12", "AUTORESEARCH_HOURS": "2.5"}
+    config = load(tmp_path, {"train_seconds": 13.0, "hours": None}, environ=environ)
+    assert (config.train_seconds, config.hours, config.pids) == (13, 2.5, 64)
+
+
+def test_what_the_machine_suggests_yields_to_what_a_person_says(tmp_path):
+    fallbacks = {"profile": "cuda", "proposer": "anthropic"}
+    assert load(tmp_path, {}, environ={}, fallbacks=fallbacks).train_seconds == 300
+    assert load(tmp_path, {"profile": "cpu"}, environ={}, fallbacks=fallbacks).train_seconds == 20
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("tarin_seconds = 3", "unknown setting 'tarin_seconds'"),
+        ("train_seconds = -3", "setting 'train_seconds' = -3"),
+        ('tag = "../x"', "setting 'tag'"),
+        ("train_seconds = ", "not valid TOML"),
+        ('profile = "tpu"', "no profile 'tpu'"),
+    ],
+)
+def test_a_wrong_file_is_refused_by_the_name_of_the_key(tmp_path, text, names):
+    (tmp_path / "autoresearch.toml").write_text(text)
+    with pytest.raises(ConfigError, match=names) as caught:
+        load(tmp_path, {}, environ={})
+    assert caught.value.remedy
+    assert caught.value.exit_code == 2
+
+
+def test_an_unknown_variable_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="AUTORESEARCH_TRIAN_SECONDS"):
+        load(tmp_path, {}, environ={"AUTORESEARCH_TRIAN_SECONDS": "3"})
+
+
+def test_other_variables_are_none_of_our_business(tmp_path):
+    assert load(tmp_path, {}, environ={"HOME": "/", "TRAIN_SECONDS": "3"}).train_seconds == 20
+
+
+def test_a_config_cannot_be_changed(tmp_path):
+    with pytest.raises(ValueError, match="frozen"):
+        load(tmp_path, {}, environ={}).hours = 1
+
+
+def test_both_profiles_set_the_same_keys_and_every_key_is_a_setting(tmp_path):
+    cpu, cuda = (load(tmp_path, {"profile": name}, environ={}) for name in ("cpu", "cuda"))
+    assert cpu.model_fields_set <= set(Config.model_fields)
+    assert cuda.model_fields_set <= set(Config.model_fields)
+    assert (cuda.train_seconds, cuda.context_length, cuda.vocab_size) == (300, 2048, 8192)
