@@ -1,0 +1,43 @@
+"""The output throttle of PID 1 (its clock and its kills are tested in real containers)."""
+
+from __future__ import annotations
+
+from locked_eval.supervisor import Throttle
+
+
+def test_a_quiet_candidate_is_passed_through_untouched():
+    throttle = Throttle(0.0)
+    lines = [b"step %d\n" % number for number in range(1000)]
+    assert b"".join(throttle.admit(line, 0.01 * number) for number, line in enumerate(lines)) == b"".join(lines)
+    assert throttle.finish() == b""
+
+
+def test_a_flood_is_cut_to_the_burst_and_its_end_is_kept():
+    throttle = Throttle(0.0)
+    passed = sum(len(throttle.admit(b"x" * 65536, 0.0)) for _ in range(1000))
+    throttle.admit(b"the last words\n", 0.0)
+    assert passed <= Throttle.BURST_BYTES
+    end = throttle.finish()
+    assert end.endswith(b"the last words\n")
+    assert b"bytes of output left out" in end
+    assert len(end) <= Throttle.TAIL_BYTES + 100
+
+
+def test_after_a_flood_a_quiet_candidate_is_heard_again():
+    throttle = Throttle(0.0)
+    for _ in range(20):
+        throttle.admit(b"x" * 65536, 0.0)
+    seconds = Throttle.BURST_BYTES / Throttle.BYTES_PER_SECOND
+    heard = throttle.admit(b"step 7\n", seconds)
+    assert heard.endswith(b"step 7\n")
+    assert b"left out" in heard
+    assert throttle.admit(b"step 8\n", seconds + 1) == b"step 8\n"
+    assert throttle.finish() == b""
+
+
+def test_a_trickle_above_the_rate_stays_below_the_cap_for_ever():
+    throttle = Throttle(0.0)
+    passed = sum(
+        len(throttle.admit(b"y" * 1000, 0.01 * step)) for step in range(60_000)
+    )  # 100 kB/s for 10 minutes
+    assert passed <= Throttle.BURST_BYTES + 600 * Throttle.BYTES_PER_SECOND + 100 * Throttle.TAIL_BYTES
