@@ -1,0 +1,622 @@
+"""From a folder of documents to tokens, rows and byte lengths. Runs in a container without network:
+
+python prepare.py --source /source --output /output --vocab-size V --context-length T --max-eval-rows N
+
+/output
+├── train/train.bin       little-endian uint16: BOS document BOS document …
+├── train/meta.json
+├── val/rows.npy          (N, T + 1) uint16, never overlapping, at an even stride over the whole split
+├── val/meta.json
+├── test/rows.npy         the same; sealed: for a person to look at, never for a decision
+├── test/meta.json
+├── tokenizer/            ranks.txt, pattern.txt, token_bytes.npy: see `tokenizer.py`
+└── manifest.json         SHA-256 and size of every file above, parameters, counts; written last
+
+What is proven, by counting again from the written files and refusing to end otherwise: no document, by the
+hash of its words, is in two splits; no 13-word shingle of a row of validation or test stands in the training
+text; none of a test row stands in a validation row; no row holds a shingle of another row of its split; and
+token byte lengths add up to the raw size of every split. A shingle is 13 whole words: where the edge of a row
+cuts a word, that word is no word of the row (but the row was dropped if the uncut text leaked).
+
+The same source, parameters and library versions give the same bytes. Memory stays below about 4 GB whatever
+the source; the training text is streamed, only validation and test are held. Ends with code 2 and one line
+`error: …` on stderr when the source cannot be used; then nothing but an empty `/output` is left.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from itertools import compress, pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+if not __package__:  # started as a script: its own folder must not be where imports are looked up
+    sys.path[:] = [
+        str(Path(__file__).resolve().parents[1]),
+        *(entry for entry in sys.path if entry != sys.path[0]),
+    ]
+
+import numpy as np
+import numpy.typing as npt
+
+from locked_eval import tokenizer as bpe
+from locked_eval.disjoint import (
+    SHINGLE_WORDS,
+    Hashes,
+    Mask,
+    Offsets,
+    Shingles,
+    ShingleSet,
+    near_duplicates,
+    rows_repeating,
+    rows_touched,
+    shingle,
+)
+from locked_eval.splits import (
+    EVAL_SPLITS,
+    MIN_EVAL_ROWS,
+    Codes,
+    Corpus,
+    PrepareError,
+    Split,
+    assign,
+    find_files,
+    scan,
+)
+
+FORMAT = 1
+MANIFEST_FILE = "manifest.json"
+PARTIAL_FOLDER = ".partial"
+FOLDERS = {Split.TRAIN: "train", Split.VALIDATION: "val", Split.TEST: "test"}
+
+TOKENIZER_SAMPLE_BYTES = 500_000_000
+"""The tokenizer learns from at most this much: every k-th training document, k as small as it fits."""
+_GROUP_BYTES = 4 << 20
+_DECODED_TOKENS = 1 << 20
+_PROGRESS_SECONDS = 5.0
+
+Rows = npt.NDArray[np.uint16]
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What the command line asks for."""
+
+    source: Path
+    output: Path
+    vocab_size: int
+    context_length: int
+    max_eval_rows: int
+
+    @property
+    def row_tokens(self) -> int:
+        """Tokens of a row: every position has an input and a target."""
+        return self.context_length + 1
+
+
+class TrainText(NamedTuple):
+    """What was written into `train.bin`."""
+
+    num_documents: int
+    num_bytes: int
+    num_tokens: int
+    sha256: str  # of the raw text without any separators
+
+
+class EvalText(NamedTuple):
+    """Validation or test, and what was taken from it."""
+
+    num_documents: int
+    num_bytes: int
+    num_tokens: int
+    rows: Rows  # (N, T + 1)
+    num_rows_cut: int
+    num_rows_in_train: int  # dropped: share a shingle with training
+    num_rows_in_validation: int  # dropped: share one with validation (test only)
+    num_rows_repeated: int  # dropped: hold a shingle of an earlier row
+
+
+class _Progress:
+    """At most one line every few seconds for a phase."""
+
+    def __init__(self, say: Say, phase: str, total: int) -> None:
+        self._say, self._phase, self._total = say, phase, total
+        self._done, self._last = 0, time.monotonic()
+
+    def add(self, num_bytes: int) -> None:
+        self.reach(self._done + num_bytes, self._total)
+
+    def reach(self, done: int, total: int) -> None:
+        self._done, self._total = done, total
+        if time.monotonic() - self._last >= _PROGRESS_SECONDS:
+            self._last = time.monotonic()
+            self._say(f"{self._phase}: {done / 1e6:,.0f} of {total / 1e6:,.0f} MB")
+
+
+# ---- documents ----------------------------------------------------------------------------------
+
+
+def _gather(corpus: Corpus, codes: Codes) -> dict[Split, list[bytes]]:
+    """The documents of validation and of test."""
+    found: dict[Split, list[bytes]] = {split: [] for split in EVAL_SPLITS}
+    for batch in corpus.read(np.isin(codes, EVAL_SPLITS)):
+        for number, document in zip(batch.numbers, batch.documents, strict=True):
+            found[Split(int(codes[number]))].append(document)
+    return found
+
+
+def _groups(documents: Sequence[bytes]) -> Iterator[tuple[list[bytes], int]]:
+    """Documents some megabytes at a time, with the byte offset of the first one among all."""
+    group: list[bytes] = []
+    offset = size = 0
+    for document in documents:
+        group.append(document)
+        size += len(document)
+        if size >= _GROUP_BYTES:
+            yield group, offset
+            group, offset, size = [], offset + size, 0
+    if group:
+        yield group, offset
+
+
+def _spans(documents: Sequence[bytes]) -> Iterator[tuple[Hashes, Offsets, Offsets]]:
+    """Shingles of documents with their byte spans in all of them put together without separators."""
+    for group, offset in _groups(documents):
+        begins = np.cumsum([offset, *(len(document) for document in group)])
+        found = shingle(group)
+        yield found.hashes, found.start + begins[found.document], found.end + begins[found.document]
+
+
+def _shingle_set(documents: Sequence[bytes]) -> ShingleSet:
+    return ShingleSet(shingle(group).hashes for group, _ in _groups(documents))
+
+
+def _distinct(documents: Sequence[bytes], sealed: ShingleSet) -> Mask:
+    """`(D,)` mask of the documents that are no near duplicates of sealed ones."""
+    near = [np.zeros(0, np.bool_)]
+    for group, _ in _groups(documents):
+        found = shingle(group)
+        near.append(near_duplicates(found, sealed.contains(found.hashes), len(group)))
+    return ~np.concatenate(near)
+
+
+def _clear_training(corpus: Corpus, codes: Codes, sealed: ShingleSet, say: Say) -> Hashes:
+    """Mark training documents that are near duplicates of sealed ones, in `codes`.
+
+    Returns: the sealed hashes that stand in the remaining training documents.
+    """
+    leaked = np.zeros(len(sealed), np.bool_)
+    progress = _Progress(say, "comparing", int(corpus.sizes[codes == Split.TRAIN].sum()))
+    for batch in corpus.read(codes == Split.TRAIN):
+        found = shingle(batch.documents)
+        index, place = sealed.find(found.hashes)
+        shared = np.zeros(len(found.hashes), np.bool_)
+        shared[index] = True
+        near = near_duplicates(found, shared, len(batch.documents))
+        codes[batch.numbers[near]] = Split.NEAR_DUPLICATE
+        leaked[place[~near[found.document[index]]]] = True
+        progress.add(sum(map(len, batch.documents)))
+    return sealed.sorted[leaked]
+
+
+# ---- tokens -------------------------------------------------------------------------------------
+
+
+def _train_tokenizer(corpus: Corpus, codes: Codes, vocab_size: int) -> bpe.Tokenizer:
+    numbers = np.flatnonzero(codes == Split.TRAIN)
+    every = -(-int(corpus.sizes[numbers].sum()) // TOKENIZER_SAMPLE_BYTES)
+    sample = np.zeros(len(codes), np.bool_)
+    sample[numbers[:: max(every, 1)]] = True
+    texts = (document.decode("utf-8") for batch in corpus.read(sample) for document in batch.documents)
+    return bpe.train(texts, vocab_size)
+
+
+def _require_bytes(split: str, expected: int, counted: int) -> None:
+    if expected != counted:
+        raise PrepareError(f"the tokens of {split} stand for {counted:,} bytes, its text has {expected:,}")
+
+
+def _write_train(corpus: Corpus, codes: Codes, tokenizer: bpe.Tokenizer, path: Path, say: Say) -> TrainText:
+    """Encode the training documents into one stream."""
+    lengths = tokenizer.token_bytes()
+    digest = hashlib.sha256()
+    num_documents = num_bytes = num_tokens = counted = 0
+    bos = np.array([tokenizer.bos_token], "<u2").tobytes()
+    progress = _Progress(say, "encoding", int(corpus.sizes[codes == Split.TRAIN].sum()))
+    with path.open("wb") as file:
+        for batch in corpus.read(codes == Split.TRAIN):
+            for document, tokens in zip(batch.documents, tokenizer.encode(batch.documents), strict=True):
+                file.write(bos)
+                file.write(tokens.astype("<u2").tobytes())
+                digest.update(document)
+                num_bytes += len(document)
+                num_tokens += len(tokens) + 1
+                counted += int(lengths[tokens].sum(dtype=np.int64))
+            num_documents += len(batch.documents)
+            progress.add(sum(map(len, batch.documents)))
+    _require_bytes("train", num_bytes, counted)
+    return TrainText(num_documents, num_bytes, num_tokens, digest.hexdigest())
+
+
+def _cut_rows(documents: Sequence[bytes], tokenizer: bpe.Tokenizer, row_tokens: int) -> tuple[Rows, int]:
+    """`(N, T + 1)` rows of the documents' stream, and the tokens of all of it."""
+    lengths = tokenizer.token_bytes()
+    bos = np.array([tokenizer.bos_token], np.uint16)
+    pieces: list[Rows] = []
+    for group, _ in _groups(documents):
+        for tokens in tokenizer.encode(group):
+            pieces += [bos, tokens]
+    stream = np.concatenate([*pieces, np.zeros(0, np.uint16)])
+    counted = int(lengths[stream].sum(dtype=np.int64))
+    _require_bytes("validation or test", sum(map(len, documents)), counted)
+    num_rows = len(stream) // row_tokens
+    return stream[: num_rows * row_tokens].reshape(num_rows, row_tokens), len(stream)
+
+
+def _choose_rows(
+    documents: Sequence[bytes],
+    tokenizer: bpe.Tokenizer,
+    options: Options,
+    in_train: ShingleSet,
+    in_validation: ShingleSet,
+) -> EvalText:
+    """Cut a split into rows and keep those that share no shingle with other text."""
+    rows, num_tokens = _cut_rows(documents, tokenizer, options.row_tokens)
+    num_rows = len(rows)
+    edges = np.zeros(num_rows + 1, np.int64)
+    np.cumsum(tokenizer.token_bytes()[rows].sum(axis=1, dtype=np.int64), out=edges[1:])
+    touched = {"train": np.zeros(num_rows, np.bool_), "validation": np.zeros(num_rows, np.bool_)}
+    inside: list[tuple[Hashes, npt.NDArray[np.int32]]] = []
+    for hashes, starts, ends in _spans(documents):
+        for name, others in (("train", in_train), ("validation", in_validation)):
+            shared, _ = others.find(hashes)
+            touched[name] |= rows_touched(starts[shared], ends[shared], edges)
+        row = np.searchsorted(edges, starts, side="right") - 1
+        whole = (row < num_rows) & (ends <= edges[np.minimum(row + 1, num_rows)])
+        inside.append((hashes[whole], row[whole].astype(np.int32)))
+    clean = ~(touched["train"] | touched["validation"])
+    repeated = _repeated(inside, clean)
+    kept = np.flatnonzero(clean & ~repeated)
+    if len(kept) > options.max_eval_rows:  # never a prefix: text changes over a split
+        kept = kept[np.arange(options.max_eval_rows) * len(kept) // options.max_eval_rows]
+    return EvalText(
+        num_documents=len(documents),
+        num_bytes=sum(map(len, documents)),
+        num_tokens=num_tokens,
+        rows=rows[kept],
+        num_rows_cut=num_rows,
+        num_rows_in_train=int(touched["train"].sum()),
+        num_rows_in_validation=int((touched["validation"] & ~touched["train"]).sum()),
+        num_rows_repeated=int(repeated.sum()),
+    )
+
+
+def _repeated(inside: Sequence[tuple[Hashes, npt.NDArray[np.int32]]], clean: Mask) -> Mask:
+    """`(N,)` mask of the clean rows that hold a shingle of an earlier clean row."""
+    selected = [(hashes[clean[row]], row[clean[row]]) for hashes, row in inside]
+    if not selected:
+        return np.zeros(len(clean), np.bool_)
+    hashes, row = (np.concatenate(column) for column in zip(*selected, strict=True))
+    return rows_repeating(hashes, row.astype(np.int64), len(clean))
+
+
+def _require_rows(split: str, text: EvalText, options: Options) -> None:
+    needed = min(MIN_EVAL_ROWS, options.max_eval_rows)
+    if len(text.rows) < needed:
+        dropped = text.num_rows_cut - len(text.rows)
+        raise PrepareError(
+            f"not enough text for the {split} split: {len(text.rows)} rows of {options.row_tokens:,} tokens, "
+            f"{needed} needed; its {text.num_documents:,} documents of {text.num_bytes:,} bytes gave "
+            f"{text.num_rows_cut} rows, of which {dropped} share text with other rows or splits"
+        )
+
+
+# ---- proof --------------------------------------------------------------------------------------
+
+
+def _row_shingles(rows: Rows, tokenizer: bpe.Tokenizer) -> tuple[Hashes, Offsets]:
+    """Shingles of whole words of `(N, T + 1)` rows, and the row of each, from the tokens alone."""
+    texts: list[bytes] = []
+    row_of: list[int] = []
+    cut_before: list[bool] = []
+    cut_after: list[bool] = []
+    for number, row in enumerate(rows):
+        bounds = [0, *np.flatnonzero(row == tokenizer.bos_token).tolist(), len(row)]
+        for index, (begin, end) in enumerate(pairwise(bounds)):
+            texts.append(tokenizer.decode(row[begin + (index > 0) : end]))
+            row_of.append(number)
+            cut_before.append(index == 0)
+            cut_after.append(end == len(row))
+    before, after = np.array(cut_before, np.bool_), np.array(cut_after, np.bool_)
+    sizes = np.array([len(text) for text in texts], np.int64)
+    found = shingle(texts)
+    edge = (found.start == 0) & before[found.document]
+    edge |= (found.end == sizes[found.document]) & after[found.document]
+    found = found.where(~edge)
+    return found.hashes, np.array(row_of, np.int64)[found.document]
+
+
+def _train_shingles(path: Path, tokenizer: bpe.Tokenizer, digest: Any, say: Say) -> Iterator[Shingles]:
+    """Shingles of the documents of a written `train.bin`; its text goes into `digest`."""
+    stream = np.memmap(path, "<u2", mode="r")
+    progress = _Progress(say, "proving", stream.nbytes)
+    begin = 0
+    while begin < len(stream):
+        end = begin + _DECODED_TOKENS
+        while end < len(stream) and stream[end] != tokenizer.bos_token:
+            bos = np.flatnonzero(stream[end : end + _DECODED_TOKENS] == tokenizer.bos_token)
+            end += int(bos[0]) if len(bos) else _DECODED_TOKENS
+        piece = stream[begin:end]
+        bounds = [*np.flatnonzero(piece == tokenizer.bos_token).tolist(), len(piece)]
+        texts = [tokenizer.decode(piece[a + 1 : b]) for a, b in pairwise(bounds)]
+        for text in texts:
+            digest.update(text)
+        yield shingle(texts)
+        progress.add(piece.nbytes)
+        begin = end
+
+
+def _prove(folder: Path, tokenizer: bpe.Tokenizer, train: TrainText, say: Say) -> dict[str, int]:
+    """Count what the splits share, from the written files.
+
+    Raises:
+        PrepareError: anything is shared, or `train.bin` does not decode to the training text.
+    """
+    rows = {split: np.load(folder / FOLDERS[split] / "rows.npy", allow_pickle=False) for split in EVAL_SPLITS}
+    hashes, row_of = zip(*(_row_shingles(rows[split], tokenizer) for split in EVAL_SPLITS), strict=True)
+    sets = [ShingleSet([found]) for found in hashes]
+    shared = {"train_validation": 0, "train_test": 0}
+    digest = hashlib.sha256()
+    for found in _train_shingles(folder / "train" / "train.bin", tokenizer, digest, say):
+        for name, sealed in zip(shared, sets, strict=True):
+            shared[name] += len(sealed.find(found.hashes)[0])
+    shared["validation_test"] = len(sets[0].find(hashes[1])[0])
+    for name, found, numbers, split in zip(("validation", "test"), hashes, row_of, EVAL_SPLITS, strict=True):
+        shared[f"{name}_rows"] = int(rows_repeating(found, numbers, len(rows[split])).sum())
+    if any(shared.values()):
+        raise PrepareError(f"the splits are not disjoint, shared 13-word shingles: {shared}; this is a bug")
+    if digest.hexdigest() != train.sha256:
+        raise PrepareError("train.bin does not decode to the training text; this is a bug")
+    return shared
+
+
+def _shared_documents(corpus: Corpus, codes: Codes) -> int:
+    """Documents whose words are in two splits, counted from the final assignment."""
+    digests = [np.unique(corpus.digests[codes == split]) for split in FOLDERS]
+    return sum(map(len, digests)) - len(np.unique(np.concatenate(digests)))
+
+
+# ---- files --------------------------------------------------------------------------------------
+
+
+def _write_json(path: Path, value: object) -> None:
+    path.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", "utf-8")
+
+
+def _write_meta(folder: Path, options: Options, tokenizer: bpe.Tokenizer, num_tokens: int, **more: int) -> None:
+    _write_json(
+        folder / "meta.json",
+        {
+            "vocab_size": tokenizer.vocab_size,
+            "context_length": options.context_length,
+            "bos_token": tokenizer.bos_token,
+            "num_tokens": num_tokens,
+            **more,
+        },
+    )
+
+
+def _digests(folder: Path) -> dict[str, dict[str, str | int]]:
+    found: dict[str, dict[str, str | int]] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            with path.open("rb") as file:
+                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            found[path.relative_to(folder).as_posix()] = {"sha256": sha256, "size_bytes": path.stat().st_size}
+    return found
+
+
+def _split_figures(text: EvalText, lengths: npt.NDArray[np.uint16]) -> dict[str, int]:
+    """Counts of validation or test for the manifest."""
+    return {
+        "documents": text.num_documents,
+        "bytes": text.num_bytes,
+        "tokens": text.num_tokens,
+        "rows": len(text.rows),
+        "target_bytes": int(lengths[text.rows[:, 1:]].sum(dtype=np.int64)),
+        "rows_cut": text.num_rows_cut,
+        "rows_dropped_shared_with_train": text.num_rows_in_train,
+        "rows_dropped_shared_with_validation": text.num_rows_in_validation,
+        "rows_dropped_repeated": text.num_rows_repeated,
+    }
+
+
+def _describe(name: str, text: EvalText) -> str:
+    return (
+        f"{name}: {len(text.rows):,} rows of {text.num_rows_cut:,}; dropped for sharing 13 words: "
+        f"{text.num_rows_in_train:,} with train, {text.num_rows_in_validation:,} with validation, "
+        f"{text.num_rows_repeated:,} with another row"
+    )
+
+
+def _manifest(
+    options: Options,
+    corpus: Corpus,
+    codes: Codes,
+    splits: dict[str, dict[str, int]],
+    shared: dict[str, int],
+    files: dict[str, dict[str, str | int]],
+) -> dict[str, object]:
+    counts = np.bincount(codes, minlength=len(Split))
+    return {
+        "format": FORMAT,
+        "source": {
+            "layout": "pinned" if corpus.is_pinned else "free",
+            "files": len(corpus.files),
+            "documents": len(codes),
+            "bytes": int(corpus.sizes.sum()),
+            "sha256": corpus.sha256,
+        },
+        "parameters": {
+            "vocab_size": options.vocab_size,
+            "context_length": options.context_length,
+            "max_eval_rows": options.max_eval_rows,
+            "tokenizer_sample_bytes": TOKENIZER_SAMPLE_BYTES,
+        },
+        "libraries": {name: version(name) for name in ("rustbpe", "tiktoken")},
+        "splits": splits,
+        "documents_left_out": {
+            "empty": int(counts[Split.EMPTY]),
+            "exact_duplicates": int(counts[Split.DUPLICATE]),
+            "near_duplicates": int(counts[Split.NEAR_DUPLICATE]),
+            "unused": int(counts[Split.UNUSED]),
+        },
+        "disjoint": {"shingle_words": SHINGLE_WORDS, "shared": shared},
+        "files": files,
+    }
+
+
+def _publish(partial: Path, output: Path) -> None:
+    """Move the finished files into place; the manifest goes first away and comes last back."""
+    (output / MANIFEST_FILE).unlink(missing_ok=True)
+    for path in sorted(partial.iterdir(), key=lambda path: path.name == MANIFEST_FILE):
+        target = output / path.name
+        if target.is_dir():
+            shutil.rmtree(target)
+        path.rename(target)
+    partial.rmdir()
+
+
+# ---- the whole ----------------------------------------------------------------------------------
+
+
+def _split_documents(options: Options, say: Say) -> tuple[Corpus, Codes]:
+    files = find_files(options.source)
+    progress = _Progress(say, "reading", 0)
+    corpus = scan(files, progress.reach)
+    say(f"read {len(corpus.sizes):,} documents, {int(corpus.sizes.sum()):,} bytes, in {len(files):,} files")
+    return corpus, assign(corpus, options.row_tokens, options.max_eval_rows)
+
+
+def _drop_near_duplicates(
+    corpus: Corpus, codes: Codes, say: Say
+) -> tuple[dict[Split, list[bytes]], ShingleSet, ShingleSet]:
+    """Settle the documents of every split.
+
+    Returns: the sealed documents, their shingles that stand in training, and all shingles of validation.
+    """
+    sealed = _gather(corpus, codes)
+    num_documents = sum(map(len, sealed.values()))
+    say(f"looking for text that {num_documents:,} documents of validation and test share with others")
+    test = _shingle_set(sealed[Split.TEST])
+    distinct = _distinct(sealed[Split.VALIDATION], test)
+    codes[np.flatnonzero(codes == Split.VALIDATION)[~distinct]] = Split.NEAR_DUPLICATE
+    sealed[Split.VALIDATION] = list(compress(sealed[Split.VALIDATION], distinct.tolist()))
+    validation = _shingle_set(sealed[Split.VALIDATION])
+    leaked = _clear_training(corpus, codes, ShingleSet([test.sorted, validation.sorted]), say)
+    counts = np.bincount(codes, minlength=len(Split))
+    say(f"left out {counts[Split.NEAR_DUPLICATE]:,} near and {counts[Split.DUPLICATE]:,} exact duplicates")
+    return sealed, ShingleSet([leaked]), validation
+
+
+def _build(options: Options, folder: Path, say: Say) -> None:
+    """Make everything in an empty folder."""
+    for name in (*FOLDERS.values(), "tokenizer"):
+        (folder / name).mkdir()
+    corpus, codes = _split_documents(options, say)
+    sealed, in_train, validation = _drop_near_duplicates(corpus, codes, say)
+
+    say(f"training a vocabulary of {options.vocab_size:,}")
+    tokenizer = _train_tokenizer(corpus, codes, options.vocab_size)
+    tokenizer.save(folder / "tokenizer")
+    train = _write_train(corpus, codes, tokenizer, folder / "train" / "train.bin", say)
+    if train.num_tokens < MIN_EVAL_ROWS * options.row_tokens:
+        raise PrepareError(
+            f"not enough text for the training split: {train.num_tokens:,} tokens, "
+            f"{MIN_EVAL_ROWS * options.row_tokens:,} needed"
+        )
+    _write_meta(folder / "train", options, tokenizer, train.num_tokens)
+    say(f"train: {train.num_tokens:,} tokens, {train.num_bytes / train.num_tokens:.3f} bytes per token")
+
+    figures = {"train": {"documents": train.num_documents, "bytes": train.num_bytes, "tokens": train.num_tokens}}
+    for split in EVAL_SPLITS:
+        others = validation if split is Split.TEST else ShingleSet([])
+        text = _choose_rows(sealed[split], tokenizer, options, in_train, others)
+        name = split.name.lower()
+        _require_rows(name, text, options)
+        np.save(folder / FOLDERS[split] / "rows.npy", text.rows.astype("<u2"), allow_pickle=False)
+        _write_meta(folder / FOLDERS[split], options, tokenizer, text.rows.size, num_rows=len(text.rows))
+        figures[name] = _split_figures(text, tokenizer.token_bytes())
+        say(_describe(name, text))
+    del sealed, in_train, validation
+    shared = {"documents": _shared_documents(corpus, codes), **_prove(folder, tokenizer, train, say)}
+    if shared["documents"]:
+        raise PrepareError(f"{shared['documents']} documents are in two splits; this is a bug")
+    say("proven: no document and no 13-word shingle is shared between the splits")
+    _write_json(folder / MANIFEST_FILE, _manifest(options, corpus, codes, figures, shared, _digests(folder)))
+
+
+def prepare(options: Options, say: Say) -> None:
+    """Prepare a data set in `options.output`; replaces one that is there.
+
+    Raises:
+        PrepareError: the source or the request cannot be used. `options.output` is as it was.
+    """
+    if not 257 <= options.vocab_size <= 65535:
+        raise PrepareError(f"a vocabulary of {options.vocab_size:,} tokens is not between 257 and 65,535")
+    if options.context_length < 1 or options.max_eval_rows < 1:
+        raise PrepareError("context length and evaluation rows must be at least 1")
+    options.output.mkdir(parents=True, exist_ok=True)
+    partial = options.output / PARTIAL_FOLDER
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    try:
+        _build(options, partial, say)
+        _publish(partial, options.output)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _parse(arguments: Sequence[str]) -> Options:
+    parser = argparse.ArgumentParser(
+        prog="prepare.py", description="From a folder of documents to tokens and rows."
+    )
+    parser.add_argument("--source", type=Path, required=True, help="folder of .txt, .md or .parquet files")
+    parser.add_argument("--output", type=Path, required=True, help="folder for the data set")
+    parser.add_argument(
+        "--vocab-size", type=int, required=True, help="tokens, the beginning-of-text token included"
+    )
+    parser.add_argument(
+        "--context-length", type=int, required=True, help="tokens of a row without its last target"
+    )
+    parser.add_argument("--max-eval-rows", type=int, required=True, help="rows of validation and of test")
+    return Options(**vars(parser.parse_args(arguments)))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command line; returns the exit code."""
+    options = _parse(arguments)
+    os.umask(0o022)  # containers read the files under another uid
+    try:
+        prepare(options, lambda line: print(line, flush=True))
+    except PrepareError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: cannot write the data set: {error.strerror or error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
