@@ -1,0 +1,184 @@
+"""The model: a causal transformer with rotary positions, normalised queries and keys, and squared ReLU.
+
+B rows, T tokens per row, V vocabulary, C channels of the residual stream, H heads, D channels per head.
+Scoring imports this module alone and calls `load`, so all that rebuilds a model stands in its checkpoint.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+MLP_EXPANSION = 4  # hidden channels of the MLP per channel of the residual stream
+ROTARY_BASE = 10000.0  # the slowest rotary channel turns once in about 2π · base tokens
+QUERY_KEY_SCALE = 1.0  # times the usual 1/sqrt(D); above 1 sharpens attention, which normalised q and k bound
+EMBEDDING_INIT_STD = 1.0  # the embedding is normalised, so this sets how fast its learning rate turns it
+HEAD_INIT_STD = 0.001  # nearly uniform predictions at the first step
+MATRIX_INIT_GAIN = 1.0  # standard deviation of other matrices, in units of 1/sqrt(input channels)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GPTConfig:
+    """Everything that the shape of a model depends on; saved with its weights."""
+
+    vocab_size: int
+    context_length: int
+    num_layers: int
+    model_width: int
+    num_heads: int
+    head_dim: int
+    mlp_expansion: float = MLP_EXPANSION
+
+
+def rms_norm(x: Tensor) -> Tensor:
+    """Scale the last dimension to a root mean square of one, without a learned gain."""
+    return F.rms_norm(x, (x.size(-1),))
+
+
+def rotary_tables(num_positions: int, head_dim: int) -> tuple[Tensor, Tensor]:
+    """Cosine and sine of every position's angles, each (T, D/2) float32."""
+    frequencies = ROTARY_BASE ** -(torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim)  # (D/2,)
+    angles = torch.outer(torch.arange(num_positions, dtype=torch.float32), frequencies)  # (T, D/2)
+    return angles.cos(), angles.sin()
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn channel pairs (i, i + D/2) by their position's angle, so that q·k depends on distance alone.
+
+    Args:
+        x: (B, T, H, D)
+        cos, sin: (T, D/2)
+    """
+    first, second = x.chunk(2, dim=-1)  # (B, T, H, D/2)
+    cos, sin = cos[:, None, :], sin[:, None, :]  # (T, 1, D/2)
+    return torch.cat((first * cos - second * sin, first * sin + second * cos), dim=-1).type_as(x)
+
+
+class Attention(nn.Module):
+    """Causal self-attention over one row."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.num_heads, self.head_dim = config.num_heads, config.head_dim
+        inner = config.num_heads * config.head_dim
+        self.query = nn.Linear(config.model_width, inner, bias=False)
+        self.key = nn.Linear(config.model_width, inner, bias=False)
+        self.value = nn.Linear(config.model_width, inner, bias=False)
+        self.output = nn.Linear(inner, config.model_width, bias=False)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        B, T, _ = x.shape
+        heads = (B, T, self.num_heads, self.head_dim)
+        q = rms_norm(rotate(self.query(x).view(heads), cos, sin))  # (B, T, H, D)
+        k = rms_norm(rotate(self.key(x).view(heads), cos, sin))  # (B, T, H, D)
+        v = self.value(x).view(heads)  # (B, T, H, D)
+        y = F.scaled_dot_product_attention(
+            q.transpose(1, 2).type_as(v),
+            k.transpose(1, 2).type_as(v),
+            v.transpose(1, 2),
+            is_causal=True,
+            scale=QUERY_KEY_SCALE * self.head_dim**-0.5,
+        )  # (B, H, T, D)
+        return self.output(y.transpose(1, 2).reshape(B, T, -1))  # (B, T, C)
+
+
+class MLP(nn.Module):
+    """Two matrices around a squared ReLU."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        hidden = round(config.mlp_expansion * config.model_width)
+        self.expand = nn.Linear(config.model_width, hidden, bias=False)
+        self.contract = nn.Linear(hidden, config.model_width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.contract(F.relu(self.expand(x)).square())  # (B, T, C)
+
+
+class Block(nn.Module):
+    """Attention, then the MLP, each reading a normalised residual stream and adding to it."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.attention = Attention(config)
+        self.mlp = MLP(config)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        x = x + self.attention(rms_norm(x), cos, sin)  # (B, T, C)
+        return x + self.mlp(rms_norm(x))  # (B, T, C)
+
+
+class GPT(nn.Module):
+    """Token ids to logits of the next token."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Embedding(config.vocab_size, config.model_width)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        self.head = nn.Linear(config.model_width, config.vocab_size, bias=False)
+        cos, sin = rotary_tables(config.context_length, config.head_dim)
+        self.register_buffer("cos", cos, persistent=False)
+        self.register_buffer("sin", sin, persistent=False)
+        self.init_weights()
+
+    @torch.no_grad()
+    def init_weights(self) -> None:
+        """Every block starts as the identity: what writes to the residual stream starts at zero."""
+        nn.init.normal_(self.embedding.weight, std=EMBEDDING_INIT_STD)
+        nn.init.normal_(self.head.weight, std=HEAD_INIT_STD)
+        for block in self.blocks:
+            attention, mlp = block.attention, block.mlp
+            for layer in (attention.query, attention.key, attention.value, mlp.expand):
+                nn.init.normal_(layer.weight, std=MATRIX_INIT_GAIN * layer.in_features**-0.5)
+            nn.init.zeros_(attention.output.weight)
+            nn.init.zeros_(mlp.contract.weight)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Logits of the next token at every position.
+
+        Args:
+            tokens: (B, T) int64, T at most `context_length`.
+
+        Returns:
+            (B, T, V) float32. Position t depends on tokens 0 … t of its own row only.
+        """
+        T = tokens.size(1)
+        cos, sin = self.cos[:T], self.sin[:T]  # (T, D/2)
+        # Here rather than in the training loop, so that training and scoring compute the same function.
+        with torch.autocast(tokens.device.type, dtype=torch.bfloat16, enabled=tokens.is_cuda):
+            x = self.embedding(tokens)  # (B, T, C)
+            if tokens.is_cuda:
+                x = x.bfloat16()  # halves the traffic of the residual stream
+            x = rms_norm(x).type_as(x)
+            for block in self.blocks:
+                x = block(x, cos, sin)
+            return self.head(rms_norm(x)).float()  # (B, T, V)
+
+    def flops_per_token(self) -> int:
+        """Floating-point operations of forward and backward for one token of a full-length row.
+
+        6 per weight that multiplies (the embedding is a lookup), and 12 · H · D · T per block for
+        attention, whose masked half is counted too: the usual convention for MFU.
+        """
+        config = self.config
+        weights = sum(p.numel() for p in self.parameters()) - self.embedding.weight.numel()
+        attention = 12 * config.num_layers * config.num_heads * config.head_dim * config.context_length
+        return 6 * weights + attention
+
+
+def save(model: GPT, path: Path) -> None:
+    """Write weights and config to one file."""
+    torch.save({"config": asdict(model.config), "weights": model.state_dict()}, path)
+
+
+def load(path: Path, device: torch.device) -> GPT:
+    """Rebuild a saved model on `device`, in eval mode."""
+    checkpoint = torch.load(path, map_location=device, weights_only=True)
+    model = GPT(GPTConfig(**checkpoint["config"])).to(device)
+    model.load_state_dict(checkpoint["weights"])
+    return model.eval()
