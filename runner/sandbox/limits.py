@@ -1,0 +1,255 @@
+"""The one place that builds the arguments of a candidate's container, and checks that the engine kept them.
+
+Engines drop limits that the host does not support and say nothing, so every container is created,
+inspected, and only then started.
+
+Not covered: kernel and driver bugs. `SECURITY.md` says what the sandbox promises.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import docker
+import structlog
+from docker.types import DeviceRequest, LogConfig, Mount, Ulimit
+
+from runner.config import Config
+from runner.errors import EngineError
+from runner.sandbox.engine import LABEL, Engine, engine_errors
+
+log = structlog.get_logger()
+
+PYTHON = "/opt/venv/bin/python"
+CANDIDATE_UID = 10001  # not 65534: that uid may own a file system's reserved blocks
+MAX_INODES = 65536
+
+
+@dataclass(frozen=True, kw_only=True)
+class Owner:
+    """Whose container or volume it is; becomes labels."""
+
+    controller: str  # id of the state folder
+    campaign: str
+    experiment: int
+
+    def facts(self) -> dict[str, str]:
+        """What the labels say, without their prefix."""
+        return {
+            "controller": self.controller,
+            "campaign": self.campaign,
+            "experiment": str(self.experiment),
+        }
+
+    def labels(self, kind: str) -> dict[str, str]:
+        """Labels for one thing of ours."""
+        return {LABEL + name: value for name, value in {**self.facts(), "kind": kind}.items()}
+
+
+def choose_cores(config: Config) -> tuple[int, ...]:
+    """The last cores of this machine: the controller and the engine stay on the first ones."""
+    return tuple(sorted(os.sched_getaffinity(0))[-config.cpus :])
+
+
+def create_container(
+    engine: Engine,
+    *,
+    config: Config,
+    image_id: str,
+    phase: str,
+    command: list[str],
+    environment: Mapping[str, str],
+    read_only: Mapping[str, Path],
+    output_volume: str,
+    output_writable: bool,
+    owner: Owner,
+    interactive: bool,
+) -> str:
+    """Create (not start) the container of one phase and check what the engine made of it.
+
+    Args:
+        command: arguments of the supervisor.
+        read_only: host folders by mount point.
+        output_volume: name of the tmpfs volume at `/out`.
+        interactive: keep stdin open and log nothing (claims are streamed to an attached reader).
+
+    Returns: the full container id.
+
+    Raises:
+        EngineError: the engine refused, or dropped a limit.
+    """
+    api = engine.client.api
+    threads = str(config.cpus)
+    wanted: dict[str, Any] = {
+        "network_mode": "none",
+        "read_only": True,
+        "cap_drop": ["ALL"],
+        "cap_add": ["SETUID", "SETGID", "KILL"],  # of PID 1 alone; the candidate is another uid with none
+        "security_opt": ["no-new-privileges"],
+        "mem_limit": config.memory_bytes,
+        "memswap_limit": config.memory_bytes,  # leaving it out would allow as much swap again
+        "pids_limit": config.pids,
+        "cpuset_cpus": ",".join(str(core) for core in choose_cores(config)),
+        "ipc_mode": "private",
+        "shm_size": max(config.shm_bytes, 1),
+        "oom_score_adj": 500,
+    }
+    host_config = api.create_host_config(
+        **wanted,
+        ulimits=[
+            Ulimit(name="core", soft=0, hard=0),
+            Ulimit(name="nofile", soft=4096, hard=4096),
+        ],
+        # --tmpfs is noexec by default, which breaks torch.compile.
+        tmpfs={
+            "/tmp": f"rw,exec,nosuid,nodev,size={config.scratch_bytes},nr_inodes={MAX_INODES},mode=1777"  # noqa: S108
+        },
+        mounts=[
+            *(
+                Mount(target=target, source=str(source), type="bind", read_only=True)
+                for target, source in read_only.items()
+            ),
+            # no_copy: else the engine gives the volume the owner of the image's own /out.
+            Mount(
+                target="/out",
+                source=output_volume,
+                type="volume",
+                read_only=not output_writable,
+                no_copy=True,
+            ),
+        ],
+        log_config=LogConfig(type="none")
+        if interactive
+        else LogConfig(type="json-file", config={"max-size": "1m", "max-file": "2"}),
+        device_requests=[DeviceRequest(device_ids=[config.gpu], capabilities=[["gpu"]])] if config.gpu else None,
+    )
+    with engine_errors(f"creating the {phase} container"):
+        container = api.create_container(
+            image=image_id,
+            entrypoint=[PYTHON, "-I", "-S", "/locked/locked_eval/supervisor.py"],
+            command=command,
+            user="0:0",
+            working_dir="/",
+            environment={
+                **environment,
+                "PATH": "/opt/venv/bin:/usr/local/bin:/usr/bin:/bin",
+                "HOME": "/tmp",  # noqa: S108
+                "TMPDIR": "/tmp",  # noqa: S108
+                "TORCHINDUCTOR_CACHE_DIR": "/tmp/inductor",  # noqa: S108
+                "TRITON_CACHE_DIR": "/tmp/triton",  # noqa: S108
+                "CUDA_CACHE_PATH": "/tmp/cuda",  # noqa: S108
+                "OMP_NUM_THREADS": threads,
+                "MKL_NUM_THREADS": threads,
+            },
+            labels=owner.labels(phase),
+            stdin_open=interactive,
+            host_config=host_config,
+            network_disabled=True,
+        )
+        container_id: str = container["Id"]
+    try:
+        with engine_errors(f"inspecting the {phase} container"):
+            effective = api.inspect_container(container_id)["HostConfig"]
+        check_effective(wanted, effective)
+    except BaseException:
+        discard(remove_container, engine.client, container_id)
+        raise
+    return container_id
+
+
+def check_effective(wanted: Mapping[str, Any], effective: Mapping[str, Any]) -> None:
+    """Refuse a container whose limits the engine dropped or changed.
+
+    Raises:
+        EngineError: names every limit that differs.
+    """
+    pairs = {
+        "network": (wanted["network_mode"], effective.get("NetworkMode")),
+        "read-only root": (True, effective.get("ReadonlyRootfs")),
+        "dropped capabilities": (["ALL"], effective.get("CapDrop")),
+        "added capabilities": (
+            sorted(wanted["cap_add"]),
+            sorted(str(cap).removeprefix("CAP_") for cap in effective.get("CapAdd") or ()),
+        ),
+        "no-new-privileges": (True, _no_new_privileges(effective.get("SecurityOpt") or [])),
+        "memory": (wanted["mem_limit"], effective.get("Memory")),
+        "memory and swap": (wanted["memswap_limit"], effective.get("MemorySwap")),
+        "processes": (wanted["pids_limit"], effective.get("PidsLimit")),
+        "cores": (wanted["cpuset_cpus"], effective.get("CpusetCpus")),
+        "private IPC": (wanted["ipc_mode"], effective.get("IpcMode")),
+        "privileged": (False, effective.get("Privileged")),
+    }
+    if effective.get("MemorySwap") == -1 and not _has_swap():
+        pairs.pop("memory and swap")  # a kernel that does not count swap, on a host that has none
+    dropped = [f"{name}: {got!r} instead of {want!r}" for name, (want, got) in pairs.items() if want != got]
+    if dropped:
+        raise EngineError(
+            "the Docker engine did not keep the limits of the sandbox (" + "; ".join(dropped) + ")",
+            "swapoff -a, or boot with swapaccount=1"
+            if "memory and swap" in dropped[0] and len(dropped) == 1
+            else "autoresearch doctor",
+        )
+
+
+def _has_swap() -> bool:
+    return "SwapTotal:              0 kB" not in Path("/proc/meminfo").read_text("ascii")
+
+
+def _no_new_privileges(options: list[str]) -> bool:
+    return any(option.split(":")[0].split("=")[0] == "no-new-privileges" for option in options)
+
+
+def create_output_volume(engine: Engine, config: Config, owner: Owner) -> str:
+    """A tmpfs volume for checkpoints, whose size and inode caps the kernel enforces; returns its name.
+
+    It lives in memory, and only while a started container holds it.
+    """
+    options = (
+        f"size={config.output_bytes},nr_inodes=4096,uid={CANDIDATE_UID},gid={CANDIDATE_UID},"
+        "mode=0755,nosuid,nodev,noexec"
+    )
+    with engine_errors("creating the output volume"):
+        volume = engine.client.volumes.create(
+            driver="local",
+            driver_opts={"type": "tmpfs", "device": "tmpfs", "o": options},
+            labels=owner.labels("output"),
+        )
+    name: str = volume.name
+    return name
+
+
+def discard(remove: Callable[[docker.DockerClient, str], None], client: docker.DockerClient, name: str) -> None:
+    """Remove a thing of ours on the way out, without replacing what is on its way.
+
+    A removal that fails must neither swallow an interrupt nor throw a finished score away;
+    `remove_orphans` finds what stays, at the end of this start and at the beginning of the next.
+    """
+    try:
+        remove(client, name)
+    except EngineError as error:
+        log.warning("cleanup_failed", thing=name, reason=error.message)
+
+
+def remove_container(client: docker.DockerClient, container_id: str) -> None:
+    """Kill and remove a container; one that is gone already is fine."""
+    with engine_errors("removing a container"):
+        try:
+            client.api.remove_container(container_id, force=True, v=False)
+        except docker.errors.NotFound:
+            return
+        except docker.errors.APIError as error:
+            if "already in progress" not in str(error):
+                raise
+
+
+def remove_volume(client: docker.DockerClient, name: str) -> None:
+    """Remove a volume; one that is gone already is fine."""
+    with engine_errors("removing a volume"):
+        try:
+            client.api.remove_volume(name, force=True)
+        except docker.errors.NotFound:
+            return

@@ -1,0 +1,23 @@
+"""What an earlier controller left behind when it was killed, found by label."""
+
+from __future__ import annotations
+
+from runner.sandbox.engine import LABEL, Engine, engine_errors
+from runner.sandbox.limits import remove_container, remove_volume
+
+
+def remove_orphans(engine: Engine, controller: str) -> int:
+    """Remove every container and volume of this controller's; returns how many there were.
+
+    Call it only while the controller's lock is held: then nothing of ours can be running.
+    """
+    label = {"label": f"{LABEL}controller={controller}"}
+    with engine_errors("looking for orphans"):
+        containers = engine.client.api.containers(all=True, filters=label)
+    for container in containers:
+        remove_container(engine.client, container["Id"])
+    with engine_errors("looking for orphans"):
+        volumes = engine.client.api.volumes(filters=label).get("Volumes") or []
+    for volume in volumes:
+        remove_volume(engine.client, volume["Name"])
+    return len(containers) + len(volumes)

@@ -1,0 +1,121 @@
+"""Reading from containers without ever blocking the thread that kills them.
+
+An attached stream that nobody reads blocks kill, inspect and remove of its container, so every stream
+lives on a thread and a client of its own, reads to its end, and keeps only so much.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+import threading
+from collections.abc import Callable
+
+import docker
+import requests
+
+from runner.sandbox.engine import Engine
+
+STDOUT, STDERR = 1, 2
+_HEADER = struct.Struct(">BxxxL")  # stream number, length: Docker's multiplexed framing
+
+
+class Attachment:
+    """Stdin, stdout and stderr of a container that was created with an open stdin.
+
+    Attach before the container starts, so that nothing is missed.
+    """
+
+    def __init__(
+        self, engine: Engine, container_id: str, max_stdout_bytes: int, on_report: Callable[[bytes], None]
+    ) -> None:
+        self._client = engine.another_client(timeout_seconds=None)
+        params = {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
+        self._stream = self._client.api.attach_socket(container_id, params=params)
+        self._socket: socket.socket = getattr(self._stream, "_sock", self._stream)
+        self._socket.settimeout(None)
+        self._limit = max_stdout_bytes
+        self._on_report = on_report
+        self._stdout = bytearray()
+        self.overflowed = False
+        self.broken = False
+        self._thread = threading.Thread(target=self._read, name="claims", daemon=True)
+        self._thread.start()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the container still holds its end."""
+        return self._thread.is_alive()
+
+    def send(self, data: bytes) -> None:
+        """Write to the container's stdin."""
+        self._socket.sendall(data)
+
+    def finish(self, timeout_seconds: float) -> bytes:
+        """What came on stdout, after the container has ended; `broken` says whether something may be missing."""
+        self._thread.join(timeout_seconds)
+        self.broken = self.broken or self._thread.is_alive()
+        return bytes(self._stdout)
+
+    def close(self) -> None:
+        """End the stream, whatever state it is in."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._thread.join(5)
+        with contextlib.suppress(OSError):
+            self._stream.close()
+        with contextlib.suppress(OSError):
+            self._socket.close()
+        self._client.close()
+
+    def _read(self) -> None:
+        try:
+            while header := self._socket.recv(1):
+                stream, length = _HEADER.unpack(header + self._exactly(_HEADER.size - 1))
+                while length:
+                    piece = self._exactly(min(length, 1 << 20))
+                    length -= len(piece)
+                    if stream == STDERR:
+                        self._on_report(piece)
+                    elif len(self._stdout) + len(piece) <= self._limit:
+                        self._stdout += piece
+                    else:
+                        self.overflowed = True  # keep reading: an unread stream would block the kill
+        except (OSError, EOFError):
+            self.broken = True  # the end of the stream lies between two frames, nowhere else
+
+    def _exactly(self, size: int) -> bytes:
+        data = bytearray()
+        while len(data) < size:
+            piece = self._socket.recv(size - len(data))
+            if not piece:
+                raise EOFError
+            data += piece
+        return bytes(data)
+
+
+def follow_logs(engine: Engine, container_id: str, stderr: bool, on_line: Callable[[str], None]) -> None:
+    """Hand every line of one stream to `on_line` from a thread of its own, until the container ends.
+
+    For display and for reports of PID 1; what must not be lost is read again after the end.
+    """
+
+    def follow() -> None:
+        pending = b""
+        client: docker.DockerClient | None = None
+        try:
+            client = engine.another_client(timeout_seconds=None)
+            for piece in client.api.logs(container_id, stdout=not stderr, stderr=stderr, stream=True, follow=True):
+                pending += piece
+                *lines, pending = pending.split(b"\n")
+                pending = pending[-4096:]
+                for line in lines:
+                    on_line(line[:4096].decode("utf-8", "replace"))
+        except (docker.errors.DockerException, requests.RequestException, OSError):
+            return  # display only
+        finally:
+            if client is not None:
+                client.close()
+
+    threading.Thread(target=follow, name="logs", daemon=True).start()

@@ -1,0 +1,119 @@
+"""Real containers for small candidates: a base image, a tiny data set, a session."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from runner import config as settings
+from runner import image, locked
+from runner.sandbox import open_session, remove_orphans
+from runner.sandbox.limits import Owner
+from runner.sandbox.session import Mounts
+
+ROOT = Path(__file__).resolve().parents[2]
+VOCAB_SIZE, CONTEXT, ROWS = 64, 16, 10
+
+MODEL = """
+import torch
+class Uniform(torch.nn.Module):
+    def forward(self, tokens):  # (B, T) -> (B, T, V)
+        return torch.zeros(*tokens.shape, 64)
+def load(path, device):
+    return Uniform()
+"""
+"""The smallest honest model: knows nothing, log2(64) = 6 bits a token."""
+
+PUBLISH = """
+from locked_eval.handoff import publish
+publish(lambda path: path.write_bytes(b"weights"))
+"""
+
+
+def pytest_collection_modifyitems(items):
+    """One worker for all real containers: they are pinned to the same core, and some have clocks."""
+    for item in items:
+        if "containers" in item.path.parts:
+            item.add_marker(pytest.mark.xdist_group("containers"))
+
+
+@pytest.fixture(scope="session")
+def base_image(engine):
+    """The base image of the cpu profile; built when missing, which takes minutes."""
+    return image.ensure_base(engine.client, "cpu", ROOT / ".autoresearch", print)
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory):
+    """A prepared data set of random tokens, in the layout of `docs/contract.md`."""
+    root = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    meta = {"vocab_size": VOCAB_SIZE, "context_length": CONTEXT, "bos_token": VOCAB_SIZE - 1, "num_tokens": 5000}
+    for split in ("train", "val"):
+        folder = root / split
+        folder.mkdir()
+        (folder / "meta.json").write_text(json.dumps(meta))
+    rng.integers(0, VOCAB_SIZE, 5000).astype("<u2").tofile(root / "train" / "train.bin")
+    rows = rng.integers(0, VOCAB_SIZE - 1, (ROWS, CONTEXT + 1)).astype(np.uint16)
+    np.save(root / "val" / "rows.npy", rows)
+    for path in [root, *root.rglob("*")]:
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    return root
+
+
+@pytest.fixture(scope="session")
+def cpu_config():
+    """The cpu profile with clocks for tests."""
+    return settings.load(
+        ROOT,
+        {"profile": "cpu", "train_seconds": 3, "score_seconds": 20, "tag": "test", "max_disturbance": 1},
+        environ={},
+    )
+
+
+@pytest.fixture(scope="session")
+def locked_folder(tmp_path_factory):
+    """A pinned copy of the locked evaluation."""
+    folder, _ = locked.pin(tmp_path_factory.mktemp("state"))
+    return folder
+
+
+@pytest.fixture
+def owner(engine):
+    """Labels of this test; nothing may be left under them."""
+    one = Owner(controller=f"test-{uuid.uuid4().hex}", campaign="test", experiment=1)
+    yield one
+    left = remove_orphans(engine, one.controller)
+    image.remove_images(engine.client, {"controller": one.controller})
+    assert left == 0, "a container or volume was left behind"
+
+
+@pytest.fixture
+def session(engine, base_image, tiny_data, locked_folder, cpu_config, owner):
+    """Open a session for a candidate: `with session({"train.py": …}) as opened`."""
+
+    @contextmanager
+    def open_one(files, **changes):
+        tree = {"__init__.py": "", "model.py": MODEL, "train.py": PUBLISH, **files}
+        built = image.build_candidate(
+            engine.client,
+            base_id=base_image,
+            files={f"workload/{name}": text.encode() for name, text in tree.items()},
+            labels=owner.facts(),
+        )
+        with open_session(
+            engine,
+            config=cpu_config.model_copy(update=changes),
+            mounts=Mounts(locked=locked_folder, train=tiny_data / "train", val=tiny_data / "val"),
+            image_id=built.id,
+            owner=owner,
+            max_claims_bytes=ROWS * CONTEXT * 4 + 4,
+        ) as opened:
+            yield opened
+
+    return open_one
