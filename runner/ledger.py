@@ -1,0 +1,481 @@
+"""The ledger: the only truth about a campaign. Git and Docker are reconciled from it at every start.
+
+SQLite in WAL mode with `synchronous=FULL`: a row that was acknowledged survives power loss. Every
+transition is written before the act that it announces and closed after it:
+
+    experiment opened  → candidate staged in git → image built → runs → verdict → branch advanced
+    run opened         → containers               → run closed
+
+So an experiment without a verdict, a run without an end, or a keep without a kept commit is work that a
+killed controller left; `campaign` finishes it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import sqlite3
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from runner.errors import DiskFullError, LedgerError
+from runner.records import Experiment, Phase, Proposal, RunEnd, RunRecord, Usage, Verdict
+
+SCHEMA_VERSION = 1
+SCHEMA = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+CREATE TABLE campaigns (
+    tag TEXT PRIMARY KEY,
+    created_at TEXT NOT NULL,
+    base_commit TEXT NOT NULL,
+    seed INTEGER NOT NULL,              -- all seeds of runs derive from it; secret from candidates
+    target INTEGER NOT NULL,            -- experiments wanted so far, the baseline not counted
+    conditions TEXT NOT NULL            -- JSON: what two scores must share to be comparable
+) STRICT;
+CREATE TABLE experiments (
+    tag TEXT NOT NULL REFERENCES campaigns ON DELETE CASCADE,
+    number INTEGER NOT NULL,            -- 0 is the baseline
+    opened_at TEXT NOT NULL,
+    closed_at TEXT,
+    hypothesis TEXT NOT NULL,
+    category TEXT,
+    proposer TEXT NOT NULL,
+    model TEXT,
+    parameters TEXT NOT NULL,           -- JSON
+    retry_of INTEGER,
+    champion INTEGER,                   -- experiment that it is compared with
+    diff TEXT NOT NULL,                 -- against the champion's tree
+    tried_commit TEXT,
+    image_id TEXT,
+    layer_digest TEXT,
+    verdict TEXT,
+    reason TEXT,
+    val_bpb REAL,
+    delta_bpb REAL,
+    sigma_bpb REAL,
+    kept_commit TEXT,
+    PRIMARY KEY (tag, number)
+) STRICT;
+CREATE TABLE runs (
+    id INTEGER PRIMARY KEY,
+    tag TEXT NOT NULL,
+    experiment INTEGER NOT NULL,
+    phase TEXT NOT NULL,
+    seed INTEGER NOT NULL,
+    opened_at TEXT NOT NULL,
+    closed_at TEXT,
+    end TEXT,
+    exit_code INTEGER,
+    wall_seconds REAL,
+    cpu_seconds REAL,
+    others_cpu_seconds REAL,            -- of other programs on the same cores
+    log_tail TEXT NOT NULL DEFAULT '',  -- cleaned, untrusted
+    val_bpb REAL,
+    claims_sha256 TEXT,
+    FOREIGN KEY (tag, experiment) REFERENCES experiments ON DELETE CASCADE
+) STRICT;
+CREATE TABLE usage (
+    id INTEGER PRIMARY KEY,
+    tag TEXT NOT NULL REFERENCES campaigns ON DELETE CASCADE,
+    experiment INTEGER,                 -- NULL: spent on a conversation without a proposal
+    booked_at TEXT NOT NULL,
+    model TEXT NOT NULL,
+    request_id TEXT,
+    input_tokens INTEGER NOT NULL,
+    output_tokens INTEGER NOT NULL,
+    cache_read_tokens INTEGER NOT NULL,
+    cache_write_tokens INTEGER NOT NULL,
+    cost_usd REAL NOT NULL
+) STRICT;
+CREATE INDEX runs_of ON runs (tag, experiment);
+"""
+
+
+def now() -> str:
+    """UTC now, ISO 8601 to the second."""
+    return datetime.now(UTC).replace(microsecond=0).isoformat()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Campaign:
+    """One row of `campaigns`."""
+
+    tag: str
+    created_at: str
+    base_commit: str
+    seed: int
+    target: int
+    conditions: Mapping[str, str]
+
+
+class Ledger:
+    """All campaigns of one repository.
+
+    Raises from every method:
+        LedgerError: the file is no ledger of ours, or cannot be read or written.
+        DiskFullError: no room left.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(path, isolation_level=None, timeout=30)
+            self._db.row_factory = sqlite3.Row
+            self._prepare()
+        except (sqlite3.Error, OSError, LedgerError) as error:
+            if hasattr(self, "_db"):
+                self._db.close()
+            if isinstance(error, LedgerError):
+                raise
+            raise LedgerError(
+                f"the ledger {path} cannot be opened: {error}", f"move {path} away to start a new one"
+            ) from error
+
+    def _prepare(self) -> None:
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+            self._db.execute(f"PRAGMA {pragma}")
+        (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        if version == 0:
+            with self._transaction():
+                if self._db.execute("PRAGMA user_version").fetchone()[0] == 0:
+                    for statement in SCHEMA.split(";\n"):
+                        if statement.strip():
+                            self._db.execute(statement)
+                    self._db.execute("INSERT INTO meta VALUES ('controller', ?)", (uuid.uuid4().hex,))
+                    self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        elif version != SCHEMA_VERSION:
+            raise LedgerError(
+                f"the ledger {self.path} has format {version}, this program writes {SCHEMA_VERSION}",
+                f"move {self.path} away, or use the program version that wrote it",
+            )
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
+        except sqlite3.Error as error:
+            if "disk is full" in str(error) or "disk I/O" in str(error):
+                raise DiskFullError(f"no room to write the ledger {self.path}", "free some disk") from error
+            raise LedgerError(f"the ledger {self.path} failed: {error}", "autoresearch doctor") from error
+
+    def _read(self, query: str, *values: object) -> list[sqlite3.Row]:
+        try:
+            return self._db.execute(query, values).fetchall()
+        except sqlite3.Error as error:
+            raise LedgerError(
+                f"the ledger {self.path} cannot be read: {error}", f"sqlite3 {self.path} .recover"
+            ) from error
+
+    @property
+    def controller(self) -> str:
+        """Id of this state folder; labels of containers, volumes and images carry it."""
+        value: str = self._read("SELECT value FROM meta WHERE key = 'controller'")[0][0]
+        return value
+
+    # ------------------------------------------------------------------ campaigns
+
+    def campaign(self, tag: str) -> Campaign | None:
+        """The campaign of this name, if there is one."""
+        for row in self._read("SELECT * FROM campaigns WHERE tag = ?", tag):
+            return Campaign(**{**dict(row), "conditions": json.loads(row["conditions"])})
+        return None
+
+    def campaigns(self) -> tuple[str, ...]:
+        """Names of all campaigns, the newest first."""
+        return tuple(
+            row[0] for row in self._read("SELECT tag FROM campaigns ORDER BY created_at DESC, rowid DESC")
+        )
+
+    def create_campaign(self, *, tag: str, base_commit: str, conditions: Mapping[str, str]) -> Campaign:
+        """Open a new campaign."""
+        seed = int.from_bytes(os.urandom(7))
+        with self._transaction() as db:
+            db.execute(
+                "INSERT INTO campaigns VALUES (?, ?, ?, ?, 0, ?)",
+                (tag, now(), base_commit, seed, json.dumps(dict(conditions), sort_keys=True)),
+            )
+        campaign = self.campaign(tag)
+        assert campaign is not None
+        return campaign
+
+    def set_target(self, tag: str, target: int) -> None:
+        """How many experiments are wanted in all."""
+        with self._transaction() as db:
+            db.execute("UPDATE campaigns SET target = ? WHERE tag = ?", (target, tag))
+
+    def delete_campaign(self, tag: str) -> None:
+        """Forget a campaign whole: its experiments, runs and bookings."""
+        with self._transaction() as db:
+            db.execute("DELETE FROM campaigns WHERE tag = ?", (tag,))
+
+    # ---------------------------------------------------------------- experiments
+
+    def open_experiment(
+        self,
+        tag: str,
+        proposal: Proposal,
+        *,
+        diff: str,
+        champion: int | None,
+        retry_of: int | None = None,
+        refused: str | None = None,
+    ) -> int:
+        """Write down a proposal before anything is done with it, with what it cost; returns its number.
+
+        Args:
+            refused: why its edits cannot be applied; then it is closed as invalid at once.
+        """
+        with self._transaction() as db:
+            (number,) = db.execute(
+                "SELECT coalesce(max(number), -1) + 1 FROM experiments WHERE tag = ?", (tag,)
+            ).fetchone()
+            db.execute(
+                "INSERT INTO experiments (tag, number, opened_at, closed_at, hypothesis, category, proposer,"
+                " model, parameters, retry_of, champion, diff, verdict, reason)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    tag,
+                    number,
+                    now(),
+                    now() if refused else None,
+                    proposal.hypothesis,
+                    proposal.category,
+                    proposal.proposer,
+                    proposal.model,
+                    json.dumps(dict(proposal.parameters)),
+                    retry_of,
+                    champion,
+                    diff,
+                    Verdict.INVALID if refused else None,
+                    refused,
+                ),
+            )
+            self._book(db, tag, number, proposal.usage)
+        return int(number)
+
+    def book(self, tag: str, usage: tuple[Usage, ...]) -> None:
+        """Book what a conversation without a proposal cost."""
+        with self._transaction() as db:
+            self._book(db, tag, None, usage)
+
+    def _book(self, db: sqlite3.Connection, tag: str, experiment: int | None, usage: tuple[Usage, ...]) -> None:
+        for entry in usage:
+            db.execute(
+                "INSERT INTO usage (tag, experiment, booked_at, model, request_id, input_tokens, output_tokens,"
+                " cache_read_tokens, cache_write_tokens, cost_usd) VALUES (?,?,?,?,?,?,?,?,?,?)",
+                (
+                    tag,
+                    experiment,
+                    now(),
+                    entry.model,
+                    entry.request_id,
+                    entry.input_tokens,
+                    entry.output_tokens,
+                    entry.cache_read_tokens,
+                    entry.cache_write_tokens,
+                    entry.cost_usd,
+                ),
+            )
+
+    def set_candidate(self, tag: str, number: int, *, commit: str, image_id: str, layer_digest: str) -> None:
+        """Write down which commit and image the experiment runs."""
+        self._update(tag, number, tried_commit=commit, image_id=image_id, layer_digest=layer_digest)
+
+    def close_experiment(
+        self,
+        tag: str,
+        number: int,
+        *,
+        verdict: Verdict,
+        reason: str,
+        val_bpb: float | None = None,
+        delta_bpb: float | None = None,
+        sigma_bpb: float | None = None,
+    ) -> None:
+        """Write the verdict with the figures that it rests on."""
+        self._update(
+            tag,
+            number,
+            closed_at=now(),
+            verdict=verdict,
+            reason=reason,
+            val_bpb=val_bpb,
+            delta_bpb=delta_bpb,
+            sigma_bpb=sigma_bpb,
+        )
+
+    def set_kept(self, tag: str, number: int, commit: str) -> None:
+        """Write down that the branch now stands at this experiment's commit."""
+        self._update(tag, number, kept_commit=commit)
+
+    def _update(self, tag: str, number: int, **columns: Any) -> None:
+        assignments = ", ".join(f"{name} = ?" for name in columns)
+        with self._transaction() as db:
+            db.execute(
+                f"UPDATE experiments SET {assignments} WHERE tag = ? AND number = ?",  # noqa: S608  our own names
+                (*columns.values(), tag, number),
+            )
+
+    def experiments(self, tag: str) -> tuple[Experiment, ...]:
+        """Every experiment of a campaign in order, each with its closed runs and its cost."""
+        rows = self._read("SELECT * FROM experiments WHERE tag = ? ORDER BY number", tag)
+        runs: dict[int, list[RunRecord]] = {}
+        for row in self._read("SELECT * FROM runs WHERE tag = ? AND end IS NOT NULL ORDER BY id", tag):
+            runs.setdefault(row["experiment"], []).append(_run(row))
+        spent = "SELECT experiment, sum(cost_usd) FROM usage WHERE tag = ? GROUP BY experiment"
+        costs: dict[int, float] = dict(tuple(row) for row in self._read(spent, tag))
+        return tuple(
+            _experiment(row, tuple(runs.get(row["number"], ())), costs.get(row["number"], 0.0)) for row in rows
+        )
+
+    def experiment(self, tag: str, number: int) -> Experiment | None:
+        """One experiment."""
+        return next((one for one in self.experiments(tag) if one.number == number), None)
+
+    def cost_usd(self, tag: str) -> float:
+        """All money spent in a campaign."""
+        (cost,) = self._db.execute("SELECT coalesce(sum(cost_usd), 0) FROM usage WHERE tag = ?", (tag,)).fetchone()
+        return float(cost)
+
+    # ----------------------------------------------------------------------- runs
+
+    def open_run(self, tag: str, number: int, phase: Phase, seed: int) -> int:
+        """Announce a container; returns the id to close it with."""
+        with self._transaction() as db:
+            cursor = db.execute(
+                "INSERT INTO runs (tag, experiment, phase, seed, opened_at) VALUES (?, ?, ?, ?, ?)",
+                (tag, number, phase, seed, now()),
+            )
+        assert cursor.lastrowid is not None
+        return cursor.lastrowid
+
+    def close_run(self, run_id: int, run: RunRecord) -> None:
+        """Write how a container ended."""
+        with self._transaction() as db:
+            db.execute(
+                "UPDATE runs SET closed_at = ?, end = ?, exit_code = ?, wall_seconds = ?, cpu_seconds = ?,"
+                " others_cpu_seconds = ?, log_tail = ?, val_bpb = ?, claims_sha256 = ? WHERE id = ?",
+                (
+                    now(),
+                    run.end,
+                    run.exit_code,
+                    run.wall_seconds,
+                    run.cpu_seconds,
+                    run.others_cpu_seconds,
+                    run.log_tail,
+                    run.val_bpb,
+                    run.claims_sha256,
+                    run_id,
+                ),
+            )
+
+    def close_lost_runs(self, tag: str) -> int:
+        """Mark runs that a killed controller left open; returns how many."""
+        with self._transaction() as db:
+            cursor = db.execute(
+                "UPDATE runs SET closed_at = ?, end = ? WHERE tag = ? AND end IS NULL", (now(), RunEnd.LOST, tag)
+            )
+        return cursor.rowcount
+
+
+def _run(row: sqlite3.Row) -> RunRecord:
+    return RunRecord(
+        phase=Phase(row["phase"]),
+        seed=row["seed"],
+        end=RunEnd(row["end"]),
+        exit_code=row["exit_code"],
+        wall_seconds=row["wall_seconds"],
+        cpu_seconds=row["cpu_seconds"],
+        others_cpu_seconds=row["others_cpu_seconds"],
+        log_tail=row["log_tail"],
+        val_bpb=row["val_bpb"],
+        claims_sha256=row["claims_sha256"],
+    )
+
+
+def _experiment(row: sqlite3.Row, runs: tuple[RunRecord, ...], cost_usd: float) -> Experiment:
+    training = [run for run in runs if run.phase is Phase.TRAIN]
+    return Experiment(
+        number=row["number"],
+        hypothesis=row["hypothesis"],
+        proposer=row["proposer"],
+        verdict=None if row["verdict"] is None else Verdict(row["verdict"]),
+        reason=row["reason"],
+        category=row["category"],
+        model=row["model"],
+        parameters=json.loads(row["parameters"]),
+        retry_of=row["retry_of"],
+        diff=row["diff"],
+        champion=row["champion"],
+        tried_commit=row["tried_commit"],
+        kept_commit=row["kept_commit"],
+        val_bpb=row["val_bpb"],
+        delta_bpb=row["delta_bpb"],
+        sigma_bpb=row["sigma_bpb"],
+        log_tail=training[-1].log_tail if training else "",
+        cost_usd=cost_usd,
+        started_at=row["opened_at"],
+        ended_at=row["closed_at"],
+        image_id=row["image_id"],
+        layer_digest=row["layer_digest"],
+        runs=runs,
+    )
+
+
+@contextmanager
+def exclusive(state_dir: Path) -> Iterator[None]:
+    """Hold the controller's lock of a state folder; the kernel releases it however the process ends.
+
+    Raises:
+        LedgerError: another controller holds it, named by its process id.
+    """
+    state_dir.mkdir(parents=True, exist_ok=True)
+    with (state_dir / "controller.lock").open("a+", encoding="ascii") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise LedgerError(
+                f"another controller (process {file.read().strip() or 'unknown'}) works in {state_dir}",
+                "autoresearch status shows what it does; stop it with Ctrl-C or kill",
+            ) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def is_running(state_dir: Path) -> bool:
+    """Whether a controller holds the lock of a state folder right now."""
+    path = state_dir / "controller.lock"
+    if not path.exists():
+        return False
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False

@@ -1,0 +1,188 @@
+"""The ledger keeps what it acknowledged and never mixes two things up."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sqlite3
+
+import pytest
+
+from runner.errors import LedgerError
+from runner.ledger import Ledger, exclusive, is_running
+from runner.records import Phase, Proposal, RunEnd, RunRecord, Usage, Verdict
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    with Ledger(tmp_path / "ledger.db") as opened:
+        opened.create_campaign(tag="t", base_commit="b" * 40, conditions={"data": "d"})
+        yield opened
+
+
+def proposal(hypothesis="wider", **changes):
+    return Proposal(hypothesis=hypothesis, edits=(), proposer="fake", **changes)
+
+
+def usage(cost):
+    return Usage(
+        model="m",
+        request_id="r",
+        input_tokens=1,
+        output_tokens=2,
+        cache_read_tokens=3,
+        cache_write_tokens=4,
+        cost_usd=cost,
+    )
+
+
+def run(phase=Phase.TRAIN, end=RunEnd.FINISHED, **changes):
+    return RunRecord(
+        **{
+            "phase": phase,
+            "seed": 5,
+            "end": end,
+            "exit_code": 0,
+            "wall_seconds": 1.0,
+            "cpu_seconds": 0.9,
+            **changes,
+        }
+    )
+
+
+def test_an_experiment_comes_back_as_it_was_written(ledger):
+    number = ledger.open_experiment(
+        "t", proposal(parameters={"x": 2.0}, category="systems"), diff="d", champion=None
+    )
+    ledger.set_candidate("t", number, commit="c", image_id="i", layer_digest="l")
+    first = ledger.open_run("t", number, Phase.TRAIN, 5)
+    ledger.close_run(first, run(log_tail="hello"))
+    second = ledger.open_run("t", number, Phase.SCORE, 5)
+    ledger.close_run(second, run(Phase.SCORE, val_bpb=1.5, claims_sha256="h"))
+    ledger.close_experiment(
+        "t", number, verdict=Verdict.KEEP, reason="r", val_bpb=1.5, delta_bpb=-0.1, sigma_bpb=0.01
+    )
+    ledger.set_kept("t", number, "k")
+    (one,) = ledger.experiments("t")
+    assert (one.number, one.hypothesis, one.category, dict(one.parameters)) == (0, "wider", "systems", {"x": 2.0})
+    assert (one.tried_commit, one.image_id, one.layer_digest, one.kept_commit) == ("c", "i", "l", "k")
+    assert (one.verdict, one.val_bpb, one.delta_bpb, one.sigma_bpb) == (Verdict.KEEP, 1.5, -0.1, 0.01)
+    assert [r.phase for r in one.runs] == [Phase.TRAIN, Phase.SCORE]
+    assert one.log_tail == "hello"
+    assert one.runs[1].claims_sha256 == "h"
+
+
+def test_a_crash_has_no_score_rather_than_zero(ledger):
+    number = ledger.open_experiment("t", proposal(), diff="", champion=None)
+    ledger.close_experiment("t", number, verdict=Verdict.CRASH, reason="boom")
+    assert ledger.experiment("t", number).val_bpb is None
+
+
+def test_numbers_count_from_zero_in_each_campaign(ledger):
+    ledger.create_campaign(tag="u", base_commit="b", conditions={})
+    assert [ledger.open_experiment("t", proposal(), diff="", champion=None) for _ in range(3)] == [0, 1, 2]
+    assert ledger.open_experiment("u", proposal(), diff="", champion=None) == 0
+
+
+def test_a_refused_proposal_is_closed_as_invalid_at_once(ledger):
+    number = ledger.open_experiment("t", proposal(), diff="", champion=0, refused="outside workload/")
+    one = ledger.experiment("t", number)
+    assert (one.verdict, one.reason) == (Verdict.INVALID, "outside workload/")
+    assert one.ended_at is not None
+
+
+def test_money_is_booked_for_proposals_and_for_conversations_without_one(ledger):
+    number = ledger.open_experiment("t", proposal(usage=(usage(0.25), usage(0.5))), diff="", champion=None)
+    ledger.book("t", (usage(1.0),))
+    assert ledger.experiment("t", number).cost_usd == 0.75
+    assert ledger.cost_usd("t") == 1.75
+
+
+def test_runs_that_a_dead_controller_left_open_are_closed_as_lost(ledger):
+    number = ledger.open_experiment("t", proposal(), diff="", champion=None)
+    done = ledger.open_run("t", number, Phase.TRAIN, 1)
+    ledger.close_run(done, run())
+    ledger.open_run("t", number, Phase.SCORE, 1)
+    assert ledger.close_lost_runs("t") == 1
+    assert [r.end for r in ledger.experiment("t", number).runs] == [RunEnd.FINISHED, RunEnd.LOST]
+    assert ledger.close_lost_runs("t") == 0
+
+
+def test_a_forgotten_campaign_leaves_nothing(ledger, tmp_path):
+    number = ledger.open_experiment("t", proposal(usage=(usage(1),)), diff="", champion=None)
+    ledger.open_run("t", number, Phase.TRAIN, 1)
+    ledger.delete_campaign("t")
+    with sqlite3.connect(tmp_path / "ledger.db") as db:
+        for table in ("campaigns", "experiments", "runs", "usage"):
+            assert db.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
+    db.close()
+
+
+def test_the_controller_id_and_the_campaign_survive_reopening(ledger, tmp_path):
+    campaign = ledger.campaign("t")
+    with Ledger(tmp_path / "ledger.db") as again:
+        assert again.controller == ledger.controller
+        assert again.campaign("t") == campaign
+
+
+def test_the_database_is_as_durable_as_sqlite_can_make_it(ledger):
+    assert ledger._db.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
+    assert ledger._db.execute("PRAGMA synchronous").fetchone()[0] == 2
+
+
+def _write_and_die(path, pipe):
+    opened = Ledger(path)
+    opened.open_experiment("t", proposal("acknowledged"), diff="", champion=None)
+    opened._db.execute("BEGIN IMMEDIATE")
+    opened._db.execute("UPDATE experiments SET hypothesis = 'torn'")
+    pipe.send(True)
+    signal.pause()
+
+
+def test_a_killed_writer_loses_only_what_was_not_acknowledged(ledger, tmp_path):
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    writer = context.Process(target=_write_and_die, args=(tmp_path / "ledger.db", theirs))
+    writer.start()
+    assert ours.recv()
+    os.kill(writer.pid, signal.SIGKILL)
+    writer.join()
+    writer.close()
+    assert [one.hypothesis for one in ledger.experiments("t")] == ["acknowledged"]
+    assert ledger._db.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
+
+
+def test_a_file_that_is_no_ledger_is_named(tmp_path):
+    (tmp_path / "ledger.db").write_bytes(b"not a database, but long enough to look at" * 100)
+    with pytest.raises(LedgerError, match=r"ledger\.db"):
+        Ledger(tmp_path / "ledger.db")
+
+
+def test_a_ledger_of_another_version_is_refused(ledger, tmp_path):
+    ledger._db.execute("PRAGMA user_version = 99")
+    with pytest.raises(LedgerError, match="format 99"):
+        Ledger(tmp_path / "ledger.db")
+
+
+def _hold(folder, pipe):
+    with exclusive(folder):
+        pipe.send(os.getpid())
+        signal.pause()
+
+
+def test_a_second_controller_is_refused_and_the_first_one_named_until_it_dies(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    holder = context.Process(target=_hold, args=(tmp_path, theirs))
+    holder.start()
+    pid = ours.recv()
+    assert is_running(tmp_path)
+    with pytest.raises(LedgerError, match=f"process {pid}"), exclusive(tmp_path):
+        pass
+    os.kill(pid, signal.SIGKILL)
+    holder.join()
+    holder.close()
+    with exclusive(tmp_path):
+        assert is_running(tmp_path)
+    assert not is_running(tmp_path)
