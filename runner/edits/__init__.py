@@ -1,0 +1,120 @@
+"""Edits of `workload/`: applied exactly or refused with a reason. Pure: no file system, no git, no process.
+
+Everything here reads hostile text. A proposer (or a patch that it was tricked into) may try to leave `workload/`,
+to plant a link, to hide code from the person who reads the diff in the morning, or to make the controller itself
+slow. So the rule is narrow: plain UTF-8 text, portable names, exact positions, and a size cap before every parser.
+
+What this does not see: what the code *does*. That is the sandbox's business.
+
+`rules` owns what a path, a text and a tree may be, with the caps and `Refusal`; `patch` the strict parser of
+unified diffs and their exact application; `difference` the writing of diffs. Here: `apply`, and the edits that are
+not patches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from runner.edits.difference import diff
+from runner.edits.patch import apply_patch
+from runner.edits.rules import (
+    MAX_EDITS,
+    MAX_FILE_BYTES,
+    MAX_FILES,
+    MAX_PATCH_BYTES,
+    REQUIRED,
+    Refusal,
+    Refused,
+    check_path,
+    check_tree,
+    find_hidden,
+    refuse,
+)
+from runner.records import Delete, Edit, Files, Patch, Replace, Write
+
+__all__ = [
+    "MAX_EDITS",
+    "MAX_FILES",
+    "MAX_FILE_BYTES",
+    "MAX_PATCH_BYTES",
+    "REQUIRED",
+    "Refusal",
+    "apply",
+    "check_tree",
+    "diff",
+]
+
+
+def apply(files: Files, edits: Sequence[Edit]) -> dict[str, bytes] | Refusal:
+    """Apply edits in order, each to the result of the one before.
+
+    Args:
+        files: the champion's `workload/`, by path from the repository root. Not changed.
+        edits: what the proposer wants.
+
+    Returns:
+        The whole new tree, or the first reason against it. Never a part of the edits.
+    """
+    tree = dict(files)
+    try:
+        if len(edits) > MAX_EDITS:
+            refuse(f"{len(edits)} edits at once; at most {MAX_EDITS} are allowed")
+        for edit in edits:
+            _apply_one(tree, edit)
+    except Refused as refused:
+        return Refusal(reason=str(refused))
+    if tree == dict(files):
+        return Refusal(reason="the edits change nothing")
+    return check_tree(tree) or _check_change(files, tree) or tree
+
+
+def _check_change(before: Files, after: Files) -> Refusal | None:
+    """What is accepted can be stored as a diff and be applied again: the ledger rebuilds candidates so."""
+    text = diff(before, after)
+    if len(text) > MAX_PATCH_BYTES:
+        return Refusal(
+            reason=f"the change is {len(text)} characters as a diff; at most {MAX_PATCH_BYTES} are allowed"
+        )
+    problem = find_hidden(text)
+    return None if problem is None else Refusal(reason=f"the change as a diff: {problem}")
+
+
+def _apply_one(tree: dict[str, bytes], edit: Edit) -> None:
+    if isinstance(edit, Patch):
+        apply_patch(tree, edit.text)
+        return
+    check_path(edit.path)
+    if isinstance(edit, Write):
+        tree[edit.path] = _encode(edit.path, edit.content)
+        return
+    if edit.path not in tree:
+        refuse(f"{edit.path} does not exist")
+    if isinstance(edit, Delete):
+        del tree[edit.path]
+        return
+    tree[edit.path] = _replaced(tree[edit.path], edit)
+
+
+def _replaced(data: bytes, edit: Replace) -> bytes:
+    old, new = _encode(edit.path, edit.old), _encode(edit.path, edit.new)
+    if not old:
+        refuse(f"{edit.path}: the text to replace is empty")
+    # Counted with overlaps: "aa" in "aaa" is ambiguous although bytes.count says one.
+    count, position = 0, data.find(old)
+    while position >= 0 and count < 100:
+        count += 1
+        position = data.find(old, position + 1)
+    if count != 1:
+        number = "100 or more" if count == 100 else str(count)
+        refuse(f"{edit.path}: the text to replace must occur exactly once, but it occurs {number} times")
+    return data.replace(old, new)
+
+
+def _encode(path: str, text: str) -> bytes:
+    # A cap before any other work: a 50 MB string is refused in no time.
+    if len(text) > MAX_FILE_BYTES:
+        refuse(f"{path}: {len(text)} characters in one edit; at most {MAX_FILE_BYTES} are allowed")
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError:
+        refuse(f"{path}: the text cannot be written as UTF-8")
