@@ -1,0 +1,294 @@
+"""One answer of the Messages API: streamed, retried within bounds, booked whatever happens.
+
+The SDK's own retries are off: they obey `retry-after` without a cap and retry an exhausted spending limit all
+night.
+Nothing here ever shows the key: server texts are redacted, and SDK exceptions, whose chain may hold headers,
+are turned into plain values before anything is raised.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import anthropic
+import httpx2
+
+from runner.errors import ProposerError
+from runner.proposers.prices import Price, Tokens
+from runner.proposers.text import one_line
+from runner.records import Usage
+
+ATTEMPTS = 6
+FIRST_WAIT_SECONDS = 2.0
+MAX_WAIT_SECONDS = 60.0
+MAX_RETRY_AFTER_SECONDS = 120.0
+READ_TIMEOUT_SECONDS = 300.0  # between two bytes; the API sends pings while it thinks
+CONNECT_TIMEOUT_SECONDS = 15.0
+# Of a cut stream the API reports no output tokens, but it bills them. Code has about three characters per token.
+CHARACTERS_PER_TOKEN = 3
+
+_TRANSIENT_STATUS = frozenset({408, 409, 425, 429})
+_TRANSIENT_TYPES = frozenset({"overloaded_error", "api_error", "rate_limit_error", "timeout_error"})
+# What the SDK's accumulator raises on a stream that no server should send (broken JSON, an index never begun).
+_GARBLED = (ValueError, TypeError, AttributeError, IndexError, KeyError)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """A complete answer."""
+
+    content: list[Any]  # blocks as they came, to be returned verbatim
+    stop_reason: str
+    stop_detail: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unanswered:
+    """The API did not answer in all attempts; asking again later may help."""
+
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Failure:
+    reason: str
+    retry: bool
+    remedy: str | None = None
+    retry_after: float | None = None
+
+
+class Messages:
+    """Asks one model, with one policy on errors.
+
+    Args:
+        model: its name at the API.
+        max_output_tokens: cap of one answer, thinking included.
+        price: tokens → USD.
+        sleep: waits between attempts, in seconds; replaced in tests.
+    """
+
+    def __init__(
+        self, model: str, max_output_tokens: int, price: Price, sleep: Callable[[float], None] = time.sleep
+    ) -> None:
+        self.model = model
+        self.max_output_tokens = max_output_tokens
+        self.price = price
+        self.sleep = sleep
+        self._secrets: tuple[str, ...] = ()
+        self.connect().close()  # a missing key is told now, not after the baseline
+
+    def connect(self) -> anthropic.Anthropic:
+        """Open a client; the SDK itself reads ANTHROPIC_API_KEY, ANTHROPIC_AUTH_TOKEN and ANTHROPIC_BASE_URL.
+
+        Raises:
+            ProposerError: no credentials, or unusable ones.
+        """
+        problem, client = None, None
+        try:
+            client = anthropic.Anthropic(
+                max_retries=0, timeout=anthropic.Timeout(READ_TIMEOUT_SECONDS, connect=CONNECT_TIMEOUT_SECONDS)
+            )
+        except (anthropic.AnthropicError, httpx2.InvalidURL, ValueError, OSError) as error:
+            problem = type(error).__name__
+        if client is not None and (client.base_url.scheme not in ("http", "https") or not client.base_url.host):
+            client.close()
+            problem = "ANTHROPIC_BASE_URL is no http(s) address"
+        if client is None or problem is not None:
+            raise ProposerError(
+                f"the anthropic client cannot be set up ({problem})",
+                "check ANTHROPIC_BASE_URL and the ANTHROPIC_* credentials",
+            )
+        self._secrets = tuple(secret for secret in (client.api_key, client.auth_token) if secret)
+        if not self._secrets and client.credentials is None:
+            client.close()
+            raise ProposerError(
+                "there is no key for the anthropic proposer",
+                "export ANTHROPIC_API_KEY=…, or use --proposer optuna, which needs none",
+            )
+        # Such a key fails inside the HTTP library, in an error that quotes it.
+        if any(not secret.isascii() or not secret.isprintable() or " " in secret for secret in self._secrets):
+            client.close()
+            raise ProposerError(
+                "ANTHROPIC_API_KEY or ANTHROPIC_AUTH_TOKEN holds blanks, line ends or characters that no key has",
+                "export it again without quotes and line ends",
+            )
+        return client
+
+    def ask(
+        self,
+        client: anthropic.Anthropic,
+        *,
+        system: Sequence[Any],
+        messages: Sequence[Any],
+        tools: Sequence[Any],
+        book: Callable[[Usage], None],
+    ) -> Answer | Unanswered:
+        """Send one request until it is answered, at most `ATTEMPTS` times.
+
+        Args:
+            client: from `connect`.
+            system: system blocks.
+            messages: the conversation so far.
+            tools: tool definitions.
+            book: called with the cost of every response, complete or not, when it ends.
+
+        Raises:
+            ProposerError: the API refuses for good: key, permission, credit, model, malformed request.
+        """
+        request = {
+            "model": self.model,
+            "max_tokens": self.max_output_tokens,
+            "system": system,
+            "messages": messages,
+            "tools": tools,
+        }
+        failure = _Failure(reason="", retry=True)
+        for attempt in range(ATTEMPTS):
+            if attempt:
+                self.sleep(_wait_seconds(attempt, failure.retry_after))
+            outcome = self._attempt(client, request, book)
+            if isinstance(outcome, Answer):
+                return outcome
+            failure = outcome
+            if not failure.retry:
+                raise ProposerError(failure.reason, failure.remedy)
+        return Unanswered(reason=f"the API did not answer in {ATTEMPTS} attempts; at last: {failure.reason}")
+
+    def _attempt(
+        self, client: anthropic.Anthropic, request: dict[str, Any], book: Callable[[Usage], None]
+    ) -> Answer | _Failure:
+        stream: Any = None
+        begun = False
+        characters = 0
+        failure: _Failure | None = None
+        try:
+            with client.messages.stream(**request) as stream:
+                for event in stream:
+                    begun = begun or event.type == "message_start"
+                    if event.type == "content_block_delta":
+                        characters += _length(event.delta)
+        except anthropic.APIStatusError as error:
+            failure = self._explain(error)
+        except anthropic.APIConnectionError as error:
+            failure = _Failure(
+                reason=f"no connection to {client.base_url.host} ({type(error).__name__})", retry=True
+            )
+        except anthropic.AnthropicError as error:  # credentials that cannot be read or renewed
+            failure = _Failure(
+                reason=f"the credentials cannot be used ({type(error).__name__})", retry=False, remedy=_KEY_REMEDY
+            )
+        except httpx2.HTTPError as error:  # leaks from a stream that is cut
+            failure = _Failure(reason=f"the answer was cut off ({type(error).__name__})", retry=True)
+        except _GARBLED as error:
+            failure = _Failure(reason=f"the answer was garbled ({type(error).__name__})", retry=True)
+        if not begun:
+            return failure or _Failure(reason="the answer was empty", retry=True)
+        message = stream.current_message_snapshot
+        book(self._usage(message, stream.request_id, 0 if message.stop_reason else characters))
+        if failure is not None:
+            return failure
+        if message.stop_reason is None:  # a stream that ends early raises nothing
+            return _Failure(reason="the answer ended early", retry=True)
+        details = message.stop_details
+        return Answer(
+            content=[block.to_dict(mode="json") for block in getattr(message, "content", None) or []],
+            stop_reason=message.stop_reason,
+            stop_detail=None
+            if details is None
+            else one_line(str(getattr(details, "category", None) or ""), 80) or None,
+        )
+
+    def _usage(self, message: Any, request_id: str | None, unreported_characters: int) -> Usage:
+        usage = getattr(message, "usage", None)  # not every local server sends it, or all of it
+        writes = _count(usage, "cache_creation_input_tokens")
+        hour = min(writes, _count(getattr(usage, "cache_creation", None), "ephemeral_1h_input_tokens"))
+        guess = -(-unreported_characters // CHARACTERS_PER_TOKEN)
+        tokens = Tokens(
+            input=_count(usage, "input_tokens"),
+            output=max(_count(usage, "output_tokens"), guess),
+            cache_read=_count(usage, "cache_read_input_tokens"),
+            cache_write=writes - hour,
+            cache_write_hour=hour,
+        )
+        return Usage(
+            model=one_line(str(message.model or self.model), 100),
+            request_id=request_id,
+            input_tokens=tokens.input,
+            output_tokens=tokens.output,
+            cache_read_tokens=tokens.cache_read,
+            cache_write_tokens=writes,
+            cost_usd=self.price(tokens),
+        )
+
+    def _explain(self, error: anthropic.APIStatusError) -> _Failure:
+        """Decide on an error status, or on an error event inside a stream (status 200)."""
+        status, kind, code = error.status_code, error.type or "", error.error_code or ""
+        said = f"HTTP {status} {kind}".strip() if status != 200 else kind or "an error in the middle of the answer"
+        text = self._redacted(error.api_message or "")
+        quoted = f"{said}: {text}" if text else said
+        if status == 402 or kind == "billing_error" or "spend_limit" in code or "billing" in code:
+            return _Failure(
+                reason=f"the account has no credit left or has reached its spending limit ({quoted})",
+                retry=False,
+                remedy="add credit or raise the limit in the console, then start again: the campaign resumes",
+            )
+        if status == 401 or kind == "authentication_error":
+            return _Failure(reason=f"the API does not accept the key ({quoted})", retry=False, remedy=_KEY_REMEDY)
+        if status == 403 or kind == "permission_error":
+            return _Failure(
+                reason=f"the key may not use model {self.model!r} ({quoted})",
+                retry=False,
+                remedy="use a key of a workspace that may, or choose another model with --model",
+            )
+        if status == 404 and kind == "not_found_error":
+            return _Failure(
+                reason=f"there is no model {self.model!r} ({quoted})",
+                retry=False,
+                remedy="choose a model that the API knows with --model, for instance claude-opus-5-5",
+            )
+        if status == 404:
+            return _Failure(
+                reason=f"there is no Messages API at {error.request.url.host}{error.request.url.path} ({quoted})",
+                retry=False,
+                remedy="check ANTHROPIC_BASE_URL: it ends before /v1",
+            )
+        if status in _TRANSIENT_STATUS or status >= 500 or (status == 200 and kind in {*_TRANSIENT_TYPES, ""}):
+            return _Failure(reason=quoted, retry=True, retry_after=_retry_after(error.response.headers))
+        return _Failure(reason=f"the API refuses the request ({quoted})", retry=False)
+
+    def _redacted(self, text: str) -> str:
+        """Server text without the key: some gateways quote it."""
+        for secret in self._secrets:
+            text = text.replace(secret, "[key]")
+        return one_line(text, 300)
+
+
+_KEY_REMEDY = "check ANTHROPIC_API_KEY (or ANTHROPIC_AUTH_TOKEN) and ANTHROPIC_BASE_URL"
+
+
+def _count(usage: object, name: str) -> int:
+    value = getattr(usage, name, None)
+    return value if isinstance(value, int) and value > 0 else 0
+
+
+def _length(delta: Any) -> int:
+    names = ("text", "thinking", "partial_json")
+    return sum(len(value) for name in names if isinstance(value := getattr(delta, name, None), str))
+
+
+def _retry_after(headers: httpx2.Headers) -> float | None:
+    try:
+        seconds = float(headers.get("retry-after", ""))
+    except ValueError:
+        return None
+    return min(seconds, MAX_RETRY_AFTER_SECONDS) if seconds >= 0 else None
+
+
+def _wait_seconds(attempt: int, retry_after: float | None) -> float:
+    """Exponential with jitter, so that many controllers do not knock in step; never before asked to."""
+    backoff = min(FIRST_WAIT_SECONDS * 2.0 ** (attempt - 1), MAX_WAIT_SECONDS)
+    return max(backoff * random.uniform(0.5, 1.0), retry_after or 0.0)  # noqa: S311

@@ -1,0 +1,81 @@
+"""What tokens cost: by the packaged table of `genai-prices` (no network), or by two configured prices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from runner.errors import ConfigError, ProposerError
+
+if TYPE_CHECKING:
+    from runner.config import Config
+
+MEGA = 1_000_000
+# Anthropic's multipliers of the input price; the highest published one each, so that a budget errs safely.
+CACHE_READ_SHARE = 0.1
+CACHE_WRITE_SHARE = 1.25
+CACHE_WRITE_HOUR_SHARE = 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tokens:
+    """Tokens of one response, by what they cost. No token counts twice."""
+
+    input: int
+    output: int
+    cache_read: int = 0
+    cache_write: int = 0  # kept for five minutes
+    cache_write_hour: int = 0  # kept for an hour
+
+
+Price = Callable[[Tokens], float]
+"""Tokens of one response → USD."""
+
+
+def price_of(config: Config) -> Price:
+    """Find out what the configured model costs.
+
+    Raises:
+        ConfigError: only one of the two prices is set.
+        ProposerError: nobody knows the model's price. Spending without a count would make the budget a lie.
+    """
+    paid_in, paid_out = config.price_input_usd, config.price_output_usd
+    if paid_in is not None and paid_out is not None:
+        return lambda tokens: _by_hand(tokens, paid_in, paid_out)
+    hint = "set AUTORESEARCH_PRICE_INPUT_USD and AUTORESEARCH_PRICE_OUTPUT_USD, in USD per million tokens"
+    if paid_in is not None or paid_out is not None:
+        raise ConfigError("only one of price_input_usd and price_output_usd is set", hint)
+    try:
+        _by_table(config.model, Tokens(input=1, output=1))
+    except LookupError:
+        known = False
+    else:
+        known = True
+    if not known:
+        raise ProposerError(f"the price of model {config.model!r} is not known", f"{hint} (0 for a local server)")
+    return lambda tokens: _by_table(config.model, tokens)
+
+
+def _by_hand(tokens: Tokens, paid_in: float, paid_out: float) -> float:
+    weighted = (
+        tokens.input
+        + CACHE_READ_SHARE * tokens.cache_read
+        + CACHE_WRITE_SHARE * tokens.cache_write
+        + CACHE_WRITE_HOUR_SHARE * tokens.cache_write_hour
+    )
+    return (weighted * paid_in + tokens.output * paid_out) / MEGA
+
+
+def _by_table(model: str, tokens: Tokens) -> float:
+    from genai_prices import Usage, calc_price  # 0.2 s: not at import
+
+    writes = tokens.cache_write + tokens.cache_write_hour
+    usage = Usage(
+        input_tokens=tokens.input + tokens.cache_read + writes,  # this library counts cached tokens in
+        cache_read_tokens=tokens.cache_read,
+        cache_write_tokens=writes,
+        cache_write_1h_tokens=tokens.cache_write_hour,
+        output_tokens=tokens.output,
+    )
+    return float(calc_price(usage, model, provider_id="anthropic").total_price)

@@ -1,0 +1,163 @@
+"""Replays a folder of patches in name order: somebody's night again, or hostile patches in tests."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from dataclasses import replace
+from email.errors import MessageError
+from email.header import decode_header, make_header
+from pathlib import Path
+from typing import NamedTuple
+
+from runner import edits
+from runner.errors import ProposerError
+from runner.proposers.text import cleaned
+from runner.records import NoProposal, Patch, Proposal, ProposalRequest
+
+HYPOTHESIS_CHARACTERS = 1000
+CHECKSUM = "replay"
+"""Key in `parameters`: CRC-32 of the patch file, so that a changed folder replays just what is new."""
+
+_MAIL = re.compile(r"From [0-9a-f]{40} |From: |Subject: |Date: ")
+_TAG = re.compile(r"^\[[^\]]*PATCH[^\]]*\]\s*", re.IGNORECASE)
+
+
+class HypothesisAndDiff(NamedTuple):
+    """The two halves of a patch file."""
+
+    hypothesis: str  # "" when nothing stands above the diff
+    diff: str  # "" when the file holds none; then `edits.apply` says so
+
+
+class ReplayProposer:
+    """One patch per call; which ones are done is read from the ledger, so it resumes anywhere.
+
+    Args:
+        folder: holds the `*.patch` files.
+
+    Raises:
+        ProposerError: no folder, or no patch in it.
+    """
+
+    name = "replay"
+    model = None
+
+    def __init__(self, folder: Path | None) -> None:
+        hint = "give a folder with *.patch files: --from DIR"
+        if folder is None:
+            raise ProposerError("the replay proposer has no folder of patches", hint)
+        self.folder = folder.expanduser()
+        if not self.folder.is_dir():
+            raise ProposerError(f"{self.folder} is not a folder", hint)
+        if not self._patches():
+            raise ProposerError(f"{self.folder} holds no *.patch file", hint)
+
+    def propose(self, request: ProposalRequest) -> Proposal | NoProposal:
+        """Propose the first patch that the ledger does not hold.
+
+        Raises:
+            ProposerError: the folder or the patch cannot be read any more.
+        """
+        if request.failed is not None:
+            return NoProposal(reason="a replayed patch has no second version", exhausted=False, proposer=self.name)
+        patches = self._patches()
+        done = {one.parameters.get(CHECKSUM) for one in request.history if one.proposer == self.name}
+        for path in patches:
+            proposal = read_patch(path)
+            if proposal.parameters[CHECKSUM] not in done:
+                return proposal
+        reason = f"all {len(patches)} patches of {self.folder} were replayed"
+        return NoProposal(reason=reason, exhausted=True, proposer=self.name)
+
+    def _patches(self) -> list[Path]:
+        try:
+            return sorted(path for path in self.folder.glob("*.patch") if path.is_file())
+        except OSError as error:
+            raise ProposerError(f"{self.folder} cannot be read: {error.strerror}") from error
+
+
+class SinglePatch:
+    """Proposes one patch file, once.
+
+    Args:
+        path: the patch; read now, so that a wrong path is told before anything starts.
+
+    Raises:
+        ProposerError: it cannot be read.
+    """
+
+    name = "patch"
+    model = None
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.used = False
+        self._proposal: Proposal | None = replace(read_patch(path), proposer=self.name)
+
+    def propose(self, request: ProposalRequest) -> Proposal | NoProposal:
+        """Give the patch; after that, nothing any more."""
+        if request.failed is not None:
+            return NoProposal(reason="a patch has no second version", exhausted=False, proposer=self.name)
+        proposal, self._proposal, self.used = self._proposal, None, True
+        return proposal or NoProposal(reason=f"{self.path} was tried", exhausted=True, proposer=self.name)
+
+
+def read_patch(path: Path) -> Proposal:
+    """Read one patch file as a proposal. It is not checked here: `edits.apply` does that.
+
+    Args:
+        path: a git unified diff against the repository root, with or without text above it.
+
+    Raises:
+        ProposerError: the file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            # One byte above the cap is enough for `edits` to refuse it: a 50 MB file is never loaded.
+            data = file.read(edits.MAX_PATCH_BYTES * 4 + 1)
+    except OSError as error:
+        raise ProposerError(f"{path} cannot be read: {error.strerror}", "check the path") from error
+    # A damaged character becomes U+FFFD, which `edits` refuses: never a silently different patch.
+    hypothesis, diff = split(data.decode("utf-8", errors="replace"))
+    return Proposal(
+        hypothesis=cleaned(hypothesis or path.name, HYPOTHESIS_CHARACTERS),
+        edits=(Patch(text=diff),),
+        proposer=ReplayProposer.name,
+        parameters={CHECKSUM: float(zlib.crc32(data))},
+    )
+
+
+def split(text: str) -> HypothesisAndDiff:
+    """Split a patch file into what stands above the diff and the diff; of a mail, subject and message count."""
+    # Not `splitlines`: the diff must stay as it is, byte for byte.
+    lines = text.split("\n")
+    start = next((number for number in range(len(lines)) if _diff_starts(lines, number)), len(lines))
+    above = "\n".join(lines[:start]).replace("\r", "")
+    diff = "\n".join(lines[start:])
+    if _MAIL.match(above):
+        above = _from_mail(above)
+    return HypothesisAndDiff(above.strip(), diff)
+
+
+def _diff_starts(lines: list[str], number: int) -> bool:
+    line = lines[number]
+    following = lines[number + 1] if number + 1 < len(lines) else ""
+    return line.startswith("diff --git ") or (line.startswith("--- ") and following.startswith("+++ "))
+
+
+def _from_mail(text: str) -> str:
+    head, _, body = text.partition("\n\n")
+    unfolded = re.sub(r"\n[ \t]+", " ", head)
+    found = re.search(r"^Subject: *(.*)$", unfolded, re.MULTILINE)
+    subject = _TAG.sub("", _decoded(found[1])) if found else ""
+    message = re.split(r"^---$", body, maxsplit=1, flags=re.MULTILINE)[0]  # below it: the list of files
+    return f"{subject}\n\n{message.strip()}"
+
+
+def _decoded(subject: str) -> str:
+    """Undo `=?UTF-8?q?…?=`; a broken one stays as it is."""
+    try:
+        return str(make_header(decode_header(subject)))
+    except (MessageError, LookupError, ValueError):
+        return subject

@@ -1,0 +1,37 @@
+"""A proposer that follows a script."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from runner.records import NoProposal, Proposal, ProposalRequest
+
+Step = Proposal | NoProposal | Exception | Callable[[ProposalRequest], Proposal | NoProposal]
+
+
+class ScriptedProposer:
+    """Gives the next step of its script to every call; then it has nothing any more.
+
+    Args:
+        script: proposals, exceptions to raise, or functions of the request.
+        by_number: choose the step by `request.number` (from 1), not by the count of calls: a campaign that was
+            killed and resumed needs it.
+    """
+
+    name = "scripted"
+    model = None
+
+    def __init__(self, script: Iterable[Step], *, by_number: bool = False) -> None:
+        self.script = list(script)
+        self.by_number = by_number
+        self.requests: list[ProposalRequest] = []
+
+    def propose(self, request: ProposalRequest) -> Proposal | NoProposal:
+        position = request.number - 1 if self.by_number else len(self.requests)
+        self.requests.append(request)
+        if position >= len(self.script):
+            return NoProposal(reason="the script is over", exhausted=True, proposer=self.name)
+        step = self.script[position]
+        if isinstance(step, Exception):
+            raise step
+        return step(request) if callable(step) else step
