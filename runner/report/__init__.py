@@ -1,0 +1,1 @@
+"""What people, spreadsheets, git and the model read about a campaign. Pure functions of its experiments."""
