@@ -1,0 +1,306 @@
+"""The night: open or resume a campaign, loop over experiments, stop when a budget or a person says so."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+
+import structlog
+
+from runner import edits
+from runner.errors import BaselineError, ConfigError, EngineError, ProposerError, RepositoryError
+from runner.experiment import (
+    champion,
+    finish_keep,
+    run_baseline,
+    run_candidate,
+)
+from runner.laboratory import Laboratory, refuse_other_conditions
+from runner.ledger import Campaign
+from runner.proposers import PaidProposerError, Proposer
+from runner.records import Experiment, Files, NoProposal, Patch, Proposal, ProposalRequest, Verdict
+
+log = structlog.get_logger()
+
+EMPTY_PAUSES_SECONDS = (0.0, 10.0, 60.0, 300.0, 900.0)
+"""Waits between conversations that gave no proposal (an API that is away, a refusal); then the campaign ends."""
+MAX_INFRA_FAILURES = 3
+"""Experiments in a row that our own infrastructure failed, after which the campaign ends."""
+
+
+@dataclass
+class StopSwitch:
+    """Ctrl-C once: finish this experiment and stop. Twice, or SIGTERM or SIGHUP: kill now, leave nothing."""
+
+    requested: bool = False
+    _killed: bool = False
+
+    def wait(self, seconds: float) -> None:
+        """Sleep, but not longer than until somebody asks to stop."""
+        give_up = time.monotonic() + seconds
+        while not self.requested and (left := give_up - time.monotonic()) > 0:
+            time.sleep(min(left, 0.5))
+
+    @contextmanager
+    def installed(self, announce: Callable[[str], None]) -> Iterator[StopSwitch]:
+        """Own the signals while the campaign runs."""
+
+        def on_signal(number: int, _: FrameType | None) -> None:
+            if self._killed:
+                return  # already leaving: nothing may interrupt the clean-up
+            if number == signal.SIGINT and not self.requested:
+                self.requested = True
+                announce("finishing this experiment, then stopping; Ctrl-C again kills it now")
+                return
+            self.requested = self._killed = True
+            raise KeyboardInterrupt
+
+        signals = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # else nohup wants us to live on
+            signals.append(signal.SIGHUP)
+        before = {number: signal.signal(number, on_signal) for number in signals}
+        try:
+            yield self
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def open_campaign(lab: Laboratory) -> Campaign:
+    """The campaign of this tag: a new one from HEAD, or the existing one, reconciled with git.
+
+    Raises:
+        ConfigError: it exists under other conditions, so that scores would not be comparable.
+        RepositoryError: HEAD cannot start one, or somebody moved its branch.
+    """
+    tag = lab.config.tag
+    lab.repository.refuse_checked_out(lab.branch)
+    campaign = lab.ledger.campaign(tag)
+    if campaign is None:
+        base = lab.repository.check_ready()
+        refusal = edits.check_tree(lab.repository.read_workload(base))
+        if refusal is not None:
+            raise RepositoryError(
+                f"workload/ of {base[:10]} cannot start a campaign: {refusal.reason}", "mend it and commit"
+            )
+        read_program(lab)
+        if lab.repository.branch_head(lab.branch) is not None:
+            raise RepositoryError(
+                f"the branch {lab.branch} exists, but the ledger knows nothing of it",
+                f"choose another name (--tag), or: git branch -D {lab.branch}",
+            )
+        campaign = lab.ledger.create_campaign(tag=tag, base_commit=base, conditions=lab.conditions)
+        log.info("campaign_started", campaign=tag, base=base, **lab.conditions)
+        return campaign
+    refuse_other_conditions(lab, campaign)
+    lost = lab.ledger.close_lost_runs(tag)
+    for experiment in lab.ledger.experiments(tag):
+        if experiment.verdict is Verdict.KEEP and experiment.kept_commit is None:
+            finish_keep(lab, campaign, experiment.number)
+    best = champion(lab.ledger.experiments(tag))
+    head = lab.repository.branch_head(lab.branch)
+    if best is not None and head != best.kept_commit:
+        raise RepositoryError(
+            f"the branch {lab.branch} is at {head}, but the ledger's champion is {best.kept_commit}",
+            f"git branch -f {lab.branch} {best.kept_commit}",
+        )
+    log.info("campaign_resumed", campaign=tag, lost_runs=lost)
+    return campaign
+
+
+def ensure_baseline(lab: Laboratory, campaign: Campaign, stop: StopSwitch) -> Experiment:
+    """Measure the unmodified workload, unless that is done.
+
+    Raises:
+        BaselineError: it does not run; the campaign is forgotten, so that a mended one can start.
+        EngineError: the infrastructure failed; the runs that were done count at the next start.
+        Interrupted: a person asked to stop between two of its runs.
+    """
+    experiments = lab.ledger.experiments(campaign.tag)
+    if experiments and experiments[0].verdict is not None:
+        return experiments[0]
+    if not experiments:
+        proposal = Proposal(hypothesis="baseline", edits=(), proposer="baseline")
+        lab.ledger.open_experiment(campaign.tag, proposal, diff="", champion=None)
+        experiments = lab.ledger.experiments(campaign.tag)
+    try:
+        baseline = run_baseline(lab, campaign, experiments[0], stopping=lambda: stop.requested)
+    except BaselineError:
+        lab.ledger.delete_campaign(campaign.tag)
+        raise
+    lab.observer.closed(baseline, baseline.val_bpb)
+    return baseline
+
+
+def run(lab: Laboratory, proposer: Proposer, stop: StopSwitch, *, more: int | None = None) -> str:
+    """Run experiments until a budget ends; returns why it ended.
+
+    A campaign that was interrupted before it reached its target goes on to that target; one that
+    had reached it gets `config.experiments` more.
+
+    Args:
+        more: run this many more experiments and leave the target as it is.
+    """
+    config, ledger = lab.config, lab.ledger
+    ends_at = time.monotonic() + config.hours * 3600
+    campaign = open_campaign(lab)
+    tag = campaign.tag
+    ensure_baseline(lab, campaign, stop)
+    done = _count(ledger.experiments(tag))
+    if more is not None:
+        interrupted = ledger.experiments(tag)[-1].verdict is None
+        target = done + more + interrupted  # what was interrupted is finished first
+    else:
+        wanted = done + config.experiments
+        target = min(wanted, campaign.target) if campaign.target > done else wanted
+        ledger.set_target(tag, target)
+    lab.observer.begin(tag, done, target, ends_at)
+    empty = infra = 0
+    while True:
+        experiments = ledger.experiments(tag)
+        open_one = experiments[-1] if experiments[-1].verdict is None else None
+        if open_one is None:
+            reason = _budget_reason(lab, stop, _count(experiments), target, ends_at, free=more is not None)
+            if reason is not None:
+                break
+            number = _propose(lab, proposer, campaign, experiments)
+            if isinstance(number, NoProposal):
+                empty += 1
+                lab.observer.note(f"no proposal: {number.reason}")
+                if number.exhausted:
+                    reason = number.reason
+                    break
+                if empty > len(EMPTY_PAUSES_SECONDS):
+                    raise ProposerError(
+                        f"{empty} conversations in a row gave no proposal; the last: {number.reason}",
+                        "autoresearch doctor, then start again: nothing is lost",
+                    )
+                stop.wait(EMPTY_PAUSES_SECONDS[empty - 1])
+                continue
+            empty = 0
+            open_one = ledger.experiment(tag, number)
+            assert open_one is not None
+        closed = open_one if open_one.verdict is not None else run_candidate(lab, campaign, open_one)
+        best = champion(ledger.experiments(tag))
+        lab.observer.closed(closed, None if best is None else best.val_bpb)
+        infra = infra + 1 if closed.verdict is Verdict.INFRA else 0
+        if infra >= MAX_INFRA_FAILURES:
+            raise EngineError(
+                f"the infrastructure failed {infra} experiments in a row; the last: {closed.reason}",
+                "autoresearch doctor, then start again: nothing is lost",
+            )
+    log.info("campaign_ended", campaign=tag, reason=reason)
+    return reason
+
+
+def _count(experiments: tuple[Experiment, ...]) -> int:
+    """Closed experiments, the baseline not counted."""
+    return sum(one.number > 0 and one.verdict is not None for one in experiments)
+
+
+def _budget_reason(
+    lab: Laboratory, stop: StopSwitch, done: int, target: int, ends_at: float, *, free: bool
+) -> str | None:
+    if stop.requested:
+        return "stopped by hand"
+    if done >= target:
+        return f"{target} experiments done"
+    if time.monotonic() >= ends_at:
+        return f"{lab.config.hours:g} hours are over"
+    spent = lab.ledger.cost_usd(lab.config.tag)
+    if not free and lab.config.budget_usd and spent >= lab.config.budget_usd:
+        return f"the budget of ${lab.config.budget_usd:.2f} is spent (${spent:.2f})"
+    return None
+
+
+def _failed_once(experiments: tuple[Experiment, ...]) -> Experiment | None:
+    """The last experiment, when it crashed and its idea has not been tried a second time."""
+    last = experiments[-1]
+    return last if last.verdict is Verdict.CRASH and last.retry_of is None and last.number > 0 else None
+
+
+def _propose(
+    lab: Laboratory, proposer: Proposer, campaign: Campaign, experiments: tuple[Experiment, ...]
+) -> int | NoProposal:
+    """Ask for the next idea, or the second version of a crashed one, and write it down."""
+    failed = _failed_once(experiments)
+    answer = _ask(lab, proposer, campaign, experiments, failed)
+    if isinstance(answer, NoProposal) and failed is not None:
+        log.info("idea_abandoned", campaign=campaign.tag, experiment=failed.number, reason=answer.reason)
+        failed = None
+        answer = _ask(lab, proposer, campaign, experiments, None)
+    if isinstance(answer, NoProposal):
+        return answer
+    best = champion(experiments)
+    assert best is not None and best.kept_commit is not None
+    files = lab.repository.read_workload(best.kept_commit)
+    applied = edits.apply(files, answer.edits)
+    refused, diff = _as_diff(files, applied)
+    number = lab.ledger.open_experiment(
+        campaign.tag,
+        answer,
+        diff=diff,
+        champion=best.number,
+        retry_of=None if failed is None else failed.number,
+        refused=refused,
+    )
+    log.info("proposal_received", campaign=campaign.tag, experiment=number, refused=refused)
+    return number
+
+
+def _as_diff(files: Files, applied: Files | edits.Refusal) -> tuple[str | None, str]:
+    """The reason of a refusal and the diff of a candidate; the ledger rebuilds its tree from the diff alone."""
+    if isinstance(applied, edits.Refusal):
+        return applied.reason, ""
+    diff = edits.diff(files, applied)
+    if edits.apply(files, (Patch(text=diff),)) != applied:
+        return "its diff does not give its files again", diff
+    return None, diff
+
+
+def _ask(
+    lab: Laboratory,
+    proposer: Proposer,
+    campaign: Campaign,
+    experiments: tuple[Experiment, ...],
+    failed: Experiment | None,
+) -> Proposal | NoProposal:
+    best = champion(experiments)
+    assert best is not None and best.kept_commit is not None
+    number = experiments[-1].number + 1
+    lab.observer.phase(number, "propose", None)
+    request = ProposalRequest(
+        number=number,
+        program=read_program(lab),
+        profile=lab.config.profile,
+        train_seconds=lab.config.train_seconds,
+        files=lab.repository.read_workload(best.kept_commit),
+        history=experiments,
+        failed=failed,
+        seed=(campaign.seed + number) & 0x7FFFFFFF,
+    )
+    try:
+        answer = proposer.propose(request)
+    except PaidProposerError as error:
+        lab.ledger.book(campaign.tag, error.usage)
+        raise
+    if isinstance(answer, NoProposal):
+        lab.ledger.book(campaign.tag, answer.usage)
+    return answer
+
+
+def read_program(lab: Laboratory) -> str:
+    """`program.md` as it lies in the checkout: a person may edit it during the night.
+
+    Raises:
+        ConfigError: it is missing or no text.
+    """
+    path = lab.repository.root / "program.md"
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}", "git checkout -- program.md") from error

@@ -1,0 +1,126 @@
+"""Make the machine ready: engine, locked evaluation, base image, data. Repeating it costs a second."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from runner import data, image, locked
+from runner.config import Config
+from runner.hardware import cpu_name, find_gpus
+from runner.image.base import base_inputs
+from runner.laboratory import Laboratory, locked_mounts
+from runner.ledger import Ledger
+from runner.observer import Observer
+from runner.paths import StatePaths
+from runner.repo import Repository
+from runner.sandbox import Engine, connect, remove_orphans, run_trusted
+from runner.sandbox.limits import Owner
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A machine on which candidates of one configuration can run."""
+
+    engine: Engine
+    base_image: str
+    locked: Path
+    locked_digest: str
+    data: data.DataSet
+
+
+def prepare(
+    config: Config, *, ledger: Ledger, paths: StatePaths, observer: Observer, force: bool = False
+) -> Prepared:
+    """Set up what is missing. The controller's lock must be held.
+
+    Args:
+        force: prepare the data again, even when it is there and its hashes are right.
+
+    Raises:
+        AutoresearchError: whatever is missing and cannot be made; nothing half-done stays behind.
+    """
+    engine = connect(config.docker_host)
+    log.info("engine_connected", url=engine.url, daemon=engine.daemon_id, version=engine.version)
+    orphans = remove_orphans(engine, ledger.controller)
+    if orphans:
+        observer.note(f"removed {orphans} containers and volumes of an interrupted run")
+    folder, digest = locked.pin(paths.root)
+    base = image.ensure_base(engine.client, config.profile, paths.root, observer.note)
+    owner = Owner(controller=ledger.controller, campaign=config.tag, experiment=0)
+    dataset = prepare_data(config, engine, folder, paths, owner, observer, force=force)
+    return Prepared(engine=engine, base_image=base, locked=folder, locked_digest=digest, data=dataset)
+
+
+def prepare_data(
+    config: Config,
+    engine: Engine,
+    locked_folder: Path,
+    paths: StatePaths,
+    owner: Owner,
+    observer: Observer,
+    *,
+    force: bool,
+) -> data.DataSet:
+    """The data set of this configuration, made in a container when it does not exist."""
+    source = data.fetch_source(config, paths.root, observer.note)
+    target = paths.data / data.data_key(config, source, locked.preparation_digest(locked_folder))
+    if force:
+        shutil.rmtree(target, ignore_errors=True)
+    if not (target / "manifest.json").exists():
+        tools = image.ensure_base(engine.client, "prepare", paths.root, observer.note)
+        target.mkdir(parents=True, exist_ok=True)
+        observer.note(f"preparing {source.name}: tokenizer, tokens, splits")
+        try:
+            run_trusted(
+                engine,
+                image_id=tools,
+                arguments=["/locked/locked_eval/prepare.py", *data.prepare_arguments(config)],
+                read_only={"/locked": locked_folder, "/source": source.path},
+                output=target,
+                owner=owner,
+                on_line=observer.note,
+            )
+        except BaseException:
+            shutil.rmtree(target, ignore_errors=True)
+            raise
+    return data.open_data(target)
+
+
+def open_laboratory(
+    config: Config, prepared: Prepared, *, repository: Repository, ledger: Ledger, observer: Observer
+) -> Laboratory:
+    """Put together what experiments need."""
+    dataset = prepared.data
+    return Laboratory(
+        config=config,
+        engine=prepared.engine,
+        repository=repository,
+        ledger=ledger,
+        observer=observer,
+        mounts=locked_mounts(prepared.locked, dataset.path),
+        targets=dataset.val_targets(),
+        token_bytes=dataset.token_bytes(),
+        base_image=prepared.base_image,
+        conditions={
+            "profile": config.profile,
+            "device": _device(config),
+            "train_seconds": f"{config.train_seconds:g}",
+            "cpus": str(config.cpus),
+            "memory_bytes": str(config.memory_bytes),
+            "evaluation": prepared.locked_digest,
+            "data": dataset.manifest_sha256,
+            "base_image": base_inputs(config.profile),
+        },
+    )
+
+
+def _device(config: Config) -> str:
+    """What trains: the same program reaches other scores on another chip."""
+    gpu = next((one for one in find_gpus() if one.uuid == config.gpu), None)
+    return cpu_name() if gpu is None else gpu.name

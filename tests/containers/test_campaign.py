@@ -1,0 +1,356 @@
+"""Whole campaigns with real git, real images and real containers, on a tiny model and a tiny data set."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_proposers import ScriptedProposer
+
+from locked_eval.judge import Score
+from runner import campaign, experiment, image, laboratory, reproduction
+from runner.errors import BaselineError, ConfigError, ProposerError, RepositoryError
+from runner.laboratory import Laboratory
+from runner.ledger import Ledger
+from runner.observer import SilentObserver
+from runner.records import NoProposal, Patch, Phase, Proposal, Replace, RunEnd, Usage, Verdict, Write
+from runner.repo import Repository
+from runner.sandbox.limits import choose_cores
+from runner.sandbox.session import Mounts
+
+pytestmark = pytest.mark.docker
+
+MODEL = """\
+import torch
+
+
+class Constant(torch.nn.Module):
+    \"\"\"Knows how likely token 0 is, and nothing else.\"\"\"
+
+    def __init__(self, boost):
+        super().__init__()
+        self.boost = boost
+
+    def forward(self, tokens):  # (B, T) -> (B, T, V)
+        logits = torch.zeros(*tokens.shape, 64)
+        logits[..., 0] = self.boost
+        return logits
+
+
+def load(path, device):
+    return Constant(float(path.read_text()))
+"""
+TRAIN = """\
+import os
+import random
+
+from locked_eval.handoff import publish
+
+BOOST = 1.0  # logit of token 0
+
+random.seed(int(os.environ["SEED"]))
+publish(lambda path: path.write_text(str(BOOST + random.gauss(0, 0.001))))
+"""
+
+
+def git(root, *arguments):
+    return subprocess.run(["git", *arguments], cwd=root, check=True, capture_output=True, text=True).stdout
+
+
+@pytest.fixture
+def repository(tmp_path):
+    """A user's repository with a tiny workload."""
+    root = tmp_path / "repository"
+    (root / "workload").mkdir(parents=True)
+    for name, text in {"__init__.py": "", "model.py": MODEL, "train.py": TRAIN}.items():
+        (root / "workload" / name).write_text(text)
+    (root / "program.md").write_text("Lower is better.\n")
+    (root / ".gitignore").write_text("/.autoresearch/\n")
+    git(tmp_path, "init", "-q", "-b", "main", str(root))
+    git(root, "config", "user.name", "user")
+    git(root, "config", "user.email", "user@example.org")
+    git(root, "add", "-A")
+    git(root, "commit", "-qm", "start")
+    return Repository(root)
+
+
+@pytest.fixture
+def lab(engine, base_image, tiny_data, locked_folder, cpu_config, owner, repository, tmp_path, monkeypatch):
+    """A laboratory over the tiny data set: rows in which every second token is 0."""
+    rows = np.load(tiny_data / "val" / "rows.npy")
+    ledger = Ledger(tmp_path / "repository" / ".autoresearch" / "ledger.db")
+    # Everything of this campaign carries this test's labels, and `owner` checks that nothing stays.
+    monkeypatch.setattr(Ledger, "controller", property(lambda _: owner.controller))
+    yield Laboratory(
+        config=cpu_config.model_copy(update={"train_seconds": 3.0, "baseline_runs": 2, "noise_prior_bpb": 0.001}),
+        engine=engine,
+        repository=repository,
+        ledger=ledger,
+        observer=SilentObserver(),
+        mounts=Mounts(locked=locked_folder, train=tiny_data / "train", val=tiny_data / "val"),
+        targets=rows[:, 1:],
+        token_bytes=np.array([2] * 63 + [0], dtype=np.uint16),
+        base_image=base_image,
+        conditions={"data": "d" * 64, "evaluation": "e" * 64, "train_seconds": "3", "base_image": "cpu-0"},
+    )
+    ledger.close()
+
+
+def boost(value, before="1.0", **changes):
+    """A proposal that sets the logit of token 0; the best value for these rows is near 0."""
+    edit = Replace(path="workload/train.py", old=f"BOOST = {before}", new=f"BOOST = {value}")
+    return Proposal(hypothesis=f"boost {value}", edits=(edit,), proposer="scripted", **changes)
+
+
+def night(lab, proposals, **changes):
+    proposer = ScriptedProposer(proposals)
+    reason = campaign.run(lab, proposer, campaign.StopSwitch(), **changes)
+    return reason, lab.ledger.experiments("test"), proposer
+
+
+def test_a_night_keeps_what_is_better_and_throws_away_the_rest(lab, repository):
+    before = (git(repository.root, "status", "--porcelain"), git(repository.root, "rev-parse", "HEAD"))
+    crash = Proposal(
+        hypothesis="divide by zero",
+        edits=(Replace(path="workload/train.py", old="BOOST = 1.0", new="BOOST = 1 / 0"),),
+        proposer="scripted",
+    )
+    outside = Proposal(hypothesis="escape", edits=(Write(path="runner/x.py", content=""),), proposer="scripted")
+    cheat = Proposal(
+        hypothesis="print a score",
+        edits=(Write(path="workload/train.py", content="print('val_bpb: 0.0')\n"),),
+        proposer="scripted",
+    )
+    positive = Proposal(
+        hypothesis="claim more than certainty",
+        edits=(
+            Replace(
+                path="workload/model.py",
+                old="import torch\n",
+                new="import torch\nfrom locked_eval import scorer\nscorer._claims = "
+                "lambda module, batch: b'\\x00\\x00\\x80\\x3f' * batch[:, 1:].numel()\n",
+            ),
+        ),
+        proposer="scripted",
+    )
+    reason, rows, proposer = night(
+        lab,
+        [boost(3.0), boost(0.0), outside, crash, boost(0.0, before="0.0"), cheat, cheat, positive],
+        more=8,
+    )
+    assert reason == "8 experiments done"
+    assert [row.verdict for row in rows] == [
+        Verdict.KEEP,  # baseline
+        Verdict.DISCARD,
+        Verdict.KEEP,
+        Verdict.INVALID,
+        Verdict.INVALID,  # "BOOST = 1.0" is gone since the keep: does not apply
+        Verdict.INVALID,  # changes nothing
+        Verdict.CRASH,
+        Verdict.CRASH,  # the one retry
+        Verdict.INVALID,
+    ]
+    assert rows[6].reason == "no checkpoint was published"
+    assert rows[7].retry_of == 6
+    assert "probabilities above 1" in rows[8].reason
+    assert rows[6].val_bpb is None and rows[8].val_bpb is None
+
+    # The branch holds the one improvement, and every number on it is in the ledger.
+    log = git(repository.root, "log", "--format=%H", "main..autoresearch/test").split()
+    assert log == [rows[2].kept_commit]
+    body = git(repository.root, "log", "-1", "--format=%B", log[0])
+    assert f"Val-Bpb: {rows[2].val_bpb:.6f}" in body
+    assert f"Candidate: {rows[2].tried_commit}" in body
+    assert f"Image: {rows[2].image_id}" in body
+    assert f"Layer: {rows[2].layer_digest}" in body
+    assert git(repository.root, "show", f"{log[0]}:workload/train.py") == TRAIN.replace(
+        "BOOST = 1.0", "BOOST = 0.0"
+    )
+
+    # Everything that could be staged is a commit under its ref; the checkout was not touched.
+    tried = git(repository.root, "for-each-ref", "--format=%(objectname)", "refs/autoresearch/tried").split()
+    assert tried == [row.tried_commit for row in rows if row.tried_commit]
+    assert (git(repository.root, "status", "--porcelain"), git(repository.root, "rev-parse", "HEAD")) == before
+
+    # What the proposer was shown: the crash to mend, with its log.
+    retry = proposer.requests[6]
+    assert retry.failed is not None and retry.failed.number == 6
+    assert "val_bpb: 0.0" in retry.failed.log_tail
+    assert [request.failed for request in proposer.requests[:6]] == [None] * 6
+
+    # Any kept commit can be reproduced from its image, and from its commit when the image is gone.
+    again = reproduction.reproduce(lab, log[0][:10])
+    assert again.agrees and not again.rebuilt
+    lab.engine.client.api.remove_image(rows[2].image_id, force=True)
+    rebuilt = reproduction.reproduce(lab, rows[2].tried_commit)
+    assert rebuilt.agrees and rebuilt.rebuilt and rebuilt.same_layer
+    assert lab.ledger.experiments("test") == rows, "a reproduction changes no record"
+
+
+def test_the_baseline_is_measured_with_different_seeds_and_its_runs_are_recorded(lab):
+    reason, (row,), _ = night(lab, [NoProposal(reason="enough", exhausted=True, proposer="scripted")])
+    assert reason == "enough"
+    scores = [run for run in row.runs if run.phase is Phase.SCORE]
+    assert len(scores) == 2
+    assert len({run.seed for run in scores}) == 2
+    assert row.val_bpb == pytest.approx(sum(run.val_bpb for run in scores) / 2)
+    assert row.kept_commit == lab.repository.branch_head("autoresearch/test")
+
+
+def test_a_workload_that_does_not_run_leaves_no_campaign_behind(lab, repository):
+    (repository.root / "workload" / "train.py").write_text("raise SystemExit('broken on purpose')\n")
+    git(repository.root, "commit", "-qam", "break it")
+    with pytest.raises(BaselineError, match="broken on purpose"):
+        night(lab, [])
+    assert lab.ledger.campaigns() == ()
+    assert lab.repository.branch_head("autoresearch/test") is None
+
+
+def test_a_night_resumes_where_a_killed_one_stopped(lab, monkeypatch):
+    """Die at every step of two experiments: build, score, verdict, branch."""
+
+    class Died(BaseException):
+        pass
+
+    def die(*_, **__):
+        raise Died
+
+    with monkeypatch.context() as patch, pytest.raises(Died):
+        patch.setattr(experiment.image, "build_candidate", die)
+        campaign.run(lab, ScriptedProposer([]), campaign.StopSwitch(), more=1)
+    with monkeypatch.context() as patch, pytest.raises(Died):
+        patch.setattr(laboratory.judge, "score", die)
+        campaign.run(lab, ScriptedProposer([]), campaign.StopSwitch(), more=1)
+    with monkeypatch.context() as patch, pytest.raises(Died):
+        patch.setattr(Repository, "advance", die)
+        campaign.run(lab, ScriptedProposer([]), campaign.StopSwitch(), more=1)
+    with monkeypatch.context() as patch, pytest.raises(Died):
+        patch.setattr(laboratory.judge, "score", die)
+        # The baseline's verdict is in the ledger, its branch is not: opening the campaign mends that.
+        campaign.run(lab, ScriptedProposer([boost(0.0)]), campaign.StopSwitch(), more=1)
+    assert lab.ledger.experiment("test", 1).verdict is None
+    with monkeypatch.context() as patch, pytest.raises(Died):
+        patch.setattr(Ledger, "close_experiment", die)
+        campaign.run(lab, ScriptedProposer([]), campaign.StopSwitch(), more=1)
+    with monkeypatch.context() as patch, pytest.raises(Died):
+        patch.setattr(Repository, "advance", die)
+        campaign.run(lab, ScriptedProposer([]), campaign.StopSwitch(), more=1)
+    scored = [run for run in lab.ledger.experiment("test", 1).runs if run.val_bpb is not None]
+    assert len(scored) == 1, "a score that is in the ledger is not drawn again"
+    assert lab.ledger.experiment("test", 1).verdict is Verdict.KEEP
+    assert lab.ledger.experiment("test", 1).kept_commit is None
+
+    _, rows, _ = night(lab, [boost(5.0, before="0.0")], more=1)
+    assert [row.verdict for row in rows] == [Verdict.KEEP, Verdict.KEEP, Verdict.DISCARD]
+    assert rows[1].kept_commit == lab.repository.branch_head("autoresearch/test")
+    assert RunEnd.LOST in {run.end for run in rows[1].runs}
+    assert sum(run.val_bpb is not None for run in rows[0].runs) == 2
+
+
+def test_other_conditions_are_refused_because_scores_would_not_compare(lab):
+    night(lab, [NoProposal(reason="enough", exhausted=True, proposer="scripted")])
+    lab.conditions["train_seconds"] = "300"
+    with pytest.raises(ConfigError, match="train_seconds was '3', is '300'"):
+        campaign.open_campaign(lab)
+
+
+def test_a_branch_that_somebody_moved_is_not_overwritten(lab, repository):
+    night(lab, [NoProposal(reason="enough", exhausted=True, proposer="scripted")])
+    (repository.root / "workload" / "train.py").write_text(TRAIN + "# mine\n")
+    git(repository.root, "commit", "-qam", "mine")
+    git(repository.root, "branch", "-f", "autoresearch/test", "main")
+    with pytest.raises(RepositoryError, match="champion is"):
+        night(lab, [boost(0.0)])
+    assert lab.repository.branch_head("autoresearch/test") == lab.repository.resolve("main")
+
+
+def test_money_and_empty_conversations_end_a_night(lab, monkeypatch):
+    spent = Usage(
+        model="m", request_id=None, input_tokens=1, output_tokens=1, cache_read_tokens=0, cache_write_tokens=0,
+        cost_usd=11.0,
+    )  # fmt: skip
+    nothing = NoProposal(reason="no idea", exhausted=False, proposer="scripted", usage=(spent,))
+    reason, rows, _ = night(lab, [nothing, nothing, nothing])
+    assert reason == "the budget of $20.00 is spent ($22.00)"
+    assert len(rows) == 1
+    lab.ledger._db.execute("DELETE FROM usage")
+    monkeypatch.setattr(campaign, "EMPTY_PAUSES_SECONDS", (0.0, 0.0))
+    free = NoProposal(reason="no idea", exhausted=False, proposer="scripted")
+    with pytest.raises(ProposerError, match="no idea"):
+        night(lab, [free] * 9)
+
+
+def test_a_stop_by_hand_ends_the_night_before_the_next_proposal(lab):
+    stop = campaign.StopSwitch()
+
+    def last(_request):
+        stop.requested = True
+        return boost(2.0)
+
+    proposer = ScriptedProposer([last, boost(3.0)])
+    assert campaign.run(lab, proposer, stop, more=5) == "stopped by hand"
+    assert [row.verdict for row in lab.ledger.experiments("test")] == [Verdict.KEEP, Verdict.DISCARD]
+
+
+def test_a_patch_file_becomes_an_experiment(lab, tmp_path):
+    from runner.proposers.replay import read_patch
+
+    patch = tmp_path / "idea.patch"
+    patch.write_text(
+        "Less of token 0\n\n--- a/workload/train.py\n+++ b/workload/train.py\n@@ -6 +6 @@\n"
+        "-BOOST = 1.0  # logit of token 0\n+BOOST = 0.1  # logit of token 0\n"
+    )
+    proposal = read_patch(patch)
+    assert isinstance(proposal.edits[0], Patch)
+    _, rows, _ = night(lab, [proposal], more=1)
+    assert (rows[1].hypothesis, rows[1].verdict) == ("Less of token 0", Verdict.KEEP)
+    assert Path(patch).exists()
+
+
+def test_a_training_that_other_programs_disturb_is_repeated_and_the_last_attempt_counts(lab, owner):
+    busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        os.sched_setaffinity(busy.pid, choose_cores(lab.config))
+        disturbed = replace(lab, config=lab.config.model_copy(update={"max_disturbance": 0.01}))
+        outcome, runs = measured(disturbed)
+    finally:
+        busy.kill()
+        busy.wait()
+    assert isinstance(outcome, Score)
+    assert [run.phase for run in runs] == [Phase.TRAIN, Phase.TRAIN, Phase.TRAIN, Phase.SCORE]
+    assert all(run.others_cpu_seconds > 0.05 for run in runs[:3])
+
+
+def test_a_candidate_that_sleeps_does_not_disturb_itself(lab):
+    quiet = replace(lab, config=lab.config.model_copy(update={"max_disturbance": 1.0}))
+    outcome, runs = measured(quiet, "import time\ntime.sleep(1)\n" + TRAIN)
+    assert isinstance(outcome, Score)
+    assert [run.phase for run in runs] == [Phase.TRAIN, Phase.SCORE]
+    assert runs[0].cpu_seconds < 0.9 < runs[0].wall_seconds
+
+
+def measured(lab, train=TRAIN):
+    """Measure the tiny workload once, outside of a campaign."""
+    files = {"workload/__init__.py": b"", "workload/model.py": MODEL.encode(), "workload/train.py": train.encode()}
+    built = image.build_candidate(
+        lab.engine.client, base_id=lab.base_image, files=files, labels=lab.owner(1).facts()
+    )
+    lab.ledger.create_campaign(tag="test", base_commit="b", conditions={})
+    proposal = Proposal(hypothesis="one", edits=(), proposer="scripted")
+    number = lab.ledger.open_experiment("test", proposal, diff="", champion=None)
+    runs = laboratory.LedgerRuns(lab.ledger, "test", number)
+    outcome = laboratory.measure(lab, image_id=built.id, number=number, seed=1, runs=runs)
+    return outcome, lab.ledger.experiment("test", number).runs
+
+
+def test_a_branch_that_is_checked_out_is_told_before_the_night_and_not_at_its_first_keep(lab, repository):
+    night(lab, [NoProposal(reason="enough", exhausted=True, proposer="scripted")])
+    git(repository.root, "switch", "-q", "autoresearch/test")
+    with pytest.raises(RepositoryError, match="checked out"):
+        night(lab, [boost(0.0)])
+    git(repository.root, "switch", "-q", "main")
