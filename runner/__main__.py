@@ -1,0 +1,5 @@
+"""`python -m runner` is `autoresearch`."""
+
+from runner.cli import main
+
+main()

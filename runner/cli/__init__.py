@@ -1,0 +1,92 @@
+"""The command line: commands parse, call one function, print. Heavy imports wait until a command needs them.
+
+Exit codes: 0 done, 1 failed, 2 usage, 130 interrupted. People read stderr, programs read stdout (`--json`).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+
+import click
+
+from runner.errors import AutoresearchError
+
+COMMANDS = {
+    "doctor": ("setup", "Check this machine and say what to do about each finding."),
+    "prepare": ("setup", "Set up engine, base image and data; check what is there."),
+    "baseline": ("night", "Measure the unmodified workload."),
+    "overnight": ("night", "Run experiments until a budget ends or Ctrl-C."),
+    "try": ("night", "Take one patch through the whole pipeline."),
+    "status": ("history", "Where the campaign stands."),
+    "log": ("history", "Every experiment in one table."),
+    "show": ("history", "One experiment: why its verdict, its diff, its runs, its log."),
+    "report": ("history", "Write results.tsv and progress.png."),
+    "reproduce": ("reproduce", "Run a commit's image again and compare the scores."),
+    "config": ("setup", "Show every setting with its value."),
+    "clean": ("setup", "Remove containers, volumes and candidate images of this repository."),
+}
+"""Command → module of this package that defines it, and its one-line help (so that help imports nothing)."""
+
+
+class LazyGroup(click.Group):
+    """Imports a command's module when the command runs."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All commands, in the order of a user's first day."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Load one command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = import_module(f"runner.cli.{COMMANDS[cmd_name][0]}")
+        command: click.Command = getattr(module, f"{cmd_name}_command")
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="autoresearch-runner", prog_name="autoresearch")
+def cli() -> None:
+    """A language model edits a training program all night; only proven improvements are kept.
+
+    First day: autoresearch doctor, autoresearch overnight --profile cpu --experiments 8, autoresearch report.
+    """
+
+
+def main() -> None:
+    """Run the command line and end the process with its exit code."""
+    try:
+        code = cli.main(standalone_mode=False)
+        if sys.stdout is not None:  # `>&-`
+            sys.stdout.flush()
+        sys.exit(code if isinstance(code, int) else 0)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except AutoresearchError as error:
+        click.secho("error: ", fg="red", bold=True, nl=False, err=True)
+        click.echo(str(error), err=True)
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted; nothing is lost, the same command goes on", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        _silence_stdout()  # a reader such as `head` left
+        sys.exit(0)
+    except OSError as error:
+        _silence_stdout()
+        click.echo(f"error: {error}", err=True)
+        sys.exit(1)
+
+
+def _silence_stdout() -> None:
+    """Let the interpreter's last flush go nowhere."""
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

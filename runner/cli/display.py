@@ -1,0 +1,190 @@
+"""Progress for people: a live view on a terminal, plain lines when piped. Both write to stderr."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+
+import click
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from runner.observer import Observer
+from runner.records import Experiment, Verdict
+from runner.report.table import plain_lines, table
+from runner.report.text import one_line
+
+COLOURS = {
+    Verdict.KEEP: "bold green",
+    Verdict.DISCARD: "dim",
+    Verdict.CRASH: "red",
+    Verdict.INVALID: "magenta",
+    Verdict.INFRA: "yellow",
+}
+_METRICS = re.compile(r"step\s+(\d+).*?loss\s+([\d.]+).*?tokens/s\s+([\d.,]+)")
+"""What the workload prints by convention; for display only, never for a score."""
+
+
+def verdict_line(experiment: Experiment) -> str:
+    """One closed experiment in one plain line."""
+    bpb = "        –" if experiment.val_bpb is None else f"{experiment.val_bpb:9.6f}"
+    delta = "" if experiment.delta_bpb is None else f" ({experiment.delta_bpb:+.4f})"
+    verdict = experiment.verdict or "open"
+    why = f"  [{experiment.reason}]" if experiment.val_bpb is None and experiment.reason else ""
+    return f"{experiment.number:4d}  {verdict:8s} {bpb}{delta:10s}  {first_line(experiment.hypothesis)}{why}"
+
+
+def first_line(text: str) -> str:
+    """The first line of a hypothesis, cut for a terminal."""
+    return one_line(next(iter(text.strip().splitlines()), ""), 90)
+
+
+def print_table(experiments: Sequence[Experiment]) -> None:
+    """Every experiment on stdout: a table on a terminal, whole lines when piped."""
+    console = Console()
+    if console.is_terminal:
+        console.print(table(experiments))
+    else:
+        click.echo("\n".join(plain_lines(experiments)))
+
+
+def clock(seconds: float) -> str:
+    """Seconds as h:mm:ss or m:ss."""
+    whole = max(0, int(seconds))
+    hours, minutes = divmod(whole // 60, 60)
+    return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"
+
+
+def _say(text: str) -> None:
+    """Write a line to stderr at once: a signal handler may come in between, and nobody may be reading."""
+    with suppress(OSError):
+        os.write(2, text.encode("utf-8", "replace") + b"\n")
+
+
+class PlainObserver:
+    """Constant lines, one for each thing that happened."""
+
+    def note(self, message: str) -> None:
+        """Print it."""
+        _say(message)
+
+    def begin(self, tag: str, done: int, target: int, ends_at: float | None) -> None:
+        """Print the plan."""
+        _say(f"campaign {tag}: {done} of {target} experiments done")
+
+    def phase(self, number: int, name: str, seconds: float | None) -> None:
+        """Too much for plain lines."""
+
+    def line(self, text: str) -> None:
+        """Too much for plain lines."""
+
+    def closed(self, experiment: Experiment, best_bpb: float | None) -> None:
+        """Print the verdict."""
+        _say(verdict_line(experiment))
+
+
+class LiveObserver:
+    """A live view: the running experiment below, verdicts scrolling above."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._lock = threading.RLock()  # a signal handler may draw
+        self._tag, self._done, self._target = "", 0, 0
+        self._ends_at: float | None = None
+        self._began = time.monotonic()
+        self._began_done = 0
+        self._number, self._phase, self._seconds = 0, "", None  # type: int, str, float | None
+        self._phase_began = time.monotonic()
+        self._metrics = ""
+        self._best: float | None = None
+
+    def note(self, message: str) -> None:
+        """Print above the view."""
+        self._console.print(Text(message, style="dim"))
+
+    def begin(self, tag: str, done: int, target: int, ends_at: float | None) -> None:
+        """Remember the plan."""
+        with self._lock:
+            self._tag, self._done, self._target, self._ends_at = tag, done, target, ends_at
+            self._began, self._began_done = time.monotonic(), done
+
+    def phase(self, number: int, name: str, seconds: float | None) -> None:
+        """Restart the bar."""
+        with self._lock:
+            if (number, name) == (self._number, self._phase):
+                return
+            self._number, self._phase, self._seconds = number, name, seconds
+            self._phase_began = time.monotonic()
+            if name == "start":
+                self._metrics = ""
+
+    def line(self, text: str) -> None:
+        """Pick the figures of the running training."""
+        found = _METRICS.search(text)
+        if found:
+            step, loss, speed = found.groups()
+            with self._lock:
+                self._metrics = f"step {step}  loss {loss}  {speed} tokens/s"
+
+    def closed(self, experiment: Experiment, best_bpb: float | None) -> None:
+        """Print the verdict above the view."""
+        with self._lock:
+            self._best = best_bpb
+            if experiment.number:
+                self._done += 1
+        style = COLOURS.get(experiment.verdict, "") if experiment.verdict else ""
+        self._console.print(Text(verdict_line(experiment), style=style), soft_wrap=True)
+
+    def __rich__(self) -> RenderableType:
+        """Draw the view; called a few times a second."""
+        with self._lock:
+            elapsed = time.monotonic() - self._phase_began
+            row = Table.grid(padding=(0, 2))
+            bar: RenderableType = Text(clock(elapsed))
+            if self._seconds:
+                bar = ProgressBar(total=self._seconds, completed=min(elapsed, self._seconds), width=28)
+                row.add_row(
+                    Text(f"#{self._number}", style="bold"),
+                    self._phase,
+                    bar,
+                    f"{clock(self._seconds - elapsed)} left",
+                    Text(self._metrics, style="cyan"),
+                )
+            elif self._phase:
+                row.add_row(
+                    Text(f"#{self._number}", style="bold"), self._phase, bar, Text(self._metrics, style="cyan")
+                )
+            return Group(row, Text(self._summary(), style="bold"))
+
+    def _summary(self) -> str:
+        parts = []
+        if self._tag:
+            parts.append(f"{self._tag}: {self._done} of {self._target}")
+        if self._best is not None:
+            parts.append(f"best {self._best:.6f} bpb")
+        new = self._done - self._began_done
+        if self._tag and new > 0:
+            left = (time.monotonic() - self._began) / new * (self._target - self._done)
+            if self._ends_at is not None:
+                left = min(left, self._ends_at - time.monotonic())
+            parts.append(f"about {clock(left)} to go")
+        return "   ".join(parts)
+
+
+@contextmanager
+def observing() -> Iterator[Observer]:
+    """The right observer for this terminal."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield PlainObserver()
+        return
+    observer = LiveObserver(console)
+    with Live(observer, console=console, refresh_per_second=4, redirect_stdout=False, redirect_stderr=False):
+        yield observer

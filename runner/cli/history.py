@@ -1,0 +1,144 @@
+"""Commands that read the ledger: status, log, show, report. They need no engine and no lock."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from runner.cli.options import json_option, newest_tag_option
+from runner.cli.workspace import as_json as experiment_json
+from runner.cli.workspace import choose_tag, open_workspace, print_json
+
+if TYPE_CHECKING:
+    from runner.ledger import Ledger
+    from runner.paths import StatePaths
+
+
+@click.command("status")
+@newest_tag_option
+@json_option
+def status_command(tag: str | None, as_json: bool) -> None:
+    """Where the campaign stands: done, best, kept, spent, and what runs now."""
+    from runner.cli.display import first_line
+    from runner.ledger import is_running
+    from runner.records import Verdict
+    from runner.report.table import summary
+
+    with open_workspace(create=False) as workspace:
+        name = choose_tag(workspace.ledger, tag)
+        campaign = workspace.ledger.campaign(name)
+        assert campaign is not None
+        experiments = workspace.ledger.experiments(name)
+        cost = workspace.ledger.cost_usd(name)
+    running = is_running(workspace.paths.root)
+    counts = {str(verdict): sum(one.verdict is verdict for one in experiments[1:]) for verdict in Verdict}
+    done = sum(one.verdict is not None for one in experiments[1:])
+    kept = [one for one in experiments if one.verdict is Verdict.KEEP]
+    open_one = experiments[-1] if experiments and experiments[-1].verdict is None else None
+    if as_json:
+        print_json(
+            {
+                "tag": name,
+                "running": running,
+                "done": done,
+                "target": campaign.target,
+                "counts": counts,
+                "baseline_bpb": experiments[0].val_bpb if experiments else None,
+                "best_bpb": kept[-1].val_bpb if kept else None,
+                "best_commit": kept[-1].kept_commit if kept else None,
+                "open_experiment": None if open_one is None else open_one.number,
+                "cost_usd": cost,
+            }
+        )
+        return
+    state = "running" if running else "not running"
+    click.echo(f"campaign {name} ({state}): {done} of {campaign.target} experiments")
+    if experiments and experiments[0].verdict is not None:
+        click.echo(summary(experiments))
+    if open_one is not None:
+        verb = "now" if running else "interrupted, goes on at the next start"
+        click.echo(f"experiment {open_one.number} ({verb}): {first_line(open_one.hypothesis)}")
+    if cost:
+        click.echo(f"spent ${cost:.2f}, ${cost / max(done, 1):.3f} per experiment")
+
+
+@click.command("log")
+@newest_tag_option
+@json_option
+def log_command(tag: str | None, as_json: bool) -> None:
+    """Every experiment in one table, the failed ones included."""
+    from runner.cli.display import print_table
+
+    with open_workspace(create=False) as workspace:
+        experiments = workspace.ledger.experiments(choose_tag(workspace.ledger, tag))
+    if as_json:
+        for experiment in experiments:
+            print_json(experiment_json(experiment))
+        return
+    print_table(experiments)
+
+
+@click.command("show")
+@click.argument("number", type=int, metavar="ID")
+@newest_tag_option
+@json_option
+def show_command(number: int, tag: str | None, as_json: bool) -> None:
+    """Experiment ID: why its verdict, its diff, its runs, the end of its log."""
+    from runner.errors import ConfigError
+    from runner.report.explain import explain
+
+    with open_workspace(create=False) as workspace:
+        name = choose_tag(workspace.ledger, tag)
+        experiment = workspace.ledger.experiment(name, number)
+    if experiment is None:
+        raise ConfigError(f"campaign {name!r} has no experiment {number}", "autoresearch log lists them")
+    if as_json:
+        print_json(experiment_json(experiment, full=True))
+        return
+    click.echo(explain(experiment))
+    for title, value in (
+        ("tried commit", experiment.tried_commit),
+        ("kept commit", experiment.kept_commit),
+        ("image", experiment.image_id),
+        ("layer", experiment.layer_digest),
+    ):
+        if value:
+            click.echo(f"{title + ':':14s}{value}")
+    for run in experiment.runs:
+        wall = "–" if run.wall_seconds is None else f"{run.wall_seconds:.2f} s"
+        cpu = "–" if run.cpu_seconds is None else f"{run.cpu_seconds:.2f} s"
+        others = "" if run.others_cpu_seconds is None else f"  others {run.others_cpu_seconds:.2f} s"
+        bpb = "" if run.val_bpb is None else f"  val_bpb {run.val_bpb:.6f}"
+        click.echo(f"run {run.phase:6s} seed {run.seed:<10d} {run.end:13s} wall {wall}  cpu {cpu}{others}{bpb}")
+    if experiment.diff:
+        click.echo("\n" + experiment.diff.rstrip("\n"))
+    if experiment.log_tail:
+        click.echo("\nend of the training log (untrusted):\n" + experiment.log_tail)
+
+
+@click.command("report")
+@newest_tag_option
+def report_command(tag: str | None) -> None:
+    """Write results.tsv (karpathy's five columns) and progress.png."""
+    with open_workspace(create=False) as workspace:
+        name = choose_tag(workspace.ledger, tag)
+        for path in write_reports(workspace.ledger, workspace.paths, name):
+            click.echo(f"wrote {path}")
+
+
+def write_reports(ledger: Ledger, paths: StatePaths, tag: str) -> tuple[Path, Path]:
+    """Write the files of a campaign's report; returns their paths."""
+    from runner.report.plot import progress_png
+    from runner.report.tsv import results_tsv
+
+    experiments = ledger.experiments(tag)
+    folder = paths.report(tag)
+    folder.mkdir(parents=True, exist_ok=True)
+    table, plot = folder / "results.tsv", folder / "progress.png"
+    partial = table.with_suffix(".partial")
+    partial.write_text(results_tsv(experiments), "utf-8")
+    partial.replace(table)
+    progress_png(experiments, plot, f"autoresearch/{tag}")
+    return table, plot

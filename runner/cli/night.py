@@ -1,0 +1,168 @@
+"""Commands that run experiments: baseline, overnight, try."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from runner.cli.options import campaign_options, json_option, proposer_options, resolve_config
+from runner.cli.workspace import as_json, log_to_file, open_workspace, print_json
+
+if TYPE_CHECKING:
+    from runner.campaign import StopSwitch
+    from runner.config import Config
+    from runner.laboratory import Laboratory
+    from runner.records import Experiment
+
+
+@contextmanager
+def open_night(
+    check: Callable[[Config], object] = lambda _: None, **settings: Any
+) -> Iterator[tuple[Laboratory, StopSwitch]]:
+    """A prepared machine under the controller's lock, with signals and progress in place.
+
+    Args:
+        check: looks at the settings before anything is set up, and may raise.
+    """
+    from runner import campaign, preparation
+    from runner.cli.display import observing
+    from runner.ledger import exclusive
+
+    with open_workspace(create=True) as workspace:
+        config = resolve_config(workspace.repository.root, _say, profile_of=workspace.profile_of, **settings)
+        check(config)
+        stop = campaign.StopSwitch()
+        with exclusive(workspace.paths.root), observing() as observer, stop.installed(observer.note):
+            log_to_file(workspace.paths.log(config.tag))
+            prepared = preparation.prepare(
+                config, ledger=workspace.ledger, paths=workspace.paths, observer=observer
+            )
+            lab = preparation.open_laboratory(
+                config, prepared, repository=workspace.repository, ledger=workspace.ledger, observer=observer
+            )
+            try:
+                yield lab, stop
+            except BaseException:
+                _sweep(lab)
+                raise
+
+
+def _sweep(lab: Laboratory) -> None:
+    """Remove what an interrupted request left: the engine may still be making what nobody waits for any more."""
+    from runner.errors import EngineError
+    from runner.sandbox import remove_orphans
+
+    with suppress(EngineError):
+        for _ in range(4):
+            remove_orphans(lab.engine, lab.ledger.controller)
+            time.sleep(0.5)
+
+
+@click.command("overnight")
+@campaign_options
+@proposer_options
+@json_option
+def overnight_command(as_json: bool, **settings: Any) -> None:
+    """Run experiments until HOURS, EXPERIMENTS or the budget ends it, or Ctrl-C.
+
+    A campaign of the same name goes on where it stopped. Ctrl-C once: finish this experiment and stop.
+    Twice: kill it now; no container stays, and the next start goes on with it.
+    """
+    from runner import campaign
+    from runner.proposers import create
+
+    # A missing key or patch folder is told before anything is set up.
+    with open_night(check=create, **settings) as (lab, stop):
+        try:
+            reason = campaign.run(lab, create(lab.config), stop)
+        finally:
+            files = _write_reports(lab)
+        experiments = lab.ledger.experiments(lab.config.tag)
+    _finish(experiments, lab, reason, files, json_wanted=as_json)
+
+
+@click.command("baseline")
+@campaign_options
+@json_option
+def baseline_command(as_json: bool, **settings: Any) -> None:
+    """Measure the unmodified workload several times, which also measures the noise."""
+    from runner import campaign
+
+    with open_night(**settings) as (lab, stop):
+        baseline = campaign.ensure_baseline(lab, campaign.open_campaign(lab), stop)
+    _print_experiment(baseline, json_wanted=as_json)
+
+
+@click.command("try")
+@click.argument("patch", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@campaign_options
+@json_option
+def try_command(patch: Path, as_json: bool, **settings: Any) -> None:
+    """Take PATCH, a git unified diff against the repository root, through the whole pipeline.
+
+    It is an experiment of the campaign like any other: recorded, and kept when it beats the champion.
+    Exit code 1 when it got no score: refused, crashed, or lost to infrastructure.
+    """
+    from runner import campaign
+    from runner.errors import Interrupted
+    from runner.proposers.replay import SinglePatch
+    from runner.records import Verdict
+
+    proposer = SinglePatch(patch)
+    with open_night(**settings) as (lab, stop):
+        reason = campaign.run(lab, proposer, stop, more=1)
+        tried = lab.ledger.experiments(lab.config.tag)[-1]
+    if tried.proposer != proposer.name or not proposer.used:
+        raise Interrupted(f"the patch was not tried: {reason}", "the same command goes on")
+    _print_experiment(tried, json_wanted=as_json)
+    raise SystemExit(0 if tried.verdict in (Verdict.KEEP, Verdict.DISCARD) else 1)
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)
+
+
+def _print_experiment(experiment: Experiment, *, json_wanted: bool) -> None:
+    from runner.report.explain import explain
+
+    if json_wanted:
+        print_json(as_json(experiment, full=True))
+    else:
+        click.echo(explain(experiment))
+
+
+def _write_reports(lab: Laboratory) -> tuple[Path, Path]:
+    from runner.cli.history import write_reports
+    from runner.paths import StatePaths
+
+    return write_reports(lab.ledger, StatePaths.of(lab.repository.root), lab.config.tag)
+
+
+def _finish(
+    experiments: tuple[Experiment, ...],
+    lab: Laboratory,
+    reason: str,
+    files: tuple[Path, Path],
+    *,
+    json_wanted: bool,
+) -> None:
+    from runner.cli.display import first_line, print_table
+    from runner.report.table import summary
+
+    if json_wanted:
+        for experiment in experiments:
+            print_json(as_json(experiment))
+        return
+    print_table(experiments)
+    click.echo(summary(experiments))
+    commits = [one for one in experiments if one.number > 0 and one.kept_commit]
+    click.echo(f"\n{reason}. Branch {lab.branch} has {len(commits)} kept commits:")
+    for one in reversed(commits):
+        click.echo(f"  {(one.kept_commit or '')[:10]}  {one.val_bpb:.6f}  {first_line(one.hypothesis)}")
+    for path in files:
+        click.echo(f"wrote {path}")

