@@ -208,7 +208,7 @@ def _budget_reason(
     if stop.requested:
         return "stopped by hand"
     if done >= target:
-        return f"{target} experiments done"
+        return f"{target} of {target} experiments done"
     if time.monotonic() >= ends_at:
         return f"{lab.config.hours:g} hours are over"
     spent = lab.ledger.cost_usd(lab.config.tag)

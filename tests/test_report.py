@@ -273,7 +273,10 @@ FAILED = run(end=RunEnd.FAILED, exit_code=1)
         ),
         (experiment(3, "invalid", None, reason="claims above zero."), ["Invalid: claims above zero."]),
         (experiment(3, "infra", None, runs=(run(end=RunEnd.LOST),)), ["says nothing about the idea", "vanished"]),
-        (experiment(3, "discard", 1.8, champion=2, reason="not better"), ["not better; val_bpb 1.8000"]),
+        (
+            experiment(3, "discard", 1.8, champion=2, delta_bpb=0.02, reason="not better"),
+            ["not better: val_bpb 1.8000 is 0.0200 worse than experiment 2"],
+        ),
     ],
 )  # fmt: skip
 def test_a_verdict_is_explained(one, words):

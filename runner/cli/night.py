@@ -161,7 +161,8 @@ def _finish(
     print_table(experiments)
     click.echo(summary(experiments))
     commits = [one for one in experiments if one.number > 0 and one.kept_commit]
-    click.echo(f"\n{reason}. Branch {lab.branch} has {len(commits)} kept commits:")
+    number = f"{len(commits)} kept commit{'' if len(commits) == 1 else 's'}"
+    click.echo(f"\n{reason}; branch {lab.branch} has {number}{':' if commits else ''}")
     for one in reversed(commits):
         click.echo(f"  {(one.kept_commit or '')[:10]}  {one.val_bpb:.6f}  {first_line(one.hypothesis)}")
     for path in files:

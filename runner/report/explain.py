@@ -48,9 +48,9 @@ def _why(experiment: Experiment) -> str:
     score = score_of(experiment)
     if not reason:
         return _failure(experiment.runs) if score is None else _comparison(experiment, score)
-    if score is None or experiment.champion is None:
+    if score is None or experiment.delta_bpb is None:
         return reason
-    return f"{reason}; val_bpb {score:.4f}, compared with experiment {experiment.champion}"
+    return f"{reason}: {_comparison(experiment, score)}"
 
 
 def _comparison(experiment: Experiment, score: float) -> str:

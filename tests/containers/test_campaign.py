@@ -143,7 +143,7 @@ def test_a_night_keeps_what_is_better_and_throws_away_the_rest(lab, repository):
         [boost(3.0), boost(0.0), outside, crash, boost(0.0, before="0.0"), cheat, cheat, positive],
         more=8,
     )
-    assert reason == "8 experiments done"
+    assert reason == "8 of 8 experiments done"
     assert [row.verdict for row in rows] == [
         Verdict.KEEP,  # baseline
         Verdict.DISCARD,

@@ -13,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 
+import fake_anthropic
 import pytest
 
 from runner.ledger import Ledger
@@ -192,7 +193,7 @@ def test_a_night_killed_in_training_goes_on_where_it_stopped(night, engine, tmp_
     assert [row.verdict for row in rows] == [Verdict.KEEP, Verdict.KEEP, Verdict.DISCARD]
     assert RunEnd.LOST in {run.end for run in rows[1].runs}
     assert ours(engine, night.root) == []
-    assert "2 experiments done" in result.stdout
+    assert "2 of 2 experiments done" in result.stdout
 
     # Everything that a user looks at in the morning.
     branch = subprocess.run(
@@ -355,6 +356,38 @@ def test_a_corrupt_data_file_is_found_by_its_hash(night):
     assert "rows.npy" in result.stderr
     assert "prepare --force" in result.stderr
     night("prepare", "--force")
+
+
+def test_a_night_with_a_language_model_books_its_cost_and_mends_a_crash(night):
+    def edit(old, new):
+        return [{"path": "workload/train.py", "action": "replace", "old": old, "new": new}]
+
+    key = "sk-ant-canary-0123456789"
+    script = [
+        fake_anthropic.submit(edit("PAUSE_SECONDS = 0.5", "PAUSE_SECONDS = undefined")),  # crashes
+        fake_anthropic.submit(edit("SMOOTHING = 300.0", "SMOOTHING = 1.0")),  # its second version helps
+        fake_anthropic.error(401, "authentication_error"),  # the key is withdrawn in the middle of the night
+    ]
+    with fake_anthropic.FakeAnthropic(script) as server:
+        result = night(
+            "overnight", "--proposer", "anthropic", "--experiments", "3", check=False,
+            ANTHROPIC_BASE_URL=server.url, ANTHROPIC_API_KEY=key,
+        )  # fmt: skip
+        requests = list(server.requests)
+    assert result.returncode == 1
+    assert "ANTHROPIC_API_KEY" in result.stderr
+    assert "Traceback" not in result.stderr
+    rows = experiments(night)
+    assert [row.verdict for row in rows] == [Verdict.KEEP, Verdict.CRASH, Verdict.KEEP]
+    assert rows[2].retry_of == 1
+    # 1,000 tokens in at $4 and 200 out at $20 a million, twice.
+    status = json.loads(night("status", "--json").stdout)
+    assert status["cost_usd"] == pytest.approx(2 * (1000 * 4 + 200 * 20) / 1e6)
+    assert "NameError" in json.dumps(requests[1]), "the model is shown the end of the crash's log"
+    for file in (night.root / ".autoresearch").rglob("*"):
+        if file.is_file() and "data" not in file.parts:
+            assert key.encode() not in file.read_bytes(), file
+    assert key not in result.stderr + result.stdout
 
 
 def test_doctor_says_what_is_there_and_fails_without_an_engine(night, tmp_path):
