@@ -249,7 +249,9 @@ def test_ctrl_c_finishes_the_experiment_and_twice_kills_it_now(night, engine, tm
     process = start(night, "overnight", "--from", patches)
     wait_for_open_run(night, 2, process)
     process.send_signal(signal.SIGINT)
-    time.sleep(0.2)  # two signals at once would be delivered as one
+    for line in process.stderr:
+        if "Ctrl-C again" in line:  # the first one has arrived: two at once would be delivered as one
+            break
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
