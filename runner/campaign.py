@@ -227,17 +227,17 @@ def _propose(
     lab: Laboratory, proposer: Proposer, campaign: Campaign, experiments: tuple[Experiment, ...]
 ) -> int | NoProposal:
     """Ask for the next idea, or the second version of a crashed one, and write it down."""
-    failed = _failed_once(experiments)
-    answer = _ask(lab, proposer, campaign, experiments, failed)
-    if isinstance(answer, NoProposal) and failed is not None:
-        log.info("idea_abandoned", campaign=campaign.tag, experiment=failed.number, reason=answer.reason)
-        failed = None
-        answer = _ask(lab, proposer, campaign, experiments, None)
-    if isinstance(answer, NoProposal):
-        return answer
     best = champion(experiments)
     assert best is not None and best.kept_commit is not None
     files = lab.repository.read_workload(best.kept_commit)
+    failed = _failed_once(experiments)
+    answer = _ask(lab, proposer, campaign, experiments, files, failed)
+    if isinstance(answer, NoProposal) and failed is not None:
+        log.info("idea_abandoned", campaign=campaign.tag, experiment=failed.number, reason=answer.reason)
+        failed = None
+        answer = _ask(lab, proposer, campaign, experiments, files, None)
+    if isinstance(answer, NoProposal):
+        return answer
     applied = edits.apply(files, answer.edits)
     refused, diff = _as_diff(files, applied)
     number = lab.ledger.open_experiment(
@@ -267,10 +267,9 @@ def _ask(
     proposer: Proposer,
     campaign: Campaign,
     experiments: tuple[Experiment, ...],
+    files: Files,
     failed: Experiment | None,
 ) -> Proposal | NoProposal:
-    best = champion(experiments)
-    assert best is not None and best.kept_commit is not None
     number = experiments[-1].number + 1
     lab.observer.phase(number, "propose", None)
     request = ProposalRequest(
@@ -278,7 +277,7 @@ def _ask(
         program=read_program(lab),
         profile=lab.config.profile,
         train_seconds=lab.config.train_seconds,
-        files=lab.repository.read_workload(best.kept_commit),
+        files=files,
         history=experiments,
         failed=failed,
         seed=(campaign.seed + number) & 0x7FFFFFFF,

@@ -23,7 +23,6 @@ STATE_DIR = ".autoresearch"
 PROFILES = ("cpu", "cuda")
 
 MEBI = 2**20
-GIBI = 2**30
 
 
 class Config(BaseModel):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -224,7 +223,6 @@ class CoreMeter:
 
     cores: tuple[int, ...]
     before: float | None = None
-
     after: float | None = None
 
     def start(self) -> None:
@@ -308,8 +306,3 @@ def _scoring_failure(run: RunRecord, config: Config) -> Failure:
             return Failure(verdict=Verdict.INVALID, reason="the claims are not a model's: too many of them")
         case _:
             return Failure(verdict=Verdict.INFRA, reason="the score container was lost")
-
-
-def locked_mounts(locked: Path, data: Path) -> Mounts:
-    """The folders of a prepared data set and a pinned evaluation that containers see."""
-    return Mounts(locked=locked, train=data / "train", val=data / "val")

@@ -24,22 +24,3 @@ class Observer(Protocol):
 
     def closed(self, experiment: Experiment, best_bpb: float | None) -> None:
         """An experiment got its verdict."""
-
-
-class SilentObserver:
-    """Watches nothing."""
-
-    def note(self, message: str) -> None:
-        """Ignore."""
-
-    def begin(self, tag: str, done: int, target: int, ends_at: float | None) -> None:
-        """Ignore."""
-
-    def phase(self, number: int, name: str, seconds: float | None) -> None:
-        """Ignore."""
-
-    def line(self, text: str) -> None:
-        """Ignore."""
-
-    def closed(self, experiment: Experiment, best_bpb: float | None) -> None:
-        """Ignore."""

@@ -12,13 +12,14 @@ from runner import data, image, locked
 from runner.config import Config
 from runner.hardware import cpu_name, find_gpus
 from runner.image.base import base_inputs
-from runner.laboratory import Laboratory, locked_mounts
+from runner.laboratory import Laboratory
 from runner.ledger import Ledger
 from runner.observer import Observer
 from runner.paths import StatePaths
 from runner.repo import Repository
 from runner.sandbox import Engine, connect, remove_orphans, run_trusted
 from runner.sandbox.limits import Owner
+from runner.sandbox.session import Mounts
 
 log = structlog.get_logger()
 
@@ -103,7 +104,7 @@ def open_laboratory(
         repository=repository,
         ledger=ledger,
         observer=observer,
-        mounts=locked_mounts(prepared.locked, dataset.path),
+        mounts=Mounts(locked=prepared.locked, train=dataset.train, val=dataset.val),
         targets=dataset.val_targets(),
         token_bytes=dataset.token_bytes(),
         base_image=prepared.base_image,

@@ -300,18 +300,6 @@ class Repository:
                 f"git -C {_quoted(worktree)} switch --detach",
             )
 
-    def delete_refs(self, names: Iterable[str]) -> None:
-        """Delete refs of ours (`refs/autoresearch/…`), all or none; for `clean`.
-
-        Raises:
-            RepositoryError: a name is not below `refs/autoresearch/`.
-        """
-        chosen = list(names)
-        for name in chosen:
-            if not name.startswith("refs/autoresearch/"):
-                raise RepositoryError(f"{name} is not a ref of autoresearch's, so it is not deleted here")
-        self._run("update-ref", "-z", "--stdin", stdin="".join(f"delete {n}\0\0" for n in chosen).encode())
-
     # Inside
 
     def _run(

@@ -479,15 +479,6 @@ def test_a_stale_ref_lock_is_named_with_its_remedy(root, repository):
     assert str(lock) in caught.value.remedy
 
 
-def test_only_refs_of_ours_can_be_deleted(repository):
-    stage(repository)
-    repository.delete_refs(repository.refs("refs/autoresearch"))
-    assert repository.ref(REF) is None
-    with pytest.raises(RepositoryError):
-        repository.delete_refs(["refs/heads/main"])
-    assert repository.branch_head("main")
-
-
 def test_the_users_checkout_is_untouched_byte_for_byte(root, repository):
     write(root, "program.md", "stashed\n")
     git(root, "stash", "--quiet")

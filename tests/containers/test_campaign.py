@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fake_proposers import ScriptedProposer
+from silent_observer import SilentObserver
 
 from locked_eval.judge import Score
 from runner import campaign, experiment, image, laboratory, reproduction
 from runner.errors import BaselineError, ConfigError, ProposerError, RepositoryError
 from runner.laboratory import Laboratory
 from runner.ledger import Ledger
-from runner.observer import SilentObserver
 from runner.records import NoProposal, Patch, Phase, Proposal, Replace, RunEnd, Usage, Verdict, Write
 from runner.repo import Repository
 from runner.sandbox.limits import choose_cores
