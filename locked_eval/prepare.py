@@ -3,12 +3,14 @@
 python prepare.py --source /source --output /output --vocab-size V --context-length T --max-eval-rows N
 
 /output
-├── train/train.bin       little-endian uint16: BOS document BOS document …
+├── train/shard-00.bin    little-endian uint16: BOS document BOS document …; 32 shards of about equal length
 ├── train/meta.json
 ├── val/rows.npy          (N, T + 1) uint16, never overlapping, at an even stride over the whole split
 ├── val/meta.json
 ├── test/rows.npy         the same; sealed: for a person to look at, never for a decision
 ├── test/meta.json
+├── shingles/val.npy      sorted uint64 hashes of all 13-word shingles of the validation documents
+├── shingles/test.npy     the same of the test documents; both without what stands in the training text too
 ├── tokenizer/            ranks.txt, pattern.txt, token_bytes.npy: see `tokenizer.py`
 └── manifest.json         SHA-256 and size of every file above, parameters, counts; written last
 
@@ -17,6 +19,9 @@ hash of its words, is in two splits; no 13-word shingle of a row of validation o
 text; none of a test row stands in a validation row; no row holds a shingle of another row of its split; and
 token byte lengths add up to the raw size of every split. A shingle is 13 whole words: where the edge of a row
 cuts a word, that word is no word of the row (but the row was dropped if the uncut text leaked).
+
+A training document goes whole into the shard that is shortest so far, so that every shard has text from all
+over the corpus and leaving one out changes no distribution. A corpus of few or short documents has fewer shards.
 
 The same source, parameters and library versions give the same bytes. Memory stays below about 4 GB whatever
 the source; the training text is streamed, only validation and test are held. Ends with code 2 and one line
@@ -27,17 +32,19 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import heapq
 import json
 import os
 import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import compress, pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 if not __package__:  # started as a script: its own folder must not be where imports are looked up
     sys.path[:] = [
@@ -73,10 +80,14 @@ from locked_eval.splits import (
     scan,
 )
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST_FILE = "manifest.json"
 PARTIAL_FOLDER = ".partial"
 FOLDERS = {Split.TRAIN: "train", Split.VALIDATION: "val", Split.TEST: "test"}
+
+NUM_SHARDS = 32
+MIN_SHARD_ROWS = 8
+"""Shards of fewer rows are joined: a crop of context length + 1 tokens must have room in every one."""
 
 TOKENIZER_SAMPLE_BYTES = 500_000_000
 """The tokenizer learns from at most this much: every k-th training document, k as small as it fits."""
@@ -103,14 +114,20 @@ class Options:
         """Tokens of a row: every position has an input and a target."""
         return self.context_length + 1
 
+    @property
+    def shard_tokens(self) -> int:
+        """Fewest tokens of a training shard."""
+        return MIN_SHARD_ROWS * self.row_tokens
+
 
 class TrainText(NamedTuple):
-    """What was written into `train.bin`."""
+    """What was written into the shards of training."""
 
     num_documents: int
     num_bytes: int
     num_tokens: int
-    sha256: str  # of the raw text without any separators
+    num_shards: int
+    digest: int  # `_add_digest` of every document
 
 
 class EvalText(NamedTuple):
@@ -223,32 +240,73 @@ def _train_tokenizer(corpus: Corpus, codes: Codes, vocab_size: int) -> bpe.Token
 
 def _require_bytes(split: str, expected: int, counted: int) -> None:
     if expected != counted:
-        raise PrepareError(f"the tokens of {split} stand for {counted:,} bytes, its text has {expected:,}")
+        raise PrepareError(
+            f"the tokens of {split} stand for {counted:,} bytes, its text has {expected:,}; this is a bug"
+        )
 
 
-def _write_train(corpus: Corpus, codes: Codes, tokenizer: bpe.Tokenizer, path: Path, say: Say) -> TrainText:
-    """Encode the training documents into one stream."""
+def _add_digest(digest: int, document: bytes) -> int:
+    """Running sum of SHA-256 over documents: the same in whatever order and shards they stand."""
+    return (digest + int.from_bytes(hashlib.sha256(document).digest(), "big")) % (1 << 256)
+
+
+def _shard(folder: Path, number: int) -> Path:
+    return folder / f"shard-{number:02d}.bin"
+
+
+def _write_train(
+    corpus: Corpus, codes: Codes, tokenizer: bpe.Tokenizer, folder: Path, shard_tokens: int, say: Say
+) -> TrainText:
+    """Encode the training documents into shards.
+
+    Args:
+        shard_tokens: shorter shards are joined.
+    """
     lengths = tokenizer.token_bytes()
-    digest = hashlib.sha256()
-    num_documents = num_bytes = num_tokens = counted = 0
+    num_documents = num_bytes = counted = digest = 0
     bos = np.array([tokenizer.bos_token], "<u2").tobytes()
+    shards = [(0, number) for number in range(NUM_SHARDS)]  # a heap: the shortest comes first
     progress = _Progress(say, "encoding", int(corpus.sizes[codes == Split.TRAIN].sum()))
-    with path.open("wb") as file:
+    with ExitStack() as stack:
+        files = [stack.enter_context(_shard(folder, number).open("wb")) for _, number in shards]
         for batch in corpus.read(codes == Split.TRAIN):
             for document, tokens in zip(batch.documents, tokenizer.encode(batch.documents), strict=True):
-                file.write(bos)
-                file.write(tokens.astype("<u2").tobytes())
-                digest.update(document)
+                num_tokens, number = shards[0]
+                files[number].write(bos + tokens.astype("<u2").tobytes())
+                heapq.heapreplace(shards, (num_tokens + len(tokens) + 1, number))
+                digest = _add_digest(digest, document)
                 num_bytes += len(document)
-                num_tokens += len(tokens) + 1
                 counted += int(lengths[tokens].sum(dtype=np.int64))
             num_documents += len(batch.documents)
             progress.add(sum(map(len, batch.documents)))
     _require_bytes("train", num_bytes, counted)
-    return TrainText(num_documents, num_bytes, num_tokens, digest.hexdigest())
+    num_tokens = sum(length for length, _ in shards)
+    return TrainText(num_documents, num_bytes, num_tokens, _join_short(folder, shards, shard_tokens), digest)
 
 
-def _cut_rows(documents: Sequence[bytes], tokenizer: bpe.Tokenizer, row_tokens: int) -> tuple[Rows, int]:
+def _join_short(folder: Path, shards: list[tuple[int, int]], shard_tokens: int) -> int:
+    """Append every shard that is too short to the next longer one, and number the rest anew.
+
+    Args:
+        shards: heap of the tokens and the number of each.
+
+    Returns: how many are left, at least one.
+    """
+    while len(shards) > 1 and shards[0][0] < shard_tokens:
+        num_tokens, number = heapq.heappop(shards)
+        more, other = shards[0]
+        with _shard(folder, other).open("ab") as file:
+            file.write(_shard(folder, number).read_bytes())
+        _shard(folder, number).unlink()
+        heapq.heapreplace(shards, (num_tokens + more, other))
+    for place, number in enumerate(sorted(number for _, number in shards)):
+        _shard(folder, number).rename(_shard(folder, place))
+    return len(shards)
+
+
+def _cut_rows(
+    split: str, documents: Sequence[bytes], tokenizer: bpe.Tokenizer, row_tokens: int
+) -> tuple[Rows, int]:
     """`(N, T + 1)` rows of the documents' stream, and the tokens of all of it."""
     lengths = tokenizer.token_bytes()
     bos = np.array([tokenizer.bos_token], np.uint16)
@@ -258,12 +316,13 @@ def _cut_rows(documents: Sequence[bytes], tokenizer: bpe.Tokenizer, row_tokens: 
             pieces += [bos, tokens]
     stream = np.concatenate([*pieces, np.zeros(0, np.uint16)])
     counted = int(lengths[stream].sum(dtype=np.int64))
-    _require_bytes("validation or test", sum(map(len, documents)), counted)
+    _require_bytes(split, sum(map(len, documents)), counted)
     num_rows = len(stream) // row_tokens
     return stream[: num_rows * row_tokens].reshape(num_rows, row_tokens), len(stream)
 
 
 def _choose_rows(
+    split: str,
     documents: Sequence[bytes],
     tokenizer: bpe.Tokenizer,
     options: Options,
@@ -271,7 +330,7 @@ def _choose_rows(
     in_validation: ShingleSet,
 ) -> EvalText:
     """Cut a split into rows and keep those that share no shingle with other text."""
-    rows, num_tokens = _cut_rows(documents, tokenizer, options.row_tokens)
+    rows, num_tokens = _cut_rows(split, documents, tokenizer, options.row_tokens)
     num_rows = len(rows)
     edges = np.zeros(num_rows + 1, np.int64)
     np.cumsum(tokenizer.token_bytes()[rows].sum(axis=1, dtype=np.int64), out=edges[1:])
@@ -346,38 +405,54 @@ def _row_shingles(rows: Rows, tokenizer: bpe.Tokenizer) -> tuple[Hashes, Offsets
     return found.hashes, np.array(row_of, np.int64)[found.document]
 
 
-def _train_shingles(path: Path, tokenizer: bpe.Tokenizer, digest: Any, say: Say) -> Iterator[Shingles]:
-    """Shingles of the documents of a written `train.bin`; its text goes into `digest`."""
-    stream = np.memmap(path, "<u2", mode="r")
-    progress = _Progress(say, "proving", stream.nbytes)
-    begin = 0
-    while begin < len(stream):
-        end = begin + _DECODED_TOKENS
-        while end < len(stream) and stream[end] != tokenizer.bos_token:
-            bos = np.flatnonzero(stream[end : end + _DECODED_TOKENS] == tokenizer.bos_token)
-            end += int(bos[0]) if len(bos) else _DECODED_TOKENS
-        piece = stream[begin:end]
-        bounds = [*np.flatnonzero(piece == tokenizer.bos_token).tolist(), len(piece)]
-        texts = [tokenizer.decode(piece[a + 1 : b]) for a, b in pairwise(bounds)]
-        for text in texts:
-            digest.update(text)
-        yield shingle(texts)
-        progress.add(piece.nbytes)
-        begin = end
+class _TrainProof:
+    """Reads the training shards back: their shingles, and the digest of the text that they decode to."""
+
+    def __init__(self, folder: Path, tokenizer: bpe.Tokenizer, say: Say) -> None:
+        """Args: folder: of the whole data set."""
+        self._paths = sorted((folder / FOLDERS[Split.TRAIN]).glob("shard-*.bin"))
+        self._tokenizer = tokenizer
+        self._lengths = np.load(folder / "tokenizer" / bpe.TOKEN_BYTES_FILE, allow_pickle=False)
+        self._progress = _Progress(say, "proving", sum(path.stat().st_size for path in self._paths))
+        self.digest = 0
+
+    def shingles(self) -> Iterator[Shingles]:
+        """Shingles of all documents; `digest` is complete after the last of them."""
+        for path in self._paths:
+            yield from self._shard(path)
+
+    def _shard(self, path: Path) -> Iterator[Shingles]:
+        bos_token = self._tokenizer.bos_token
+        stream = np.memmap(path, "<u2", mode="r")
+        begin = 0
+        while begin < len(stream):
+            end = begin + _DECODED_TOKENS
+            while end < len(stream) and stream[end] != bos_token:
+                bos = np.flatnonzero(stream[end : end + _DECODED_TOKENS] == bos_token)
+                end += int(bos[0]) if len(bos) else _DECODED_TOKENS
+            piece = stream[begin:end]
+            bounds = [*np.flatnonzero(piece == bos_token).tolist(), len(piece)]
+            texts = [self._tokenizer.decode(piece[a + 1 : b]) for a, b in pairwise(bounds)]
+            _require_bytes(path.name, sum(map(len, texts)), int(self._lengths[piece].sum(dtype=np.int64)))
+            for text in texts:
+                self.digest = _add_digest(self.digest, text)
+            yield shingle(texts)
+            self._progress.add(piece.nbytes)
+            begin = end
 
 
 def _prove(folder: Path, tokenizer: bpe.Tokenizer, train: TrainText, say: Say) -> dict[str, int]:
     """Count what the splits share, from the written files.
 
     Raises:
-        PrepareError: anything is shared, or `train.bin` does not decode to the training text.
+        PrepareError: anything is shared, or the shards do not decode to the training documents.
     """
     rows = {split: np.load(folder / FOLDERS[split] / "rows.npy", allow_pickle=False) for split in EVAL_SPLITS}
     hashes, row_of = zip(*(_row_shingles(rows[split], tokenizer) for split in EVAL_SPLITS), strict=True)
     sets = [ShingleSet([found]) for found in hashes]
     shared = {"train_validation": 0, "train_test": 0}
-    digest = hashlib.sha256()
-    for found in _train_shingles(folder / "train" / "train.bin", tokenizer, digest, say):
+    proof = _TrainProof(folder, tokenizer, say)
+    for found in proof.shingles():
         for name, sealed in zip(shared, sets, strict=True):
             shared[name] += len(sealed.find(found.hashes)[0])
     shared["validation_test"] = len(sets[0].find(hashes[1])[0])
@@ -385,8 +460,8 @@ def _prove(folder: Path, tokenizer: bpe.Tokenizer, train: TrainText, say: Say) -
         shared[f"{name}_rows"] = int(rows_repeating(found, numbers, len(rows[split])).sum())
     if any(shared.values()):
         raise PrepareError(f"the splits are not disjoint, shared 13-word shingles: {shared}; this is a bug")
-    if digest.hexdigest() != train.sha256:
-        raise PrepareError("train.bin does not decode to the training text; this is a bug")
+    if proof.digest != train.digest:
+        raise PrepareError("the shards do not decode to the training documents; this is a bug")
     return shared
 
 
@@ -403,14 +478,13 @@ def _write_json(path: Path, value: object) -> None:
     path.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", "utf-8")
 
 
-def _write_meta(folder: Path, options: Options, tokenizer: bpe.Tokenizer, num_tokens: int, **more: int) -> None:
+def _write_meta(folder: Path, options: Options, tokenizer: bpe.Tokenizer, **more: int) -> None:
     _write_json(
         folder / "meta.json",
         {
             "vocab_size": tokenizer.vocab_size,
             "context_length": options.context_length,
             "bos_token": tokenizer.bos_token,
-            "num_tokens": num_tokens,
             **more,
         },
     )
@@ -508,13 +582,16 @@ def _split_documents(options: Options, say: Say) -> tuple[Corpus, Codes]:
     return corpus, assign(corpus, options.row_tokens, options.max_eval_rows)
 
 
-def _drop_near_duplicates(
-    corpus: Corpus, codes: Codes, say: Say
-) -> tuple[dict[Split, list[bytes]], ShingleSet, ShingleSet]:
-    """Settle the documents of every split.
+class _Sealed(NamedTuple):
+    """Validation and test, and what they share with training."""
 
-    Returns: the sealed documents, their shingles that stand in training, and all shingles of validation.
-    """
+    documents: dict[Split, list[bytes]]
+    shingles: dict[Split, ShingleSet]
+    in_train: ShingleSet  # those of both that stand in training too
+
+
+def _drop_near_duplicates(corpus: Corpus, codes: Codes, say: Say) -> _Sealed:
+    """Settle the documents of every split, in `codes`."""
     sealed = _gather(corpus, codes)
     num_documents = sum(map(len, sealed.values()))
     say(f"looking for text that {num_documents:,} documents of validation and test share with others")
@@ -526,39 +603,61 @@ def _drop_near_duplicates(
     leaked = _clear_training(corpus, codes, ShingleSet([test.sorted, validation.sorted]), say)
     counts = np.bincount(codes, minlength=len(Split))
     say(f"left out {counts[Split.NEAR_DUPLICATE]:,} near and {counts[Split.DUPLICATE]:,} exact duplicates")
-    return sealed, ShingleSet([leaked]), validation
+    return _Sealed(sealed, {Split.VALIDATION: validation, Split.TEST: test}, ShingleSet([leaked]))
+
+
+def _write_shingles(path: Path, shingles: ShingleSet, in_train: ShingleSet) -> None:
+    """Write what only a sealed split has.
+
+    What training has too is no secret: mostly boilerplate, which a program may hold for honest reasons. No row
+    has it either.
+    """
+    secret = shingles.sorted[~in_train.contains(shingles.sorted)]
+    np.save(path, secret.astype("<u8"), allow_pickle=False)
 
 
 def _build(options: Options, folder: Path, say: Say) -> None:
     """Make everything in an empty folder."""
-    for name in (*FOLDERS.values(), "tokenizer"):
+    for name in (*FOLDERS.values(), "shingles", "tokenizer"):
         (folder / name).mkdir()
     corpus, codes = _split_documents(options, say)
-    sealed, in_train, validation = _drop_near_duplicates(corpus, codes, say)
+    sealed = _drop_near_duplicates(corpus, codes, say)
 
     say(f"training a vocabulary of {options.vocab_size:,}")
     tokenizer = _train_tokenizer(corpus, codes, options.vocab_size)
     tokenizer.save(folder / "tokenizer")
-    train = _write_train(corpus, codes, tokenizer, folder / "train" / "train.bin", say)
-    if train.num_tokens < MIN_EVAL_ROWS * options.row_tokens:
+    train = _write_train(corpus, codes, tokenizer, folder / FOLDERS[Split.TRAIN], options.shard_tokens, say)
+    if train.num_tokens < options.shard_tokens:
         raise PrepareError(
-            f"not enough text for the training split: {train.num_tokens:,} tokens, "
-            f"{MIN_EVAL_ROWS * options.row_tokens:,} needed"
+            f"not enough text for the training split: {train.num_tokens:,} tokens, {options.shard_tokens:,} needed"
         )
-    _write_meta(folder / "train", options, tokenizer, train.num_tokens)
-    say(f"train: {train.num_tokens:,} tokens, {train.num_bytes / train.num_tokens:.3f} bytes per token")
+    _write_meta(folder / FOLDERS[Split.TRAIN], options, tokenizer)
+    say(
+        f"train: {train.num_tokens:,} tokens in {train.num_shards} shards, "
+        f"{train.num_bytes / train.num_tokens:.3f} bytes per token"
+    )
 
-    figures = {"train": {"documents": train.num_documents, "bytes": train.num_bytes, "tokens": train.num_tokens}}
+    figures = {
+        "train": {
+            "documents": train.num_documents,
+            "bytes": train.num_bytes,
+            "tokens": train.num_tokens,
+            "shards": train.num_shards,
+        }
+    }
     for split in EVAL_SPLITS:
-        others = validation if split is Split.TEST else ShingleSet([])
-        text = _choose_rows(sealed[split], tokenizer, options, in_train, others)
+        others = sealed.shingles[Split.VALIDATION] if split is Split.TEST else ShingleSet([])
         name = split.name.lower()
+        text = _choose_rows(name, sealed.documents[split], tokenizer, options, sealed.in_train, others)
         _require_rows(name, text, options)
         np.save(folder / FOLDERS[split] / "rows.npy", text.rows.astype("<u2"), allow_pickle=False)
-        _write_meta(folder / FOLDERS[split], options, tokenizer, text.rows.size, num_rows=len(text.rows))
+        _write_meta(
+            folder / FOLDERS[split], options, tokenizer, num_rows=len(text.rows), num_tokens=text.rows.size
+        )
+        _write_shingles(folder / "shingles" / f"{FOLDERS[split]}.npy", sealed.shingles[split], sealed.in_train)
         figures[name] = _split_figures(text, tokenizer.token_bytes())
         say(_describe(name, text))
-    del sealed, in_train, validation
+    del sealed
     shared = {"documents": _shared_documents(corpus, codes), **_prove(folder, tokenizer, train, say)}
     if shared["documents"]:
         raise PrepareError(f"{shared['documents']} documents are in two splits; this is a bug")

@@ -109,11 +109,18 @@ def manifest(prepared):
     return json.loads((prepared / "manifest.json").read_text())
 
 
-def train_documents(prepared: Path, tokens: bpe.Tokenizer) -> list[bytes]:
-    stream = np.fromfile(prepared / "train" / "train.bin", "<u2")
-    begins = np.flatnonzero(stream == tokens.bos_token)
+def shards_of(prepared: Path) -> list[np.ndarray]:
+    return [np.fromfile(path, "<u2") for path in sorted((prepared / "train").glob("shard-*.bin"))]
+
+
+def shard_documents(shard: np.ndarray, tokens: bpe.Tokenizer) -> list[bytes]:
+    begins = np.flatnonzero(shard == tokens.bos_token)
     assert begins[0] == 0
-    return [tokens.decode(piece[1:]) for piece in np.split(stream, begins[1:])]
+    return [tokens.decode(piece[1:]) for piece in np.split(shard, begins[1:])]
+
+
+def train_documents(prepared: Path, tokens: bpe.Tokenizer) -> list[bytes]:
+    return [document for shard in shards_of(prepared) for document in shard_documents(shard, tokens)]
 
 
 # ---- what is written ----------------------------------------------------------------------------
@@ -124,34 +131,97 @@ def test_the_manifest_lists_every_file_with_its_hash(prepared, manifest):
     del found["manifest.json"]
     assert found == {name: file["sha256"] for name, file in manifest["files"].items()}
     assert set(found) == {
-        *(
-            "train/train.bin",
-            "train/meta.json",
-            "val/rows.npy",
-            "val/meta.json",
-            "test/rows.npy",
-            "test/meta.json",
-        ),
+        *(f"train/shard-{number:02d}.bin" for number in range(32)),
+        *(f"{split}/meta.json" for split in ("train", "val", "test")),
+        *("val/rows.npy", "test/rows.npy", "shingles/val.npy", "shingles/test.npy"),
         *("tokenizer/ranks.txt", "tokenizer/pattern.txt", "tokenizer/token_bytes.npy"),
     }
 
 
-def test_train_bin_decodes_to_the_training_documents_in_order(prepared, corpus, tokens, manifest):
+def test_shards_decode_to_the_training_documents_each_in_order(prepared, corpus, tokens, manifest):
     documents = train_documents(prepared, tokens)
-    assert len(documents) == manifest["splits"]["train"]["documents"]
+    assert len(set(documents)) == len(documents) == manifest["splits"]["train"]["documents"]
     originals = [path.read_bytes() for path in sorted(corpus.iterdir())]
-    kept = [document for document in originals if document in set(documents)]
-    assert documents == kept
+    for shard in shards_of(prepared):
+        numbers = [originals.index(document) for document in shard_documents(shard, tokens)]
+        assert numbers == sorted(numbers)
+
+
+def test_shards_differ_in_length_by_no_more_than_the_longest_document(prepared, tokens, manifest):
+    lengths = [len(shard) for shard in shards_of(prepared)]
+    assert len(lengths) == manifest["splits"]["train"]["shards"] == 32
+    assert sum(lengths) == manifest["splits"]["train"]["tokens"]
+    longest = max(len(found) for found in tokens.encode(train_documents(prepared, tokens)))
+    assert max(lengths) - min(lengths) <= longest + 1
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [
+        ([900] * 40, 32),
+        ([900] * 5, 5),  # no document is cut
+        ([40] * 64, 8),  # joined up to 8 rows each
+        ([3000, *[4] * 30], 1),  # the rest together are shorter than a shard may be
+    ],
+)
+def test_a_small_corpus_has_fewer_shards_but_no_short_one(libraries, tmp_path, sizes, expected):
+    writer = Writer(3)
+    texts = {f"train/{i:02d}.txt": writer.text(size) for i, size in enumerate(sizes)}
+    texts |= {f"validation/{i}.txt": writer.text(900) for i in range(8)}
+    manifest = run(put(tmp_path / "source", texts), tmp_path / "out", vocab_size=300)
+    tokens = bpe.load(tmp_path / "out" / "tokenizer")
+    shards = shards_of(tmp_path / "out")
+    assert len(shards) == manifest["splits"]["train"]["shards"] == expected
+    assert min(map(len, shards)) >= 8 * (T + 1)
+    names = {path.name for path in (tmp_path / "out" / "train").iterdir()}
+    assert names == {"meta.json", *(f"shard-{number:02d}.bin" for number in range(expected))}
+    assert sorted(train_documents(tmp_path / "out", tokens)) == sorted(
+        text.encode() for name, text in texts.items() if name.startswith("train/")
+    )
+
+
+def test_too_little_text_for_one_shard_is_refused(libraries, tmp_path, capsys):
+    writer = Writer(4)
+    texts = {"train/a.txt": writer.text(60), **{f"validation/{i}.txt": writer.text(900) for i in range(8)}}
+    assert _main(put(tmp_path / "source", texts), tmp_path / "out", vocab=257) == 2
+    _require_one_error(capsys, r"not enough text for the training split: \d+ tokens, 520 needed")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def _hashes(texts: list[bytes]) -> set[int]:
+    return set(disjoint.shingle(texts).hashes.tolist())
+
+
+def test_shingles_of_sealed_documents_are_sorted_once_and_complete(prepared, corpus, tokens):
+    sealed = {path.read_bytes() for path in corpus.iterdir()} - set(train_documents(prepared, tokens))
+    found = {name: np.load(prepared / "shingles" / f"{name}.npy", allow_pickle=False) for name in ("val", "test")}
+    for name, hashes in found.items():
+        assert hashes.dtype == np.dtype("<u8")
+        assert (hashes[1:] > hashes[:-1]).all()
+        rows = np.load(prepared / name / "rows.npy")
+        for row in rows:  # what is between two beginnings of text is text of a row
+            for piece in np.split(row, np.flatnonzero(row == tokens.bos_token)):
+                inside = disjoint.shingle([tokens.decode(piece[piece != tokens.bos_token])]).hashes[1:-1]
+                assert np.isin(inside, hashes).all()
+    assert _hashes(list(sealed)) == set(found["val"].tolist()) | set(found["test"].tolist())
+
+
+def test_text_that_training_has_too_is_no_sealed_shingle(libraries, pinned, tmp_path):
+    source, texts, writer = pinned
+    quote = texts["validation/04.txt"].split()[100:200]
+    put(source, {"train/quotes.txt": " ".join([*writer.words(500), *quote, *writer.words(500)])})
+    run(source, tmp_path / "out")
+    found = {
+        int(one) for name in ("val", "test") for one in np.load(tmp_path / "out" / "shingles" / f"{name}.npy")
+    }
+    quoted, whole = _hashes([" ".join(quote).encode()]), _hashes([texts["validation/04.txt"].encode()])
+    assert len(quoted) > 50
+    assert found & whole == whole - quoted
 
 
 def test_meta_files_say_what_the_workload_needs(prepared, manifest):
     train = json.loads((prepared / "train" / "meta.json").read_text())
-    assert train == {
-        "vocab_size": V,
-        "context_length": T,
-        "bos_token": V - 1,
-        "num_tokens": (prepared / "train" / "train.bin").stat().st_size // 2,
-    }
+    assert train == {"vocab_size": V, "context_length": T, "bos_token": V - 1}
     val = json.loads((prepared / "val" / "meta.json").read_text())
     rows = np.load(prepared / "val" / "rows.npy", allow_pickle=False)
     assert rows.dtype == np.dtype("<u2")
@@ -179,7 +249,7 @@ def test_rows_stand_at_an_even_stride_over_the_whole_split(tokens, tmp_path):
 
     def rows(limit: int) -> list[list[int]]:
         request = options(tmp_path, tmp_path, max_eval_rows=limit)
-        return program._choose_rows(documents, tokens, request, nothing, nothing).rows.tolist()
+        return program._choose_rows("test", documents, tokens, request, nothing, nothing).rows.tolist()
 
     whole, some = rows(10_000), rows(10)
     assert len(whole) > 100
@@ -191,7 +261,7 @@ def test_bytes_of_tokens_add_up_to_the_raw_text(prepared, tokens, corpus, manife
     assert table.dtype == np.dtype("<u2")
     assert table.shape == (V,)
     assert table[V - 1] == 0
-    stream = np.fromfile(prepared / "train" / "train.bin", "<u2")
+    stream = np.concatenate(shards_of(prepared))
     documents = train_documents(prepared, tokens)
     assert table[stream].sum(dtype=np.int64) == sum(map(len, documents)) == manifest["splits"]["train"]["bytes"]
     for name, split in (("val", "validation"), ("test", "test")):
@@ -205,6 +275,31 @@ def test_tokens_that_are_parts_of_characters_count_their_raw_bytes(prepared, tok
     assert table[:-1].tolist() == [len(piece) for piece in raw]
     decoded = [len(piece.decode("utf-8", "replace").encode()) for piece in raw]
     assert sum(a != b for a, b in zip(table.tolist(), decoded, strict=False)) > 100  # the wrong way differs
+
+
+def _decoded_lengths(tokenizer: bpe.Tokenizer) -> np.ndarray:
+    """The wrong table: a part of a character counts as the three bytes of a replacement mark."""
+    pieces = [tokenizer.decode(np.array([token], np.uint16)) for token in range(tokenizer.bos_token)]
+    return np.array([*(len(piece.decode("utf-8", "replace").encode()) for piece in pieces), 0], np.uint16)
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_a_table_that_does_not_add_up_to_the_raw_text_is_refused(libraries, tokens, monkeypatch, split):
+    documents = ["漢字仮名 über 🙂🙃 ".encode() * 50]
+    honest = program._cut_rows(split, documents, tokens, T + 1)[1]
+    assert honest > 0
+    monkeypatch.setattr(bpe.Tokenizer, "token_bytes", _decoded_lengths)
+    with pytest.raises(
+        splits.PrepareError, match=rf"the tokens of {split} stand for [\d,]+ bytes, .*this is a bug"
+    ):
+        program._cut_rows(split, documents, tokens, T + 1)
+
+
+def test_a_whole_preparation_with_a_wrong_table_fails(libraries, corpus, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(bpe.Tokenizer, "token_bytes", _decoded_lengths)
+    assert _main(corpus, tmp_path) == 2
+    _require_one_error(capsys, r"the tokens of train stand for .* this is a bug")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_same_source_gives_the_same_bytes(libraries, corpus, prepared, tmp_path):
@@ -339,12 +434,32 @@ def test_the_proof_finds_a_leak_in_the_written_files(libraries, corpus, tmp_path
     tokens = bpe.load(tmp_path / "tokenizer")
     leak = np.load(tmp_path / "val" / "rows.npy")
     assert len(disjoint.shingle([tokens.decode(leak[3][leak[3] != tokens.bos_token])]).hashes)
-    path = tmp_path / "train" / "train.bin"
-    with path.open("ab") as stream:
+    with (tmp_path / "train" / "shard-07.bin").open("ab") as stream:
         stream.write(np.concatenate([[tokens.bos_token], *leak[2:6]]).astype("<u2").tobytes())
-    train = program.TrainText(0, 0, 0, "")
+    train = program.TrainText(0, 0, 0, 0, 0)
     with pytest.raises(splits.PrepareError, match="not disjoint"):
         program._prove(tmp_path, tokens, train, lambda line: None)
+
+
+def test_the_proof_finds_a_document_that_is_missing(libraries, corpus, tmp_path):
+    run(corpus, tmp_path)
+    tokens = bpe.load(tmp_path / "tokenizer")
+    digest = 0
+    for document in train_documents(tmp_path, tokens):
+        digest = program._add_digest(digest, document)
+    train = program.TrainText(0, 0, 0, 32, digest)
+    program._prove(tmp_path, tokens, train, lambda line: None)
+    (tmp_path / "train" / "shard-31.bin").unlink()
+    with pytest.raises(splits.PrepareError, match="do not decode to the training documents"):
+        program._prove(tmp_path, tokens, train, lambda line: None)
+
+
+def test_the_proof_counts_bytes_with_the_written_table(libraries, corpus, tmp_path):
+    run(corpus, tmp_path)
+    tokens = bpe.load(tmp_path / "tokenizer")
+    np.save(tmp_path / "tokenizer" / "token_bytes.npy", _decoded_lengths(tokens))
+    with pytest.raises(splits.PrepareError, match=r"the tokens of shard-\d\d\.bin stand for"):
+        program._prove(tmp_path, tokens, program.TrainText(0, 0, 0, 0, 0), lambda line: None)
 
 
 def _dropped(manifest: dict, other: str) -> int:
@@ -376,7 +491,7 @@ def test_parquet_rows_are_the_same_documents_as_files(libraries, corpus, prepare
     parquet.write_table(table, tmp_path / "source" / "a.parquet", row_group_size=7, compression="zstd")
     manifest = run(tmp_path / "source", tmp_path / "out")
     assert manifest["documents_left_out"]["empty"] == 1
-    names = ("train/train.bin", "val/rows.npy", "test/rows.npy", "tokenizer/ranks.txt")
+    names = ("train/shard-00.bin", "train/shard-31.bin", "val/rows.npy", "test/rows.npy", "tokenizer/ranks.txt")
     assert {name: tree(tmp_path / "out")[name] for name in names} == {name: tree(prepared)[name] for name in names}
 
 
@@ -468,7 +583,7 @@ def test_a_failed_run_leaves_the_earlier_data_set_alone(libraries, corpus, prepa
 
 
 def test_a_run_replaces_the_rest_of_an_interrupted_one(libraries, corpus, prepared, tmp_path):
-    put(tmp_path, {".partial/train/train.bin": "half", "train/train.bin": "old", "val/stray.txt": "old"})
+    put(tmp_path, {".partial/train/shard-00.bin": "half", "train/shard-99.bin": "old", "val/stray.txt": "old"})
     run(corpus, tmp_path)
     assert tree(tmp_path) == tree(prepared)
 

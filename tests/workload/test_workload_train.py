@@ -41,7 +41,7 @@ def stream():
     rng = np.random.default_rng(0)
     words = rng.integers(0, 64, size=(16, 5))
     tokens = words[rng.integers(0, 16, size=400)].ravel().astype("<u2")
-    return TrainStream(tokens=tokens, vocab_size=64, context_length=16)
+    return TrainStream(shards=np.array_split(tokens, 3), vocab_size=64, context_length=16)
 
 
 def run(stream, *, steps=12, seed=0, sizes=SIZES, checkpoint=lambda model: None):
@@ -129,8 +129,9 @@ def test_the_program_publishes_and_stops_by_itself_before_its_deadline(stream, t
     data, out = tmp_path / "data", tmp_path / "out"
     data.mkdir()
     out.mkdir()
-    stream.tokens.tofile(data / "train.bin")
-    meta = {"vocab_size": 64, "context_length": 16, "bos_token": 63, "num_tokens": len(stream.tokens)}
+    for number, shard in enumerate(stream.shards):
+        shard.tofile(data / f"shard-{number:02d}.bin")
+    meta = {"vocab_size": 64, "context_length": 16, "bos_token": 63}
     (data / "meta.json").write_text(json.dumps(meta))
     environment = {
         **os.environ,
