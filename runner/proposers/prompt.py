@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from runner import edits
+from runner.contamination import MAX_OPAQUE_BYTES
 from runner.edits import Refusal
 from runner.proposers.digest import digest
 from runner.proposers.text import cleaned, fenced, one_line
@@ -44,14 +45,20 @@ batch sizes, schedules, files):
   environment, seeds everything from SEED, and publishes checkpoints with `locked_eval.handoff.publish`. It is
   killed at DEADLINE_SECONDS; compiling and data loading count; the last checkpoint that was published is
   scored.
+- DATA_DIR holds `meta.json` and token shards, `shard-00.bin` and so on. Seed, choice and order of the shards are
+  issued by the host, anew for every run: rely on no certain shard and on no number of them.
 - `workload.model.load(path, device)` returns a module; `module(tokens)` maps (B, T) int64 to logits (B, T,
-  V), causal, deterministic, each row on its own. It is scored in a fresh container without the training data.
+  V), causal, deterministic, each row on its own. It is scored in a fresh container without the training data,
+  and asked again in another one before it is kept: the same prefix must give the same logits, whatever follows
+  it and whatever else is in the batch.
 - There is no network, and there are no packages beyond those that the program imports already.
 
 Rules for edits:
 - Paths begin with workload/. UTF-8 text, \\n line ends, no hidden characters; Python must parse.
 - replace: `old` must occur exactly once in the file, white space included; add lines around it until it does.
 - write: `new` is the whole new file. delete: removes the file. Leave unused fields empty.
+- Numbers in the code, and strings that are not words, make at most {MAX_OPAQUE_BYTES:,} bytes in all of
+  workload/: no tables, no encoded data. Text of the validation or test split is refused in any form.
 - One idea per experiment, as small as the idea allows, so that its effect can be read from the score. Between
   equal scores the simpler program is better. Do not repeat what the history shows as tried.
 - Changes of the evaluation, of the clock or of what is printed cannot improve the score, and are not wanted.
