@@ -1,6 +1,6 @@
 """First code of the child: pays for `import torch` before the clock starts, then becomes the candidate.
 
-    python -I launcher.py {train,score} READY_FD
+    python -I launcher.py {train,score,audit} READY_FD
 
 Started by the supervisor as uid 10001. The candidate's folder joins `sys.path` only after torch is
 imported, and behind everything else, so that no file in `workload/` can shadow a module here.
@@ -32,9 +32,11 @@ def main() -> None:
 
     threads = int(os.environ.get("OMP_NUM_THREADS", "1"))
     torch.set_num_threads(threads)
-    if phase == "score":
-        from locked_eval import scorer
+    if phase != "train":
+        from locked_eval import auditor, scorer
+    from locked_eval.filter import install
 
+    install()
     os.write(ready_fd, b"r")
     os.close(ready_fd)
     if not os.read(0, 1):
@@ -45,7 +47,7 @@ def main() -> None:
     if phase == "train":
         runpy.run_module("workload.train", run_name="__main__", alter_sys=True)
     else:
-        sys.exit(scorer.main())
+        sys.exit((scorer if phase == "score" else auditor).main())
 
 
 if __name__ == "__main__":

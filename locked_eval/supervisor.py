@@ -1,28 +1,39 @@
 """PID 1 of every candidate container: starts the clock, enforces the deadline, tells how it ended.
 
-    python -I -S supervisor.py {train,score} --startup SECONDS --limit SECONDS [--hold SECONDS]
+    python -I -S supervisor.py {train,score,audit} --startup SECONDS --limit SECONDS
+                               [--hold SECONDS] [--linger SECONDS]
 
 It runs as root with SETUID, SETGID and KILL only; the candidate is its child under uid 10001 without
 any capability. A child of the same uid could ptrace PID 1 and so outlive every deadline; a child of
 another uid cannot trace, signal or stop it. Standard library only; nothing of the candidate's is
 imported here.
 
-Streams of the container:
-    stderr  reports of this program alone, one JSON object a line: `ready`, `started`, `ended`
-    stdout  train: what the candidate printed, rate-capped; score: the claims, untouched
+Streams of the container, both written by this program alone:
+    stderr  its reports, one JSON object a line: `ready`, `started`, `ended`
+    stdout  train: what the candidate printed, rate-capped; score and audit: the candidate's answer, every byte
 
-The exit code says how it ended (`EXIT_*`). Not covered: a kernel bug, or a container that is frozen
-from outside; the host keeps a deadline of its own for these.
+Before a candidate is scored or audited, its checkpoint is copied to a file system of this container alone. The
+volume that training wrote to stays behind a folder of root's: also where it is read-only, reading leaves marks in
+it (a hole that was read is a page that is there), and the next container could find them.
+
+The last report says how many bytes of an answer there are, so that the host knows where it ends although
+the container lingers: its memory file system with the checkpoint lives as long as PID 1 does. By then
+every process of the candidate is dead.
+
+The exit code says how it ended (`EXIT_*`), and so does the last report. Not covered: a kernel bug, or a
+container that is frozen from outside; the host keeps a deadline of its own for these.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import fcntl
 import json
 import os
 import selectors
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -31,6 +42,12 @@ from pathlib import Path
 
 CANDIDATE_UID = 10001
 
+HANDED_OVER = Path("/root/out/checkpoint")
+"""What training published, where the candidate cannot go."""
+TAKEN_OVER = Path("/tmp/out/checkpoint")  # noqa: S108  a tmpfs of this container alone
+"""The copy that is scored."""
+CHUNK_BYTES = 1 << 24
+
 EXIT_FINISHED = 0
 EXIT_DEADLINE = 40
 EXIT_FAILED = 41
@@ -38,14 +55,19 @@ EXIT_STARTUP = 42
 EXIT_NEVER_TOLD = 43
 
 PASSED_ENVIRONMENT = (
-    "PATH", "HOME", "TMPDIR", "LANG", "DATA_DIR", "OUT_DIR", "VAL_DIR", "SEED", "DEADLINE_SECONDS", "PROFILE",
-    "SCORE_BATCH_ROWS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR",
-    "CUDA_CACHE_PATH", "LD_LIBRARY_PATH",
+    "PATH", "HOME", "TMPDIR", "LANG", "DATA_DIR", "OUT_DIR", "ROWS_DIR", "SEED", "DEADLINE_SECONDS", "PROFILE",
+    "VOCAB_SIZE", "SCORE_BATCH_ROWS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "TORCHINDUCTOR_CACHE_DIR",
+    "TRITON_CACHE_DIR", "CUDA_CACHE_PATH", "LD_LIBRARY_PATH",
 )  # fmt: skip
 """All that a candidate sees of the environment."""
 
 REAP_SECONDS = 5.0
 """Longest wait for killed processes to be reaped; the kernel ends the rest when PID 1 exits."""
+FLUSH_SECONDS = 30.0
+"""Longest wait for the host to take the rest of an answer."""
+PIECE_BYTES = 1 << 20
+"""Of an answer in flight; also asked for as the size of its pipe."""
+F_SETPIPE_SZ = 1031
 
 
 class Throttle:
@@ -92,14 +114,25 @@ class Throttle:
 class Supervisor:
     """One candidate process from its start to the death of everything that it started."""
 
-    def __init__(self, phase: str, startup_seconds: float, limit_seconds: float, hold_seconds: float) -> None:
+    def __init__(
+        self,
+        phase: str,
+        startup_seconds: float,
+        limit_seconds: float,
+        hold_seconds: float = 0.0,
+        linger_seconds: float = 0.0,
+    ) -> None:
         self.phase = phase
+        self.answers = phase != "train"
         self.startup_seconds = startup_seconds
         self.limit_seconds = limit_seconds
         self.hold_seconds = hold_seconds
+        self.linger_seconds = linger_seconds
         self.selector = selectors.DefaultSelector()
         self.output: int | None = None
         self.throttle = Throttle(time.monotonic())
+        self.in_flight = memoryview(b"")
+        self.answer_bytes = 0
         self.child: subprocess.Popen[bytes] | None = None
         self.status: int | None = None
         self.ready_at: float | None = None
@@ -111,8 +144,7 @@ class Supervisor:
         """Supervise one candidate; returns the exit code of the container."""
         # A stopped daemon no longer reads these pipes; a blocking write would stop the clock.
         os.set_blocking(2, False)
-        if self.phase == "train":
-            os.set_blocking(1, False)
+        os.set_blocking(1, False)
         wakeup_read, wakeup_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(wakeup_write, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -125,10 +157,12 @@ class Supervisor:
             return self._end(EXIT_STARTUP)
         self._report("ready")
 
-        if self.phase == "score":
+        if self.answers:
             self.selector.register(0, selectors.EVENT_READ, "told")
             if self._until(time.monotonic() + self.hold_seconds, lambda: self.told_at is not None) is not None:
                 return self._end(EXIT_NEVER_TOLD)
+
+            take_over(HANDED_OVER, TAKEN_OVER)
 
         self.cpu_before = _cpu_seconds()
         self.started_at = time.monotonic()
@@ -142,18 +176,21 @@ class Supervisor:
     def _start_child(self) -> int:
         """Start the launcher as the candidate's user; returns the pipe on which it says that it is ready."""
         ready_read, ready_write = os.pipe2(os.O_CLOEXEC)
-        output: int | None = None
-        if self.phase == "train":
-            self.output, output = os.pipe2(os.O_CLOEXEC)
-            os.set_blocking(self.output, False)
-            self.selector.register(self.output, selectors.EVENT_READ, "output")
+        self.output, output = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(self.output, False)
+        self.selector.register(self.output, selectors.EVENT_READ, "output")
+        if self.answers:
+            with contextlib.suppress(OSError):  # the kernel may allow less
+                fcntl.fcntl(output, F_SETPIPE_SZ, PIECE_BYTES)
         environment = {name: os.environ[name] for name in PASSED_ENVIRONMENT if name in os.environ}
+        if self.answers:
+            environment["OUT_DIR"] = str(TAKEN_OVER.parent)
         launcher = Path(__file__).with_name("launcher.py")
         self.child = subprocess.Popen(
             [sys.executable, "-I", "-u", str(launcher), self.phase, str(ready_write)],
             stdin=subprocess.PIPE,
-            stdout=output,  # None in the score phase: the container's own stdout
-            stderr=output if output is not None else subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.DEVNULL if self.answers else output,
             pass_fds=(ready_write,),
             user=CANDIDATE_UID,
             group=CANDIDATE_UID,
@@ -164,8 +201,7 @@ class Supervisor:
             start_new_session=True,
         )
         os.close(ready_write)
-        if output is not None:
-            os.close(output)
+        os.close(output)
         return ready_read
 
     def _go(self) -> None:
@@ -196,6 +232,8 @@ class Supervisor:
             os.read(fd, 4096)
         elif key.data == "output":
             self._relay()
+        elif key.data == "drain":
+            self._drain()
         elif key.data == "ready":
             if os.read(fd, 1):
                 self.ready_at = time.monotonic()
@@ -209,15 +247,35 @@ class Supervisor:
     def _relay(self) -> None:
         assert self.output is not None
         try:
-            data = os.read(self.output, 65536)
+            data = os.read(self.output, PIECE_BYTES if self.answers else 65536)
         except BlockingIOError:
             return
         if not data:
             self.selector.unregister(self.output)
             os.close(self.output)
             self.output = None
+        elif self.answers:
+            self.in_flight = memoryview(data)
+            self.selector.unregister(self.output)  # the candidate waits until the host has taken this piece
+            self.selector.register(1, selectors.EVENT_WRITE, "drain")
+            self._drain()
+        else:
+            _write(1, self.throttle.admit(data, time.monotonic()))
+
+    def _drain(self) -> None:
+        """Write what the host takes of the piece in flight; go on reading when all of it is gone."""
+        try:
+            written = os.write(1, self.in_flight)
+        except BlockingIOError:
             return
-        _write(1, self.throttle.admit(data, time.monotonic()))
+        except OSError:
+            written = len(self.in_flight)  # nobody reads any more
+        self.answer_bytes += written
+        self.in_flight = self.in_flight[written:]
+        if not self.in_flight:
+            self.selector.unregister(1)
+            if self.output is not None:
+                self.selector.register(self.output, selectors.EVENT_READ, "output")
 
     def _reap(self) -> None:
         """Collect every dead process of the namespace: PID 1 inherits the orphans."""
@@ -244,21 +302,66 @@ class Supervisor:
             self._reap()
             time.sleep(0.005)
         self._reap()
-        while self.output is not None and any(key.data == "output" for key, _ in self.selector.select(0)):
-            self._relay()
-        if self.phase == "train":
+        if not self.answers:
+            while self.output is not None and any(key.data == "output" for key, _ in self.selector.select(0)):
+                self._relay()
             _write(1, self.throttle.finish())
+        elif code == EXIT_FINISHED:  # of any other end nobody wants an answer
+            self._flush(time.monotonic() + FLUSH_SECONDS)
         started, before, after = self.started_at, self.cpu_before, _cpu_seconds()
         self._report(
             "ended",
+            code=code,
             status=self.status,
             wall_seconds=None if started is None else round(ended_at - started, 4),
             cpu_seconds=None if before is None or after is None else round(after - before, 4),
+            out_of_memory=_out_of_memory(),
+            answer_bytes=self.answer_bytes,
         )
+        if code == EXIT_FINISHED:
+            time.sleep(self.linger_seconds)  # the host ends it earlier
         return code
+
+    def _flush(self, give_up: float) -> None:
+        """Pass on the rest of an answer: every writer is dead, so the pipe ends."""
+        while (self.output is not None or self.in_flight) and time.monotonic() < give_up:
+            for key, _ in self.selector.select(0.1):
+                if key.data in ("output", "drain"):
+                    self._serve(key)
 
     def _report(self, event: str, **facts: object) -> None:
         _write(2, json.dumps({"event": event, **facts}).encode() + b"\n")
+
+
+def take_over(published: Path, copy: Path) -> None:
+    """Copy what training published, if it is a regular file that fits; the candidate can read it and no more.
+
+    Nobody writes to it any more. A file that its owner made unreadable is none: PID 1 has no right to pass.
+    """
+    if published.parents[1].stat().st_mode & 0o077:
+        raise PermissionError(f"{published.parents[1]} is open to the candidate")
+    copy.parent.mkdir(mode=0o755)
+    copy.parent.chmod(0o755)
+    try:
+        source = os.open(published, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        facts = os.fstat(source)
+        room = os.statvfs(copy.parent)
+        if not stat.S_ISREG(facts.st_mode) or facts.st_size > room.f_bavail * room.f_frsize:
+            return
+        target = os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444)
+        try:
+            while os.sendfile(target, source, None, CHUNK_BYTES):
+                pass
+            os.fchmod(target, 0o444)
+        finally:
+            os.close(target)
+    except OSError:
+        copy.unlink(missing_ok=True)
+    finally:
+        os.close(source)
 
 
 def _cpu_seconds() -> float | None:
@@ -273,6 +376,16 @@ def _cpu_seconds() -> float | None:
         lines = Path("/sys/fs/cgroup/cpu.stat").read_text("ascii").splitlines()
         return int(dict(line.split() for line in lines)["usage_usec"]) / 1e6
     return None
+
+
+def _out_of_memory() -> bool:
+    """Whether the kernel killed a process of this container for want of memory."""
+    for path in ("memory/memory.oom_control", "memory.events"):
+        with contextlib.suppress(OSError, ValueError):
+            lines = Path("/sys/fs/cgroup", path).read_text("ascii").splitlines()
+            if int(dict(line.split() for line in lines).get("oom_kill", "0")) > 0:
+                return True
+    return False
 
 
 def _write(fd: int, data: bytes) -> None:
@@ -293,12 +406,13 @@ def _write(fd: int, data: bytes) -> None:
 def main() -> int:
     """Parse the arguments, which the host alone gives, and supervise."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("phase", choices=("train", "score"))
+    parser.add_argument("phase", choices=("train", "score", "audit"))
     parser.add_argument("--startup", type=float, required=True)
     parser.add_argument("--limit", type=float, required=True)
     parser.add_argument("--hold", type=float, default=0.0)
+    parser.add_argument("--linger", type=float, default=0.0)
     arguments = parser.parse_args()
-    return Supervisor(arguments.phase, arguments.startup, arguments.limit, arguments.hold).run()
+    return Supervisor(arguments.phase, arguments.startup, arguments.limit, arguments.hold, arguments.linger).run()
 
 
 if __name__ == "__main__":

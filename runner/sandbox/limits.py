@@ -64,18 +64,21 @@ def create_container(
     command: list[str],
     environment: Mapping[str, str],
     read_only: Mapping[str, Path],
-    output_volume: str,
+    output_volume: str | None,
+    output_target: str,
     output_writable: bool,
     owner: Owner,
     interactive: bool,
+    program: str = "supervisor.py",
 ) -> str:
     """Create (not start) the container of one phase and check what the engine made of it.
 
     Args:
-        command: arguments of the supervisor.
+        command: arguments of PID 1.
         read_only: host folders by mount point.
-        output_volume: name of the tmpfs volume at `/out`.
+        output_volume: name of the tmpfs volume at `output_target`; None leaves it out.
         interactive: keep stdin open and log nothing (claims are streamed to an attached reader).
+        program: file of the locked evaluation that is PID 1.
 
     Returns: the full container id.
 
@@ -114,12 +117,16 @@ def create_container(
                 for target, source in read_only.items()
             ),
             # no_copy: else the engine gives the volume the owner of the image's own /out.
-            Mount(
-                target="/out",
-                source=output_volume,
-                type="volume",
-                read_only=not output_writable,
-                no_copy=True,
+            *(
+                Mount(
+                    target=output_target,
+                    source=volume,
+                    type="volume",
+                    read_only=not output_writable,
+                    no_copy=True,
+                )
+                for volume in (output_volume,)
+                if volume is not None
             ),
         ],
         log_config=LogConfig(type="none")
@@ -130,7 +137,7 @@ def create_container(
     with engine_errors(f"creating the {phase} container"):
         container = api.create_container(
             image=image_id,
-            entrypoint=[PYTHON, "-I", "-S", "/locked/locked_eval/supervisor.py"],
+            entrypoint=[PYTHON, "-I", "-S", f"/locked/locked_eval/{program}"],
             command=command,
             user="0:0",
             working_dir="/",

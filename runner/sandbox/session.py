@@ -1,25 +1,22 @@
-"""One candidate: train in one container, score in another, share a checkpoint through a volume in memory.
+"""One candidate: trained in one container, scored and audited in others, one volume in memory between them.
 
 The scorer is started first. It holds the volume (a tmpfs volume lives only while a started container
-has it), imports torch while nothing is measured, and waits for the word on its stdin.
+has it), imports torch while nothing is measured, and waits for the word on its stdin. After its answer
+its PID 1 alone lives on, so that the same checkpoint can be audited. No two containers of a session ever
+run candidate code at the same time, and none but that of training can reach the volume: PID 1 copies the
+checkpoint for each.
 """
 
 from __future__ import annotations
 
-import json
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-import docker
-import requests
-
 from runner.config import Config
-from runner.errors import EngineError
-from runner.records import Phase, RunEnd, RunRecord
+from runner.records import Phase, RunRecord
+from runner.sandbox.answering import Answering, open_answering
 from runner.sandbox.engine import Engine, engine_errors
 from runner.sandbox.limits import (
     Owner,
@@ -29,56 +26,20 @@ from runner.sandbox.limits import (
     remove_container,
     remove_volume,
 )
-from runner.sandbox.streams import Attachment, follow_logs
+from runner.sandbox.streams import follow_logs
+from runner.sandbox.supervision import Reports, record, wait
 
-POLL_SECONDS = 0.1
-GRACE_SECONDS = 2.0
-"""How much later than PID 1 the host kills: it only acts when PID 1 did not."""
 LOG_BYTES = 256 * 1024
-
-_ENDS = {0: RunEnd.FINISHED, 40: RunEnd.DEADLINE, 41: RunEnd.FAILED, 42: RunEnd.STARTUP, 43: RunEnd.LOST}
-"""Exit codes of the supervisor; see `locked_eval/supervisor.py`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mounts:
-    """Host folders that containers see, all read-only."""
+    """Host files that containers see, all read-only."""
 
     locked: Path  # holds locked_eval/
-    train: Path
+    train: Callable[[int], Mapping[str, Path]]  # files of `/data` by name, as issued for a seed
     val: Path
-
-
-@dataclass
-class _Reports:
-    """What PID 1 said on stderr."""
-
-    pending: bytes = b""
-    ready: threading.Event = field(default_factory=threading.Event)
-    started: threading.Event = field(default_factory=threading.Event)
-    ended: dict[str, object] = field(default_factory=dict)
-
-    def feed(self, data: bytes) -> None:
-        *lines, self.pending = (self.pending + data).split(b"\n")
-        for line in lines:
-            self.line(line.decode("utf-8", "replace"))
-
-    def line(self, line: str) -> None:
-        try:
-            report = json.loads(line)
-        except ValueError:
-            return
-        event = report.get("event") if isinstance(report, dict) else None
-        if event == "ready":
-            self.ready.set()
-        elif event == "started":
-            self.started.set()
-        elif event == "ended":
-            self.ended = report
-
-    def number(self, name: str) -> float | None:
-        value = self.ended.get(name)
-        return float(value) if isinstance(value, int | float) else None
+    test: Path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,9 +52,7 @@ class Session:
     image_id: str
     owner: Owner
     volume: str
-    scorer_id: str
-    attachment: Attachment
-    scorer_reports: _Reports
+    scorer: Answering
 
     def train(
         self,
@@ -105,7 +64,7 @@ class Session:
         """Run `workload.train` once.
 
         Args:
-            seed: issued by the host for this run.
+            seed: issued by the host for this run; the order and the choice of the data follow from it.
             on_line: gets every line that the candidate prints, from another thread; untrusted.
             on_start: called once, from another thread, when the candidate's clock starts.
             on_end: called once, when the container has ended.
@@ -114,6 +73,7 @@ class Session:
             EngineError: the engine failed; says nothing about the candidate.
         """
         config = self.config
+        files = {f"/data/{name}": path for name, path in self.mounts.train(seed).items()}
         container_id = create_container(
             self.engine,
             config=config,
@@ -127,8 +87,9 @@ class Session:
                 "DEADLINE_SECONDS": str(config.train_seconds),
                 "PROFILE": config.profile,
             },
-            read_only={"/locked": self.mounts.locked, "/data": self.mounts.train},
+            read_only={"/locked": self.mounts.locked, **files},
             output_volume=self.volume,
+            output_target="/out",
             output_writable=True,
             owner=self.owner,
             interactive=False,
@@ -136,7 +97,7 @@ class Session:
         try:
             with engine_errors("starting the train container"):
                 self.engine.client.api.start(container_id)
-            reports = _Reports()
+            reports = Reports()
 
             def on_report(line: str) -> None:
                 before = reports.started.is_set()
@@ -147,7 +108,7 @@ class Session:
             follow_logs(self.engine, container_id, stderr=True, on_line=on_report)
             if on_line is not None:
                 follow_logs(self.engine, container_id, stderr=False, on_line=on_line)
-            state, killed = _wait(
+            state, killed = wait(
                 self.engine,
                 container_id,
                 started=reports.started,
@@ -156,39 +117,67 @@ class Session:
             )
             if on_end is not None:
                 on_end()
-            final = _Reports()
+            final = Reports()
             final.feed(_read_log(self.engine, container_id, stderr=True) + b"\n")
             log = _read_log(self.engine, container_id, stderr=False).decode("utf-8", "replace")
-            return _record(Phase.TRAIN, seed, state, killed and reports.started.is_set(), final, log)
+            return record(Phase.TRAIN, seed, state, killed and reports.started.is_set(), final, log)
         finally:
             discard(remove_container, self.engine.client, container_id)
 
     def score(self, seed: int) -> tuple[RunRecord, bytes | None]:
-        """Tell the scorer to go; returns how it ended and its claims when it wrote all that it wanted.
+        """Score the validation rows in the warm container; returns how it ended, and the claims.
 
         Raises:
             EngineError: the engine failed.
         """
-        config = self.config
-        try:
-            self.attachment.send(b"g")
-        except OSError as error:
-            raise EngineError(f"the scorer is gone: {error}", "autoresearch doctor") from error
-        state, killed = _wait(
+        return self.scorer.go(seed)
+
+    def auditor(self, rows: Path, *, limit_seconds: float, max_bytes: int) -> AbstractContextManager[Answering]:
+        """Start a container that answers the rows of an audit; another one may wait for the word meanwhile.
+
+        Args:
+            rows: folder with the audit's files; see `locked_eval/auditor.py`.
+            limit_seconds: wall clock of the answer.
+            max_bytes: more of an answer is thrown away, and the answer with it.
+
+        Raises:
+            EngineError: the engine failed.
+        """
+        return self._answering(Phase.AUDIT, "audit", rows, limit_seconds, max_bytes)
+
+    def score_test(self, seed: int, max_bytes: int) -> tuple[RunRecord, bytes | None]:
+        """Score the sealed test rows; returns how it ended, and the claims.
+
+        Raises:
+            EngineError: the engine failed.
+        """
+        with self._answering(
+            Phase.TEST, "score", self.mounts.test, self.config.score_seconds, max_bytes
+        ) as container:
+            return container.go(seed)
+
+    def _answering(
+        self, phase: Phase, program: str, rows: Path, limit_seconds: float, max_bytes: int
+    ) -> AbstractContextManager[Answering]:
+        return open_answering(
             self.engine,
-            self.scorer_id,
-            started=self.scorer_reports.started,
-            startup_seconds=GRACE_SECONDS + 5,
-            limit_seconds=config.score_seconds,
+            config=self.config,
+            image_id=self.image_id,
+            owner=self.owner,
+            phase=phase,
+            program=program,
+            read_only={"/locked": self.mounts.locked, "/rows": rows},
+            volume=self.volume,
+            limit_seconds=limit_seconds,
+            hold_seconds=2 * start_up_seconds(self.config) + limit_seconds,  # while another one answers
+            linger_seconds=0,
+            max_bytes=max_bytes,
         )
-        claims = self.attachment.finish(timeout_seconds=60)
-        if self.attachment.broken:
-            raise EngineError("the stream of claims broke", "autoresearch doctor")
-        started = self.scorer_reports.started.is_set()
-        run = _record(Phase.SCORE, seed, state, killed and started, self.scorer_reports, log="")
-        if run.end is RunEnd.FINISHED and not self.attachment.overflowed:
-            return run, claims
-        return run, None
+
+
+def start_up_seconds(config: Config) -> float:
+    """The longest that a container takes from its creation to its word, the engine's part included."""
+    return config.startup_seconds + 60
 
 
 @contextmanager
@@ -203,41 +192,24 @@ def open_session(
     with ExitStack() as stack:
         volume = create_output_volume(engine, config, owner)
         stack.callback(discard, remove_volume, engine.client, volume)
-        hold = config.startup_seconds * 2 + config.train_seconds + 60
-        scorer_id = create_container(
-            engine,
-            config=config,
-            image_id=image_id,
-            phase="score",
-            command=["score", "--startup", str(config.startup_seconds), "--limit", str(config.score_seconds),
-                     "--hold", str(hold)],
-            environment={
-                "OUT_DIR": "/out",
-                "VAL_DIR": "/val",
-                "PROFILE": config.profile,
-                "SCORE_BATCH_ROWS": str(config.score_batch_rows),
-            },
-            read_only={"/locked": mounts.locked, "/val": mounts.val},
-            output_volume=volume,
-            output_writable=False,
-            owner=owner,
-            interactive=True,
-        )  # fmt: skip
-        stack.callback(discard, remove_container, engine.client, scorer_id)
-        reports = _Reports()
-        with engine_errors("starting the score container"):
-            attachment = Attachment(engine, scorer_id, max_claims_bytes, reports.feed)
-            stack.callback(attachment.close)
-            engine.client.api.start(scorer_id)
-        give_up = time.monotonic() + config.startup_seconds + GRACE_SECONDS
-        while not reports.ready.wait(POLL_SECONDS):
-            if not attachment.is_open or time.monotonic() > give_up:
-                with engine_errors("inspecting the score container"):
-                    state = engine.client.api.inspect_container(scorer_id)["State"]
-                raise EngineError(
-                    f"the score container did not come up ({state['Status']}, exit code {state['ExitCode']})",
-                    "is startup_seconds too short? can uid 10001 read .autoresearch/ (modes, SELinux)?",
-                )
+        start_up = start_up_seconds(config)
+        scorer = stack.enter_context(
+            open_answering(
+                engine,
+                config=config,
+                image_id=image_id,
+                owner=owner,
+                phase=Phase.SCORE,
+                program="score",
+                read_only={"/locked": mounts.locked, "/rows": mounts.val},
+                volume=volume,
+                limit_seconds=config.score_seconds,
+                hold_seconds=start_up * 2 + config.train_seconds,
+                linger_seconds=3 * start_up + 6 * config.score_seconds,  # for two auditors and the sealed rows
+                max_bytes=max_claims_bytes,
+            )
+        )
+        scorer.await_ready()
         yield Session(
             engine=engine,
             config=config,
@@ -245,75 +217,8 @@ def open_session(
             image_id=image_id,
             owner=owner,
             volume=volume,
-            scorer_id=scorer_id,
-            attachment=attachment,
-            scorer_reports=reports,
+            scorer=scorer,
         )
-
-
-@dataclass
-class _Killer:
-    """The host's own deadline: a thread with its own client that kills once, whatever the others do."""
-
-    engine: Engine
-    container_id: str
-    cancelled: threading.Event = field(default_factory=threading.Event)
-    fired: bool = False
-
-    def watch(self, started: threading.Event, startup_seconds: float, limit_seconds: float) -> None:
-        give_up = time.monotonic() + startup_seconds + GRACE_SECONDS
-        while not started.is_set() and time.monotonic() < give_up:
-            if self.cancelled.wait(POLL_SECONDS):
-                return
-        if self.cancelled.wait(limit_seconds + GRACE_SECONDS):
-            return
-        self.fired = True  # recorded before the act: exit code 137 alone is ambiguous
-        while not self.cancelled.is_set():
-            try:
-                client = self.engine.another_client()
-                try:
-                    client.api.kill(self.container_id)
-                finally:
-                    client.close()
-            except docker.errors.NotFound:
-                return
-            except (docker.errors.DockerException, requests.RequestException):
-                self.cancelled.wait(1.0)  # the daemon is away: PID 1 has its own deadline, and it may come back
-            else:
-                return
-
-
-def _wait(
-    engine: Engine,
-    container_id: str,
-    *,
-    started: threading.Event,
-    startup_seconds: float,
-    limit_seconds: float,
-) -> tuple[dict[str, object], bool]:
-    """Wait until the container has ended; returns its final state and whether the host killed it."""
-    killer = _Killer(engine, container_id)
-    thread = threading.Thread(
-        target=killer.watch, args=(started, startup_seconds, limit_seconds), name="killer", daemon=True
-    )
-    thread.start()
-    give_up = time.monotonic() + startup_seconds + limit_seconds + 10 * GRACE_SECONDS
-    try:
-        while True:
-            try:
-                state: dict[str, object] = engine.client.api.inspect_container(container_id)["State"]
-                if state["Status"] in ("exited", "dead"):
-                    return state, killer.fired
-            except docker.errors.NotFound as error:
-                raise EngineError("a container of ours was removed by somebody else") from error
-            except (docker.errors.DockerException, requests.RequestException) as error:
-                if time.monotonic() > give_up:
-                    raise EngineError(f"the Docker engine went away: {error}", "make engine") from error
-            if time.monotonic() > give_up:
-                raise EngineError("a container did not end after it was killed", "autoresearch doctor")
-            time.sleep(POLL_SECONDS)
-    finally:
-        killer.cancelled.set()
 
 
 def _read_log(engine: Engine, container_id: str, stderr: bool) -> bytes:
@@ -321,29 +226,3 @@ def _read_log(engine: Engine, container_id: str, stderr: bool) -> bytes:
     with engine_errors("reading a log"):
         log: bytes = engine.client.api.logs(container_id, stdout=not stderr, stderr=stderr)
     return log[-LOG_BYTES:]
-
-
-def _record(
-    phase: Phase, seed: int, state: dict[str, object], killed: bool, reports: _Reports, log: str
-) -> RunRecord:
-    code = state.get("ExitCode")
-    exit_code = code if isinstance(code, int) else None
-    end = _ENDS.get(exit_code if exit_code is not None else -1, RunEnd.LOST)
-    out_of_memory = bool(state.get("OOMKilled"))
-    if end is RunEnd.FAILED and out_of_memory and reports.ended.get("status") == -9:
-        end = RunEnd.OUT_OF_MEMORY
-    if end is RunEnd.LOST and exit_code == 137:
-        if killed:
-            end = RunEnd.DEADLINE
-        elif out_of_memory:
-            end = RunEnd.OUT_OF_MEMORY
-    status = reports.ended.get("status")
-    return RunRecord(
-        phase=phase,
-        seed=seed,
-        end=end,
-        exit_code=status if isinstance(status, int) else exit_code,
-        wall_seconds=reports.number("wall_seconds"),
-        cpu_seconds=reports.number("cpu_seconds"),
-        log_tail=log,
-    )

@@ -38,6 +38,8 @@ class Attachment:
         self._limit = max_stdout_bytes
         self._on_report = on_report
         self._stdout = bytearray()
+        self._received = 0  # of stdout, kept or not
+        self._arrival = threading.Condition()
         self.overflowed = False
         self.broken = False
         self._thread = threading.Thread(target=self._read, name="claims", daemon=True)
@@ -52,11 +54,14 @@ class Attachment:
         """Write to the container's stdin."""
         self._socket.sendall(data)
 
-    def finish(self, timeout_seconds: float) -> bytes:
-        """What came on stdout, after the container has ended; `broken` says whether something may be missing."""
-        self._thread.join(timeout_seconds)
-        self.broken = self.broken or self._thread.is_alive()
-        return bytes(self._stdout)
+    def receive(self, num_bytes: int, timeout_seconds: float) -> bytes | None:
+        """Stdout once `num_bytes` of it have come, whether or not the container lives on.
+
+        Returns: None when they did not come, or when they are more than the limit.
+        """
+        with self._arrival:
+            self._arrival.wait_for(lambda: self._received >= num_bytes or self.broken, timeout_seconds)
+            return bytes(self._stdout) if self._received == num_bytes and not self.overflowed else None
 
     def close(self) -> None:
         """End the stream, whatever state it is in."""
@@ -78,12 +83,21 @@ class Attachment:
                     length -= len(piece)
                     if stream == STDERR:
                         self._on_report(piece)
-                    elif len(self._stdout) + len(piece) <= self._limit:
-                        self._stdout += piece
                     else:
-                        self.overflowed = True  # keep reading: an unread stream would block the kill
+                        self._keep(piece)
         except (OSError, EOFError):
-            self.broken = True  # the end of the stream lies between two frames, nowhere else
+            with self._arrival:
+                self.broken = True  # the end of the stream lies between two frames, nowhere else
+                self._arrival.notify_all()
+
+    def _keep(self, piece: bytes) -> None:
+        with self._arrival:
+            self._received += len(piece)
+            if len(self._stdout) + len(piece) <= self._limit:
+                self._stdout += piece
+            else:
+                self.overflowed = True  # keep reading: an unread stream would block the kill
+            self._arrival.notify_all()
 
     def _exactly(self, size: int) -> bytes:
         data = bytearray()

@@ -12,6 +12,7 @@ import pytest
 
 from runner import config as settings
 from runner import image, locked
+from runner.auditing import Evaluation
 from runner.sandbox import open_session, remove_orphans
 from runner.sandbox.limits import Owner
 from runner.sandbox.session import Mounts
@@ -53,27 +54,46 @@ def tiny_data(tmp_path_factory):
     """A prepared data set of random tokens, in the layout of `docs/contract.md`."""
     root = tmp_path_factory.mktemp("data")
     rng = np.random.default_rng(0)
-    meta = {"vocab_size": VOCAB_SIZE, "context_length": CONTEXT, "bos_token": VOCAB_SIZE - 1, "num_tokens": 5000}
-    for split in ("train", "val"):
+    meta = {"vocab_size": VOCAB_SIZE, "context_length": CONTEXT, "bos_token": VOCAB_SIZE - 1}
+    for split in ("train", "val", "test"):
         folder = root / split
         folder.mkdir()
         (folder / "meta.json").write_text(json.dumps(meta))
-    rng.integers(0, VOCAB_SIZE, 5000).astype("<u2").tofile(root / "train" / "train.bin")
-    rows = rng.integers(0, VOCAB_SIZE - 1, (ROWS, CONTEXT + 1)).astype(np.uint16)
-    np.save(root / "val" / "rows.npy", rows)
+    for number in range(2):
+        rng.integers(0, VOCAB_SIZE, 2500).astype("<u2").tofile(root / "train" / f"shard-{number:02d}.bin")
+    for split in ("val", "test"):
+        rows = rng.integers(0, VOCAB_SIZE - 1, (ROWS, CONTEXT + 1)).astype(np.uint16)
+        np.save(root / split / "rows.npy", rows)
     for path in [root, *root.rglob("*")]:
         path.chmod(0o755 if path.is_dir() else 0o644)
     return root
 
 
 @pytest.fixture(scope="session")
+def mounts(tiny_data, locked_folder):
+    """What containers see of the tiny data set."""
+    train = {path.name: path for path in (tiny_data / "train").iterdir()}
+    return Mounts(locked=locked_folder, train=lambda _: train, val=tiny_data / "val", test=tiny_data / "test")
+
+
+@pytest.fixture(scope="session")
+def evaluation(tiny_data):
+    """What the judge knows of the tiny data set."""
+    return Evaluation(
+        val_rows=np.load(tiny_data / "val" / "rows.npy"),
+        test_rows=np.load(tiny_data / "test" / "rows.npy"),
+        token_bytes=np.array([2] * (VOCAB_SIZE - 1) + [0], dtype=np.uint16),
+        train_text=np.fromfile(tiny_data / "train" / "shard-00.bin", "<u2"),
+    )
+
+
+@pytest.fixture(scope="session")
 def cpu_config():
     """The cpu profile with clocks for tests."""
-    return settings.load(
-        ROOT,
-        {"profile": "cpu", "train_seconds": 3, "score_seconds": 20, "tag": "test", "max_disturbance": 1},
-        environ={},
-    )
+    overrides = {"profile": "cpu", "train_seconds": 3, "score_seconds": 20, "tag": "test", "max_disturbance": 1}
+    made = settings.load(ROOT, overrides, environ={})
+    # Smaller than a person may choose.
+    return made.model_copy(update={"vocab_size": VOCAB_SIZE, "context_length": CONTEXT})
 
 
 @pytest.fixture(scope="session")
@@ -94,7 +114,7 @@ def owner(engine):
 
 
 @pytest.fixture
-def session(engine, base_image, tiny_data, locked_folder, cpu_config, owner):
+def session(engine, base_image, mounts, cpu_config, owner):
     """Open a session for a candidate: `with session({"train.py": …}) as opened`."""
 
     @contextmanager
@@ -109,10 +129,10 @@ def session(engine, base_image, tiny_data, locked_folder, cpu_config, owner):
         with open_session(
             engine,
             config=cpu_config.model_copy(update=changes),
-            mounts=Mounts(locked=locked_folder, train=tiny_data / "train", val=tiny_data / "val"),
+            mounts=mounts,
             image_id=built.id,
             owner=owner,
-            max_claims_bytes=ROWS * CONTEXT * 4 + 4,
+            max_claims_bytes=ROWS * CONTEXT * 4,
         ) as opened:
             yield opened
 

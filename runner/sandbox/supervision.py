@@ -1,0 +1,174 @@
+"""Watching one container: what its PID 1 reports, and the host's own deadline."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import docker
+import requests
+
+from runner.errors import EngineError
+from runner.records import Phase, RunEnd, RunRecord
+from runner.sandbox.engine import Engine
+
+POLL_SECONDS = 0.1
+GRACE_SECONDS = 2.0
+"""How much later than PID 1 the host kills: it only acts when PID 1 did not."""
+FLUSH_SECONDS = 30.0
+"""How long PID 1 waits for us to take the rest of an answer; see `locked_eval/supervisor.py`."""
+
+_ENDS = {0: RunEnd.FINISHED, 40: RunEnd.DEADLINE, 41: RunEnd.FAILED, 42: RunEnd.STARTUP, 43: RunEnd.LOST}
+"""Exit codes of the supervisor; see `locked_eval/supervisor.py`."""
+
+
+@dataclass
+class Reports:
+    """What PID 1 said on stderr."""
+
+    pending: bytes = b""
+    ready: threading.Event = field(default_factory=threading.Event)
+    started: threading.Event = field(default_factory=threading.Event)
+    ended: threading.Event = field(default_factory=threading.Event)
+    last: dict[str, object] = field(default_factory=dict)
+
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes of the stream."""
+        *lines, self.pending = (self.pending + data).split(b"\n")
+        for line in lines:
+            self.line(line.decode("utf-8", "replace"))
+
+    def line(self, line: str) -> None:
+        """Take one line."""
+        try:
+            report = json.loads(line)
+        except ValueError:
+            return
+        event = report.get("event") if isinstance(report, dict) else None
+        if event == "ready":
+            self.ready.set()
+        elif event == "started":
+            self.started.set()
+        elif event == "ended":
+            self.last = report
+            self.ended.set()
+
+    def number(self, name: str) -> float | None:
+        """A figure of the last report."""
+        value = self.last.get(name)
+        return float(value) if isinstance(value, int | float) else None
+
+    def whole(self, name: str) -> int | None:
+        """A whole number of the last report."""
+        value = self.last.get(name)
+        return value if isinstance(value, int) else None
+
+
+class State(NamedTuple):
+    """What the engine says of a container that has ended; nothing of one that lives on."""
+
+    exit_code: int | None = None
+    out_of_memory: bool = False
+
+
+@dataclass
+class Killer:
+    """The host's own deadline: a thread with its own client that kills once, whatever the others do."""
+
+    engine: Engine
+    container_id: str
+    cancelled: threading.Event = field(default_factory=threading.Event)
+    fired: bool = False
+
+    def watch(self, started: threading.Event, startup_seconds: float, limit_seconds: float) -> None:
+        give_up = time.monotonic() + startup_seconds + GRACE_SECONDS
+        while not started.is_set() and time.monotonic() < give_up:
+            if self.cancelled.wait(POLL_SECONDS):
+                return
+        if self.cancelled.wait(limit_seconds + GRACE_SECONDS):
+            return
+        self.fired = True  # recorded before the act: exit code 137 alone is ambiguous
+        while not self.cancelled.is_set():
+            try:
+                client = self.engine.another_client()
+                try:
+                    client.api.kill(self.container_id)
+                finally:
+                    client.close()
+            except docker.errors.NotFound:
+                return
+            except (docker.errors.DockerException, requests.RequestException):
+                self.cancelled.wait(1.0)  # the daemon is away: PID 1 has its own deadline, and it may come back
+            else:
+                return
+
+
+def wait(
+    engine: Engine,
+    container_id: str,
+    *,
+    started: threading.Event,
+    startup_seconds: float,
+    limit_seconds: float,
+    done: threading.Event | None = None,
+) -> tuple[State, bool]:
+    """Wait until the container has ended, or `done`.
+
+    Returns: how it ended, and whether the host killed it.
+
+    Raises:
+        EngineError: the engine failed; says nothing about the candidate.
+    """
+    killer = Killer(engine, container_id)
+    thread = threading.Thread(
+        target=killer.watch, args=(started, startup_seconds, limit_seconds), name="killer", daemon=True
+    )
+    thread.start()
+    give_up = time.monotonic() + startup_seconds + limit_seconds + FLUSH_SECONDS + 10 * GRACE_SECONDS
+    try:
+        while True:
+            try:
+                if done is not None and done.is_set():
+                    return State(), killer.fired
+                state = engine.client.api.inspect_container(container_id)["State"]
+                if state["Status"] in ("exited", "dead"):
+                    return State(state.get("ExitCode"), bool(state.get("OOMKilled"))), killer.fired
+            except docker.errors.NotFound as error:
+                raise EngineError("a container of ours was removed by somebody else") from error
+            except (docker.errors.DockerException, requests.RequestException) as error:
+                if time.monotonic() > give_up:
+                    raise EngineError(f"the Docker engine went away: {error}", "make engine") from error
+            if time.monotonic() > give_up:
+                raise EngineError("a container did not end after it was killed", "autoresearch doctor")
+            time.sleep(POLL_SECONDS)
+    finally:
+        killer.cancelled.set()
+
+
+def record(phase: Phase, seed: int, state: State, killed: bool, reports: Reports, log: str = "") -> RunRecord:
+    """What is known of an ended run, from PID 1's last report, the engine and the host's own clock."""
+    code = reports.whole("code")
+    if code is None:
+        code = state.exit_code
+    end = _ENDS.get(-1 if code is None else code, RunEnd.LOST)
+    out_of_memory = state.out_of_memory or bool(reports.last.get("out_of_memory"))
+    status = reports.whole("status")
+    if end is RunEnd.FAILED and out_of_memory and status == -9:
+        end = RunEnd.OUT_OF_MEMORY
+    if end is RunEnd.LOST and code == 137:
+        if killed:
+            end = RunEnd.DEADLINE
+        elif out_of_memory:
+            end = RunEnd.OUT_OF_MEMORY
+    return RunRecord(
+        phase=phase,
+        seed=seed,
+        end=end,
+        exit_code=code if status is None else status,
+        wall_seconds=reports.number("wall_seconds"),
+        cpu_seconds=reports.number("cpu_seconds"),
+        log_tail=log,
+    )
