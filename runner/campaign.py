@@ -11,16 +11,12 @@ from types import FrameType
 
 import structlog
 
-from runner import edits
+from runner import contamination, edits
 from runner.errors import BaselineError, ConfigError, EngineError, ProposerError, RepositoryError
-from runner.experiment import (
-    champion,
-    finish_keep,
-    run_baseline,
-    run_candidate,
-)
+from runner.experiment import finish_keep, run_baseline, run_candidate
 from runner.laboratory import Laboratory, refuse_other_conditions
 from runner.ledger import Campaign
+from runner.lineage import champion
 from runner.proposers import PaidProposerError, Proposer
 from runner.records import Experiment, Files, NoProposal, Patch, Proposal, ProposalRequest, Verdict
 
@@ -239,7 +235,7 @@ def _propose(
     if isinstance(answer, NoProposal):
         return answer
     applied = edits.apply(files, answer.edits)
-    refused, diff = _as_diff(files, applied)
+    refused, diff = _as_diff(files, applied, lab.sealed_text)
     number = lab.ledger.open_experiment(
         campaign.tag,
         answer,
@@ -252,14 +248,16 @@ def _propose(
     return number
 
 
-def _as_diff(files: Files, applied: Files | edits.Refusal) -> tuple[str | None, str]:
+def _as_diff(
+    files: Files, applied: Files | edits.Refusal, sealed: contamination.SealedText
+) -> tuple[str | None, str]:
     """The reason of a refusal and the diff of a candidate; the ledger rebuilds its tree from the diff alone."""
     if isinstance(applied, edits.Refusal):
         return applied.reason, ""
     diff = edits.diff(files, applied)
     if edits.apply(files, (Patch(text=diff),)) != applied:
         return "its diff does not give its files again", diff
-    return None, diff
+    return contamination.find(files, applied, sealed), diff
 
 
 def _ask(

@@ -1,19 +1,21 @@
 """One frozen Config.
 
-Precedence: command line > environment (`AUTORESEARCH_*`) > `autoresearch.toml` > profile > default.
+Precedence: command line > environment (`AUTORESEARCH_*`) > `autoresearch.toml` > measured on this machine
+> profile > default.
 Nothing else in the controller reads the environment for settings.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import tomllib
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from runner.errors import ConfigError
 
@@ -23,6 +25,14 @@ STATE_DIR = ".autoresearch"
 PROFILES = ("cpu", "cuda")
 
 MEBI = 2**20
+
+
+def _from_text(value: object) -> object:
+    """A list from the environment is JSON."""
+    return json.loads(value) if isinstance(value, str) else value
+
+
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Config(BaseModel):
@@ -69,6 +79,18 @@ class Config(BaseModel):
     )
     keep_sigmas: float = Field(
         default=2.0, gt=0, description="how many noise standard deviations better a keep must be"
+    )
+
+    # Audit.
+    audit_rows: int = Field(default=8192, ge=1, description="rows that an audit examines, or all of them if fewer")
+    audit_discards: float = Field(
+        default=0.02, ge=0, le=1, description="share of discards that are audited as well, drawn at random"
+    )
+    honest_dependence: float = Field(
+        ge=0, le=1, description="mean total variation between passes that honest models reach"
+    )
+    honest_exceedances: Annotated[tuple[Share, Share, Share, Share], BeforeValidator(_from_text)] = Field(
+        description="how often an honest claim exceeds its audit by more than 0.1, 0.3, 1 and 3 nats"
     )
 
     # Data.
@@ -147,6 +169,24 @@ def decisions(
     return decided
 
 
+def measured(path: Path) -> dict[str, Any]:
+    """Noise figures that `autoresearch calibrate` wrote; empty when there are none or the file is damaged."""
+    try:
+        return _Measured.model_validate_json(path.read_bytes()).model_dump()
+    except (OSError, ValueError):
+        return {}
+
+
+class _Measured(BaseModel):
+    """What `autoresearch calibrate` writes, besides what it rests on."""
+
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
+
+    noise_prior_bpb: float = Field(gt=0)
+    honest_dependence: Share
+    honest_exceedances: tuple[Share, Share, Share, Share]
+
+
 def load(
     directory: Path,
     overrides: Mapping[str, Any],
@@ -160,7 +200,7 @@ def load(
         directory: where `autoresearch.toml` may lie.
         overrides: options of the command line; `None` values count as not given.
         environ: the environment; the process's own when absent.
-        fallbacks: what this machine suggests (profile, proposer) when nobody says otherwise.
+        fallbacks: what this machine suggests (profile, proposer, noise) when nobody says otherwise.
 
     Raises:
         ConfigError: an unknown key, or a value out of its range, with the key's name.

@@ -1,17 +1,31 @@
-"""One experiment through every step: stage, build, measure, decide, keep."""
+"""One experiment through every step: stage, build, measure, audit, decide, keep."""
 
 from __future__ import annotations
 
 import hashlib
+import random
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import structlog
 
+from runner import claims as claims_store
 from runner import decision, edits, image
 from runner.errors import BaselineError, EngineError, ImageError, Interrupted, RepositoryError
-from runner.laboratory import Failure, Laboratory, LedgerRuns, Outcome, measure
+from runner.laboratory import (
+    Examined,
+    Failure,
+    Laboratory,
+    LedgerRuns,
+    Measurement,
+    Outcome,
+    audit_failure,
+    measure,
+    too_slow,
+)
 from runner.ledger import Campaign
-from runner.records import Experiment, Files, Patch, Verdict
+from runner.lineage import audited_runs, champion_claims
+from runner.records import Experiment, Files, Patch, Phase, RunEnd, Verdict
 from runner.report.message import kept_message, tried_message
 from runner.report.text import clean
 
@@ -24,15 +38,52 @@ def run_seed(campaign: Campaign, number: int, index: int) -> int:
     return int.from_bytes(digest[:4]) & 0x7FFFFFFF
 
 
+def score_limit(baseline: Experiment, train_seconds: float) -> float | None:
+    """How long scoring may take: twice as long as the baseline's slowest, and a little for a noisy machine.
+
+    A program that trains on while it is scored would have more time than others. One that is as much bigger
+    or slower as the limit allows has paid for that in its training.
+    """
+    taken = [run.wall_seconds for run in baseline.runs if run.phase is Phase.SCORE and run.val_bpb is not None]
+    slowest = max((seconds for seconds in taken if seconds is not None), default=None)
+    return None if slowest is None else 2 * slowest + max(5.0, 0.05 * train_seconds)
+
+
 def tried_ref(tag: str, number: int) -> str:
     """The ref under which a candidate is kept for ever, whatever its verdict."""
     return f"refs/autoresearch/tried/{tag}/{number:04d}"
 
 
-def champion(experiments: tuple[Experiment, ...]) -> Experiment | None:
-    """The last kept experiment."""
-    kept = [one for one in experiments if one.verdict is Verdict.KEEP]
-    return kept[-1] if kept else None
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """The keep rule of one candidate, with the figures that it rests on."""
+
+    champion_bpb: float
+    sigma_bpb: float
+    keep_sigmas: float
+    audit_discards: float
+    score_limit_seconds: float | None
+
+    def decide(self, bpb: float) -> decision.Decision:
+        """Keep or discard."""
+        return decision.judge_candidate(
+            candidate_bpb=bpb,
+            champion_bpb=self.champion_bpb,
+            sigma_bpb=self.sigma_bpb,
+            keep_sigmas=self.keep_sigmas,
+        )
+
+    def would_keep(self, bpb: float) -> bool:
+        """Whether this score is a keep."""
+        return self.decide(bpb).verdict is Verdict.KEEP
+
+    def wants_audit(self, claimed_bpb: float) -> bool:
+        """A would-be keep always; of the others a few, which no candidate can foresee."""
+        return self.would_keep(claimed_bpb) or random.SystemRandom().random() < self.audit_discards
+
+    def wants_seal(self, audited_bpb: float) -> bool:
+        """What is kept in the end."""
+        return self.would_keep(audited_bpb)
 
 
 def candidate_files(lab: Laboratory, campaign: Campaign, experiment: Experiment) -> Files:
@@ -103,7 +154,10 @@ def run_baseline(
     bound = log.bind(campaign=campaign.tag, experiment=experiment.number)
     built = stage(lab, campaign, experiment)
     runs = LedgerRuns(lab.ledger, campaign.tag, experiment.number)
-    scores = [run.val_bpb for run in experiment.runs if run.val_bpb is not None]
+    scores = [run.val_bpb for run in audited_runs(experiment) if run.val_bpb is not None]
+    claims = champion_claims(experiment)
+    if claims is not None and claims_store.load(lab.claims, claims) is None:
+        scores.pop()  # killed before they were saved: later audits would have nothing to compare with
     for index in range(len(scores), lab.config.baseline_runs):
         if stopping():
             raise Interrupted("stopped between two runs of the baseline", "the same command goes on")
@@ -114,17 +168,25 @@ def run_baseline(
             number=experiment.number,
             seed=run_seed(campaign, experiment.number, index),
             runs=runs,
+            examiner=Examined(audit=True, seal=True),
+            champion=claims,
         )
         if isinstance(outcome, Failure) and outcome.verdict is Verdict.INFRA:
             raise EngineError(f"the baseline could not be measured: {outcome.reason}", "autoresearch doctor")
         if isinstance(outcome, Failure):
             current = lab.ledger.experiment(campaign.tag, experiment.number)
             tail = "" if current is None else clean(current.log_tail, 20)
+            if outcome.verdict is Verdict.INVALID:
+                raise BaselineError(
+                    f"the unmodified workload cannot be believed: {outcome.reason}",
+                    "make it causal and repeatable; if it is, autoresearch calibrate measures what is honest here",
+                )
             raise BaselineError(
                 f"the unmodified workload got no score: {outcome.reason}" + (f"\n{tail}" if tail else ""),
                 "make workload/ run first; the lines above are the end of its log",
             )
         scores.append(outcome.val_bpb)
+        claims = outcome.claims_sha256
     mean = sum(scores) / len(scores)
     sigma = decision.pooled_sigma(scores, lab.config.noise_prior_bpb)
     lab.ledger.close_experiment(
@@ -146,60 +208,85 @@ def run_candidate(lab: Laboratory, campaign: Campaign, experiment: Experiment) -
     best = next(one for one in history if one.number == experiment.champion)
     sigma = history[0].sigma_bpb
     assert best.val_bpb is not None and sigma is not None
-    scored = next((run.val_bpb for run in experiment.runs if run.val_bpb is not None), None)
-    if scored is not None:  # killed between score and verdict: a second score would be a second draw
-        return _judge(lab, campaign, experiment, scored, best.val_bpb, sigma)
-    outcome: Outcome
-    try:
-        built = stage(lab, campaign, experiment)
-    except ImageError as error:
-        outcome = Failure(verdict=Verdict.INFRA, reason=error.message)
-    else:
-        outcome = measure(
-            lab,
-            image_id=built.id,
-            number=experiment.number,
-            seed=run_seed(campaign, experiment.number, 0),
-            runs=LedgerRuns(lab.ledger, campaign.tag, experiment.number),
-        )
+    rule = Rule(
+        champion_bpb=best.val_bpb,
+        sigma_bpb=sigma,
+        keep_sigmas=lab.config.keep_sigmas,
+        audit_discards=lab.config.audit_discards,
+        score_limit_seconds=score_limit(history[0], lab.config.train_seconds),
+    )
+    outcome = _recorded_outcome(lab, experiment, rule)
+    if outcome is None:
+        try:
+            built = stage(lab, campaign, experiment)
+        except ImageError as error:
+            outcome = Failure(verdict=Verdict.INFRA, reason=error.message)
+        else:
+            outcome = measure(
+                lab,
+                image_id=built.id,
+                number=experiment.number,
+                seed=run_seed(campaign, experiment.number, 0),
+                runs=LedgerRuns(lab.ledger, campaign.tag, experiment.number),
+                examiner=rule,
+                champion=champion_claims(best),
+                score_limit_seconds=rule.score_limit_seconds,
+            )
     if isinstance(outcome, Failure):
         lab.ledger.close_experiment(
             campaign.tag, experiment.number, verdict=outcome.verdict, reason=outcome.reason, sigma_bpb=sigma
         )
         bound.info("verdict_reached", verdict=outcome.verdict, reason=outcome.reason)
         return _closed(lab, campaign, experiment.number)
-    return _judge(lab, campaign, experiment, outcome.val_bpb, best.val_bpb, sigma)
+    return _judge(lab, campaign, experiment, rule, outcome)
+
+
+def _recorded_outcome(lab: Laboratory, experiment: Experiment, rule: Rule) -> Outcome | None:
+    """What the runs before a crash already settle: to measure again would be a second draw.
+
+    A would-be keep whose audit or whose saved claims are missing is measured again: its checkpoint is gone.
+    """
+    last = next((run for run in reversed(experiment.runs) if run.phase in (Phase.SCORE, Phase.AUDIT)), None)
+    if last is None or last.end in (RunEnd.LOST, RunEnd.STARTUP):
+        return None
+    if last.phase is Phase.AUDIT and (failure := audit_failure(last)) is not None:
+        return failure
+    if last.val_bpb is None or last.claims_sha256 is None:
+        return None
+    if (
+        last.phase is Phase.SCORE
+        and (failure := too_slow(last, rule.score_limit_seconds, lab.config.cpus)) is not None
+    ):
+        return failure
+    saved = last.phase is Phase.AUDIT and claims_store.load(lab.claims, last.claims_sha256) is not None
+    if rule.would_keep(last.val_bpb) and not saved:
+        return None
+    return Measurement(val_bpb=last.val_bpb, claims_sha256=last.claims_sha256, audit=last.audit)
 
 
 def _judge(
-    lab: Laboratory,
-    campaign: Campaign,
-    experiment: Experiment,
-    candidate_bpb: float,
-    champion_bpb: float,
-    sigma_bpb: float,
+    lab: Laboratory, campaign: Campaign, experiment: Experiment, rule: Rule, measured: Measurement
 ) -> Experiment:
-    decided = decision.judge_candidate(
-        candidate_bpb=candidate_bpb,
-        champion_bpb=champion_bpb,
-        sigma_bpb=sigma_bpb,
-        keep_sigmas=lab.config.keep_sigmas,
-    )
+    decided = rule.decide(measured.val_bpb)
+    reason = decided.reason
+    if decided.verdict is Verdict.DISCARD and measured.audit and rule.would_keep(measured.audit.claimed_bpb):
+        added = measured.val_bpb - measured.audit.claimed_bpb
+        reason = f"its claim would be a keep, but the audit is inconclusive and adds {added:.4f} bpb to it"
     lab.ledger.close_experiment(
         campaign.tag,
         experiment.number,
         verdict=decided.verdict,
-        reason=decided.reason,
-        val_bpb=candidate_bpb,
+        reason=reason,
+        val_bpb=measured.val_bpb,
         delta_bpb=decided.delta_bpb,
-        sigma_bpb=sigma_bpb,
+        sigma_bpb=rule.sigma_bpb,
     )
     log.info(
         "verdict_reached",
         campaign=campaign.tag,
         experiment=experiment.number,
         verdict=decided.verdict,
-        val_bpb=candidate_bpb,
+        val_bpb=measured.val_bpb,
     )
     if decided.verdict is Verdict.KEEP:
         return finish_keep(lab, campaign, experiment.number)

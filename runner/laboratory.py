@@ -1,31 +1,35 @@
 """A laboratory: what the experiments of one campaign share, and how one program is measured in it.
 
-A measurement is one training and one scoring. A candidate's failure is a value with a reason; an engine
-that fails is `infra`, tried once more and never held against the candidate.
+A measurement is one training and one scoring and, where somebody wants them, an audit of the claims and
+a score on the sealed test rows, all of the same checkpoint. A candidate's failure is a value with a
+reason; an engine that fails is `infra`, tried again and never held against the candidate.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
 import structlog
 
 from locked_eval import judge
+from runner import claims as claims_store
+from runner.auditing import Evaluation, examine
 from runner.config import Config
+from runner.contamination import SealedText
 from runner.errors import ConfigError, DiskFullError, EngineError
 from runner.hardware import busy_seconds
 from runner.ledger import Campaign, Ledger
 from runner.observer import Observer
-from runner.records import Phase, RunEnd, RunRecord, Verdict
+from runner.records import AuditRecord, Phase, RunEnd, RunRecord, SealedScore, Verdict
 from runner.repo import Repository
 from runner.report.text import clean
-from runner.sandbox import Engine, open_session
+from runner.sandbox import Engine, Session, open_session
 from runner.sandbox.limits import Owner, choose_cores
+from runner.sandbox.scrub import scrub
 from runner.sandbox.session import Mounts
 
 log = structlog.get_logger()
@@ -55,8 +59,10 @@ class Laboratory:
     ledger: Ledger
     observer: Observer
     mounts: Mounts
-    targets: npt.NDArray[np.uint16]  # (N, T)
-    token_bytes: npt.NDArray[np.uint16]  # (V,)
+    evaluation: Evaluation
+    sealed_text: SealedText  # what no candidate may bring along
+    scratch: Path  # rows of the running audit
+    claims: Path  # of the champion
     base_image: str
     conditions: dict[str, str]  # what two scores must share to be comparable
 
@@ -97,7 +103,42 @@ class Failure:
     reason: str
 
 
-Outcome = judge.Score | Failure
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """A score: audited when there was an audit, as claimed otherwise."""
+
+    val_bpb: float
+    claims_sha256: str
+    audit: AuditRecord | None = None
+
+
+Outcome = Measurement | Failure
+
+
+class Examiner(Protocol):
+    """Who decides, with the score before their eyes, how closely a measurement is looked at."""
+
+    def wants_audit(self, claimed_bpb: float) -> bool:
+        """Whether the claims are audited."""
+
+    def wants_seal(self, audited_bpb: float) -> bool:
+        """Whether the checkpoint is scored on the sealed rows, and its claims are kept for later audits."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examined:
+    """The same whatever the score."""
+
+    audit: bool
+    seal: bool
+
+    def wants_audit(self, claimed_bpb: float) -> bool:
+        """As decided beforehand."""
+        return self.audit
+
+    def wants_seal(self, audited_bpb: float) -> bool:
+        """As decided beforehand."""
+        return self.seal
 
 
 class RunLog(Protocol):
@@ -106,6 +147,8 @@ class RunLog(Protocol):
     def open_run(self, phase: Phase, seed: int) -> int: ...
 
     def close_run(self, run_id: int, run: RunRecord) -> None: ...
+
+    def seal(self, score: SealedScore, claims_sha256: str) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -124,29 +167,64 @@ class LedgerRuns:
         """Write how it ended."""
         self.ledger.close_run(run_id, run)
 
+    def seal(self, score: SealedScore, claims_sha256: str) -> None:
+        """Write down a score on the sealed rows."""
+        self.ledger.seal(self.tag, score, claims_sha256)
 
+
+@dataclass(frozen=True)
 class UnrecordedRuns:
-    """Runs that repeat a finished experiment and must not change its record."""
+    """Runs that must not change any record; remembered here for a look at their figures."""
+
+    closed: list[RunRecord] = field(default_factory=list)
 
     def open_run(self, phase: Phase, seed: int) -> int:
-        """Ignore."""
+        """Nothing to announce."""
         return 0
 
     def close_run(self, run_id: int, run: RunRecord) -> None:
-        """Ignore."""
+        """Remember it."""
+        self.closed.append(run)
+
+    def seal(self, score: SealedScore, claims_sha256: str) -> None:
+        """Forget it: a score on the sealed rows is for keeps."""
 
 
-def measure(lab: Laboratory, *, image_id: str, number: int, seed: int, runs: RunLog) -> Outcome:
-    """Train once and score once; an infrastructure failure is tried again before it is told.
+def measure(
+    lab: Laboratory,
+    *,
+    image_id: str,
+    number: int,
+    seed: int,
+    runs: RunLog,
+    examiner: Examiner,
+    champion: str | None,
+    score_limit_seconds: float | None = None,
+) -> Outcome:
+    """Train once, score once, examine; an infrastructure failure is tried again before it is told.
 
     A training whose cores other programs used is thrown away and repeated as well. On a machine that is
     never quiet the last attempt counts, with its noise: a night must not stand still.
+
+    Args:
+        champion: hash of the claims that an audit compares with; None where there are none.
+        score_limit_seconds: see `too_slow`.
     """
+    measurement = _Measuring(
+        lab=lab,
+        image_id=image_id,
+        number=number,
+        seed=seed,
+        runs=runs,
+        examiner=examiner,
+        champion=champion,
+        score_limit_seconds=score_limit_seconds,
+    )
     failure = Failure(verdict=Verdict.INFRA, reason="not run")
     for attempt in range(1, MEASURE_ATTEMPTS + 1):
         last = attempt == MEASURE_ATTEMPTS
         try:
-            outcome = _measure_once(lab, image_id=image_id, number=number, seed=seed, runs=runs, last=last)
+            outcome = measurement.once(repeat_disturbed=not last)
         except DiskFullError:
             raise  # another attempt will not find more room
         except EngineError as error:
@@ -163,55 +241,163 @@ def measure(lab: Laboratory, *, image_id: str, number: int, seed: int, runs: Run
     return failure
 
 
-def _measure_once(lab: Laboratory, *, image_id: str, number: int, seed: int, runs: RunLog, last: bool) -> Outcome:
-    config, observer = lab.config, lab.observer
-    meter = CoreMeter(choose_cores(config))
+@dataclass(frozen=True, kw_only=True)
+class _Measuring:
+    """One program with one seed, on its way from a training to a measurement."""
 
-    def started() -> None:
-        meter.start()
-        observer.phase(number, "train", config.train_seconds)
+    lab: Laboratory
+    image_id: str
+    number: int
+    seed: int
+    runs: RunLog
+    examiner: Examiner
+    champion: str | None
+    score_limit_seconds: float | None
 
-    observer.phase(number, "start", None)
-    with open_session(
-        lab.engine,
-        config=config,
-        mounts=lab.mounts,
-        image_id=image_id,
-        owner=lab.owner(number),
-        max_claims_bytes=lab.targets.size * 4 + 4,  # one more than right, so that too many are seen
-    ) as session:
-        trained = _recorded(
-            runs,
-            Phase.TRAIN,
-            seed,
-            lambda: session.train(
-                seed,
-                on_line=lambda text: observer.line(clean(text, 1)),
+    def once(self, *, repeat_disturbed: bool) -> Outcome:
+        """Everything once, in one session."""
+        lab = self.lab
+        lab.observer.phase(self.number, "start", None)
+        with open_session(
+            lab.engine,
+            config=lab.config,
+            mounts=lab.mounts,
+            image_id=self.image_id,
+            owner=lab.owner(self.number),
+            max_claims_bytes=lab.evaluation.val_targets.size * 4,
+        ) as session:
+            trained = self._train(session)
+            failure = _training_failure(trained, lab.config)
+            if failure is None and repeat_disturbed:
+                failure = _disturbance(trained, lab.config)
+            return failure or self._score(session)
+
+    def _train(self, session: Session) -> RunRecord:
+        lab = self.lab
+        meter = CoreMeter(choose_cores(lab.config))
+
+        def started() -> None:
+            meter.start()
+            lab.observer.phase(self.number, "train", lab.config.train_seconds)
+
+        def train() -> RunRecord:
+            run = session.train(
+                self.seed,
+                on_line=lambda text: lab.observer.line(clean(text, 1)),
                 on_start=started,
                 on_end=meter.stop,
+            )
+            others = meter.others(run.cpu_seconds)
+            return replace(run, log_tail=clean(run.log_tail, LOG_LINES), others_cpu_seconds=others)
+
+        return self._recorded(Phase.TRAIN, train)
+
+    def _score(self, session: Session) -> Outcome:
+        lab, evaluation = self.lab, self.lab.evaluation
+        lab.observer.phase(self.number, "score", lab.config.score_seconds)
+        claims: bytes | None = None
+        result: judge.Score | judge.Rejection | None = None
+
+        meter = CoreMeter(choose_cores(lab.config))
+
+        def score() -> RunRecord:
+            nonlocal claims, result
+            meter.start()
+            run, claims = session.score(self.seed)
+            meter.stop()
+            run = replace(run, others_cpu_seconds=meter.others(run.cpu_seconds))
+            if claims is not None:
+                result = judge.score(claims, evaluation.val_targets, evaluation.token_bytes)
+            return _with_score(run, result)
+
+        scored = self._recorded(Phase.SCORE, score)  # from here on the claims are committed by their hash
+        if isinstance(result, judge.Rejection):
+            return Failure(verdict=Verdict.INVALID, reason=f"the claims are not a model's: {result.reason}")
+        if result is None or claims is None:
+            return _answer_failure(scored, "scoring")
+        if (failure := too_slow(scored, self.score_limit_seconds, lab.config.cpus)) is not None:
+            return failure
+        if not self.examiner.wants_audit(result.val_bpb):
+            return Measurement(val_bpb=result.val_bpb, claims_sha256=result.claims_sha256)
+        outcome = self._audit(session, result, claims, scored.wall_seconds or 0.0)
+        if isinstance(outcome, Measurement) and self.examiner.wants_seal(outcome.val_bpb):
+            claims_store.save(lab.claims, claims, keep=self.champion)
+            self._seal(session, outcome)
+        return outcome
+
+    def _audit(self, session: Session, score: judge.Score, claims: bytes, score_seconds: float) -> Outcome:
+        lab = self.lab
+        lab.observer.phase(self.number, "audit", None)
+        champion = None if self.champion is None else claims_store.load(lab.claims, self.champion)
+        run = self._recorded(
+            Phase.AUDIT,
+            lambda: examine(
+                session,
+                config=lab.config,
+                evaluation=lab.evaluation,
+                scratch=lab.scratch,
+                seed=self.seed,
+                score=score,
+                score_seconds=score_seconds,
+                claims=claims,
+                champion=champion,
+                between=self._scrub,
             ),
-            meter,
         )
-        log.info("run_ended", experiment=number, phase="train", end=trained.end, seconds=trained.wall_seconds)
-        failure = _training_failure(trained, config) or (None if last else _disturbance(trained, config))
+        failure = audit_failure(run)
         if failure is not None:
             return failure
-        observer.phase(number, "score", config.score_seconds)
+        assert run.val_bpb is not None
+        return Measurement(val_bpb=run.val_bpb, claims_sha256=score.claims_sha256, audit=run.audit)
+
+    def _seal(self, session: Session, measured: Measurement) -> None:
+        """Score the sealed rows. What comes of it is for people; a failure changes nothing, also of the engine."""
+        evaluation = self.lab.evaluation
+        self.lab.observer.phase(self.number, "test", None)
         claims: bytes | None = None
-        run_id = runs.open_run(Phase.SCORE, seed)
+
+        def score() -> RunRecord:
+            nonlocal claims
+            run, claims = session.score_test(self.seed, max_bytes=evaluation.test_targets.size * 4)
+            return run
+
         try:
-            scored, claims = session.score(seed)
-        except BaseException:
-            runs.close_run(run_id, _lost(Phase.SCORE, seed))
+            self._recorded(Phase.TEST, score)
+        except DiskFullError:
             raise
-        result = None if claims is None else judge.score(claims, lab.targets, lab.token_bytes)
-        runs.close_run(run_id, _with_score(scored, result))
-        log.info("run_ended", experiment=number, phase="score", end=scored.end, seconds=scored.wall_seconds)
-    if isinstance(result, judge.Score):
-        return result
-    if isinstance(result, judge.Rejection):
-        return Failure(verdict=Verdict.INVALID, reason=f"the claims are not a model's: {result.reason}")
-    return _scoring_failure(scored, config)
+        except EngineError as error:
+            log.warning("not_sealed", experiment=self.number, reason=error.message)
+        if claims is None:
+            return
+        result = judge.score(claims, evaluation.test_targets, evaluation.token_bytes)
+        if isinstance(result, judge.Score):
+            sealed = SealedScore(
+                number=self.number, seed=self.seed, val_bpb=measured.val_bpb, test_bpb=result.val_bpb
+            )
+            self.runs.seal(sealed, result.claims_sha256)
+
+    def _scrub(self) -> None:
+        """Before candidate code runs. A warm container has no GPU memory yet: torch opens no context by itself."""
+        lab = self.lab
+        scrub(
+            lab.engine,
+            config=lab.config,
+            image_id=lab.base_image,
+            locked=lab.mounts.locked,
+            owner=lab.owner(self.number),
+        )
+
+    def _recorded(self, phase: Phase, execute: Callable[[], RunRecord]) -> RunRecord:
+        run_id = self.runs.open_run(phase, self.seed)
+        try:
+            self._scrub()
+            run = execute()
+        except BaseException:
+            self.runs.close_run(run_id, _lost(phase, self.seed))
+            raise
+        self.runs.close_run(run_id, run)
+        log.info("run_ended", experiment=self.number, phase=phase, end=run.end, seconds=run.wall_seconds)
+        return run
 
 
 @dataclass
@@ -249,20 +435,6 @@ def _disturbance(run: RunRecord, config: Config) -> Failure | None:
     return Failure(verdict=Verdict.INFRA, reason=f"other programs used {share:.0%} of the candidate's cores")
 
 
-def _recorded(
-    runs: RunLog, phase: Phase, seed: int, execute: Callable[[], RunRecord], meter: CoreMeter
-) -> RunRecord:
-    run_id = runs.open_run(phase, seed)
-    try:
-        run = execute()
-    except BaseException:
-        runs.close_run(run_id, _lost(phase, seed))
-        raise
-    run = replace(run, log_tail=clean(run.log_tail, LOG_LINES), others_cpu_seconds=meter.others(run.cpu_seconds))
-    runs.close_run(run_id, run)
-    return run
-
-
 def _lost(phase: Phase, seed: int) -> RunRecord:
     return RunRecord(phase=phase, seed=seed, end=RunEnd.LOST, exit_code=None, wall_seconds=None, cpu_seconds=None)
 
@@ -293,16 +465,44 @@ def _training_failure(run: RunRecord, config: Config) -> Failure | None:
             )
 
 
-def _scoring_failure(run: RunRecord, config: Config) -> Failure:
+def too_slow(scored: RunRecord, limit_seconds: float | None, num_cores: int) -> Failure | None:
+    """Whether scoring took longer than a model needs: what is learned there is on no clock.
+
+    Args:
+        limit_seconds: what the workload at hand may take; None where there is nothing to compare with.
+        num_cores: of a container; what other programs used of them does not count.
+    """
+    if limit_seconds is None or scored.wall_seconds is None:
+        return None
+    seconds = scored.wall_seconds - (scored.others_cpu_seconds or 0.0) / num_cores
+    if seconds <= limit_seconds:
+        return None
+    took = f"scoring took {seconds:.1f} s, more than twice as long as the baseline's"
+    return Failure(verdict=Verdict.CRASH, reason=f"{took} (limit {limit_seconds:.1f} s)")
+
+
+def audit_failure(run: RunRecord) -> Failure | None:
+    """Why an audited run does not count; None when it does. What cannot be audited is not kept."""
+    if run.audit is not None:
+        if run.audit.finding is None:
+            return None
+        return Failure(verdict=Verdict.INVALID, reason=f"refused by the audit: {run.audit.reason}")
+    failure = _answer_failure(run, "the audit")
+    if failure.verdict is Verdict.INFRA:
+        return failure
+    return Failure(verdict=Verdict.INVALID, reason=f"could not be audited: {failure.reason}")
+
+
+def _answer_failure(run: RunRecord, doing: str) -> Failure:
     match run.end:
         case RunEnd.FAILED:
-            reason = _SCORE_FAILURES.get(run.exit_code or 0, f"scoring ended with code {run.exit_code}")
+            reason = _SCORE_FAILURES.get(run.exit_code or 0, f"{doing} ended with code {run.exit_code}")
             return Failure(verdict=Verdict.CRASH, reason=reason)
         case RunEnd.DEADLINE:
-            return Failure(verdict=Verdict.CRASH, reason=f"scoring took longer than {config.score_seconds:g} s")
+            return Failure(verdict=Verdict.CRASH, reason=f"{doing} took longer than {run.wall_seconds or 0:.1f} s")
         case RunEnd.OUT_OF_MEMORY:
-            return Failure(verdict=Verdict.CRASH, reason="scoring ran out of memory")
+            return Failure(verdict=Verdict.CRASH, reason=f"{doing} ran out of memory")
         case RunEnd.FINISHED:
-            return Failure(verdict=Verdict.INVALID, reason="the claims are not a model's: too many of them")
+            return Failure(verdict=Verdict.INVALID, reason=f"{doing} gave more than was asked for")
         case _:
-            return Failure(verdict=Verdict.INFRA, reason="the score container was lost")
+            return Failure(verdict=Verdict.INFRA, reason=f"the {run.phase} container was lost")

@@ -19,15 +19,25 @@ import sqlite3
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from runner.errors import DiskFullError, LedgerError
-from runner.records import Experiment, Phase, Proposal, RunEnd, RunRecord, Usage, Verdict
+from runner.records import (
+    AuditRecord,
+    Experiment,
+    Phase,
+    Proposal,
+    RunEnd,
+    RunRecord,
+    SealedScore,
+    Usage,
+    Verdict,
+)
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 CREATE TABLE campaigns (
@@ -78,6 +88,7 @@ CREATE TABLE runs (
     log_tail TEXT NOT NULL DEFAULT '',  -- cleaned, untrusted
     val_bpb REAL,
     claims_sha256 TEXT,
+    audit TEXT,                         -- JSON: what an audit found
     FOREIGN KEY (tag, experiment) REFERENCES experiments ON DELETE CASCADE
 ) STRICT;
 CREATE TABLE usage (
@@ -95,6 +106,21 @@ CREATE TABLE usage (
 ) STRICT;
 CREATE INDEX runs_of ON runs (tag, experiment);
 """
+SEALED = """
+CREATE TABLE sealed (                   -- scores on the test rows, apart from what proposers and verdicts read
+    tag TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    seed INTEGER NOT NULL,
+    val_bpb REAL NOT NULL,
+    test_bpb REAL NOT NULL,
+    claims_sha256 TEXT NOT NULL,
+    sealed_at TEXT NOT NULL,
+    PRIMARY KEY (tag, number, seed),
+    FOREIGN KEY (tag, number) REFERENCES experiments ON DELETE CASCADE
+) STRICT;
+"""
+MIGRATIONS = {1: "ALTER TABLE runs ADD COLUMN audit TEXT;\n" + SEALED}
+"""Format → what makes the next one of it."""
 
 
 def now() -> str:
@@ -142,19 +168,30 @@ class Ledger:
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
             self._db.execute(f"PRAGMA {pragma}")
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
-        if version == 0:
+        if version < SCHEMA_VERSION:
             with self._transaction():
-                if self._db.execute("PRAGMA user_version").fetchone()[0] == 0:
-                    for statement in SCHEMA.split(";\n"):
-                        if statement.strip():
-                            self._db.execute(statement)
-                    self._db.execute("INSERT INTO meta VALUES ('controller', ?)", (uuid.uuid4().hex,))
-                    self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        elif version != SCHEMA_VERSION:
+                self._upgrade()
+        elif version > SCHEMA_VERSION:
             raise LedgerError(
                 f"the ledger {self.path} has format {version}, this program writes {SCHEMA_VERSION}",
                 f"move {self.path} away, or use the program version that wrote it",
             )
+
+    def _upgrade(self) -> None:
+        """Make the tables, or bring those of an earlier program version up to date."""
+        (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        if version == 0:
+            self._run_all(SCHEMA + SEALED)
+            self._db.execute("INSERT INTO meta VALUES ('controller', ?)", (uuid.uuid4().hex,))
+        else:
+            for step in range(version, SCHEMA_VERSION):
+                self._run_all(MIGRATIONS[step])
+        self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+    def _run_all(self, statements: str) -> None:
+        for statement in statements.split(";\n"):
+            if statement.strip():
+                self._db.execute(statement)
 
     def close(self) -> None:
         """Close the file."""
@@ -377,7 +414,7 @@ class Ledger:
         with self._transaction() as db:
             db.execute(
                 "UPDATE runs SET closed_at = ?, end = ?, exit_code = ?, wall_seconds = ?, cpu_seconds = ?,"
-                " others_cpu_seconds = ?, log_tail = ?, val_bpb = ?, claims_sha256 = ? WHERE id = ?",
+                " others_cpu_seconds = ?, log_tail = ?, val_bpb = ?, claims_sha256 = ?, audit = ? WHERE id = ?",
                 (
                     now(),
                     run.end,
@@ -388,9 +425,28 @@ class Ledger:
                     run.log_tail,
                     run.val_bpb,
                     run.claims_sha256,
+                    None if run.audit is None else json.dumps(asdict(run.audit)),
                     run_id,
                 ),
             )
+
+    # --------------------------------------------------------------------- sealed
+
+    def seal(self, tag: str, score: SealedScore, claims_sha256: str) -> None:
+        """Write down a score on the test rows; a second one of the same run replaces it."""
+        with self._transaction() as db:
+            db.execute(
+                "INSERT OR REPLACE INTO sealed VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (tag, score.number, score.seed, score.val_bpb, score.test_bpb, claims_sha256, now()),
+            )
+
+    def sealed(self, tag: str) -> tuple[SealedScore, ...]:
+        """Scores on the test rows. Only reports for people may ask for them."""
+        rows = self._read("SELECT * FROM sealed WHERE tag = ? ORDER BY number, sealed_at", tag)
+        return tuple(
+            SealedScore(number=row["number"], seed=row["seed"], val_bpb=row["val_bpb"], test_bpb=row["test_bpb"])
+            for row in rows
+        )
 
     def close_lost_runs(self, tag: str) -> int:
         """Mark runs that a killed controller left open; returns how many."""
@@ -413,7 +469,12 @@ def _run(row: sqlite3.Row) -> RunRecord:
         log_tail=row["log_tail"],
         val_bpb=row["val_bpb"],
         claims_sha256=row["claims_sha256"],
+        audit=None if row["audit"] is None else _audit(json.loads(row["audit"])),
     )
+
+
+def _audit(facts: dict[str, Any]) -> AuditRecord:
+    return AuditRecord(**{**facts, "exceedances": tuple(facts["exceedances"])})
 
 
 def _experiment(row: sqlite3.Row, runs: tuple[RunRecord, ...], cost_usd: float) -> Experiment:

@@ -20,6 +20,9 @@ class StatePaths:
     ├── sources/               downloaded corpora
     ├── data/<key>/            prepared data sets: train/ val/ test/ tokenizer/ manifest.json
     ├── wheels/<hash>/         packages for the images
+    ├── claims/<tag>/          the champion's claims, by hash; audits draw against them
+    ├── audits/                rows of the audit that runs now
+    ├── noise/<profile>.json   what `autoresearch calibrate` measured
     └── reports/<tag>/         results.tsv and progress.png
     """
 
@@ -39,6 +42,19 @@ class StatePaths:
     def data(self) -> Path:
         """Prepared data sets."""
         return self.root / "data"
+
+    def claims(self, tag: str) -> Path:
+        """Claims of a campaign's champion."""
+        return self.root / "claims" / tag
+
+    @property
+    def audits(self) -> Path:
+        """Rows of the audit that runs now."""
+        return self.root / "audits"
+
+    def noise(self, profile: str) -> Path:
+        """What honest models showed on this machine."""
+        return self.root / "noise" / f"{profile}.json"
 
     def log(self, tag: str) -> Path:
         """Event log of a campaign."""

@@ -9,7 +9,9 @@ from pathlib import Path
 import structlog
 
 from runner import data, image, locked
+from runner.auditing import Evaluation
 from runner.config import Config
+from runner.contamination import SealedText
 from runner.hardware import cpu_name, find_gpus
 from runner.image.base import base_inputs
 from runner.laboratory import Laboratory
@@ -49,6 +51,7 @@ def prepare(
     engine = connect(config.docker_host)
     log.info("engine_connected", url=engine.url, daemon=engine.daemon_id, version=engine.version)
     orphans = remove_orphans(engine, ledger.controller)
+    shutil.rmtree(paths.audits, ignore_errors=True)
     if orphans:
         observer.note(f"removed {orphans} containers and volumes of an interrupted run")
     folder, digest = locked.pin(paths.root)
@@ -94,19 +97,33 @@ def prepare_data(
 
 
 def open_laboratory(
-    config: Config, prepared: Prepared, *, repository: Repository, ledger: Ledger, observer: Observer
+    config: Config,
+    prepared: Prepared,
+    *,
+    repository: Repository,
+    ledger: Ledger,
+    paths: StatePaths,
+    observer: Observer,
 ) -> Laboratory:
     """Put together what experiments need."""
     dataset = prepared.data
+    validation, test = dataset.sealed_shingles()
     return Laboratory(
         config=config,
         engine=prepared.engine,
         repository=repository,
         ledger=ledger,
         observer=observer,
-        mounts=Mounts(locked=prepared.locked, train=dataset.train, val=dataset.val),
-        targets=dataset.val_targets(),
-        token_bytes=dataset.token_bytes(),
+        mounts=Mounts(locked=prepared.locked, train=dataset.issue, val=dataset.val, test=dataset.test),
+        evaluation=Evaluation(
+            val_rows=dataset.val_rows(),
+            test_rows=dataset.test_rows(),
+            token_bytes=dataset.token_bytes(),
+            train_text=dataset.train_text(),
+        ),
+        sealed_text=SealedText(validation=validation, test=test, tokens=dataset.token_table()),
+        scratch=paths.audits,
+        claims=paths.claims(config.tag),
         base_image=prepared.base_image,
         conditions={
             "profile": config.profile,

@@ -14,7 +14,7 @@ class Verdict(StrEnum):
     KEEP = "keep"
     DISCARD = "discard"
     CRASH = "crash"  # the candidate's program failed, hung without a checkpoint, or could not be scored
-    INVALID = "invalid"  # edits refused, or claims that cannot be a model's (length, sign, not finite)
+    INVALID = "invalid"  # edits refused, claims that no model makes, or claims that the audit refutes
     INFRA = "infra"  # our fault: says nothing about the candidate
 
 
@@ -22,7 +22,9 @@ class Phase(StrEnum):
     """What a container is for."""
 
     TRAIN = "train"
-    SCORE = "score"
+    SCORE = "score"  # claims over the validation rows
+    AUDIT = "audit"  # the same checkpoint without the answers
+    TEST = "test"  # claims over the sealed rows
 
 
 class RunEnd(StrEnum):
@@ -112,6 +114,33 @@ class NoProposal:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AuditRecord:
+    """What an audit found out about one run's claims; see `docs/evaluation.md`."""
+
+    claimed_bpb: float
+    num_positions: int  # drawn and answered
+    mean_nats: float  # estimated mean overstatement per token
+    se_nats: float  # its standard error
+    upper_nats: float  # what is added to the claim, per token; never negative
+    exceedances: tuple[int, ...]  # drawn positions that overstate by more than 0.1, 0.3, 1 and 3 nats
+    repeat: float | None  # mean total variation between equal passes; None: not measured
+    suffix: float | None  # … between passes that differ after the drawn position
+    neighbours: float | None  # … between passes that differ in other rows
+    finding: str | None = None  # name of what the claims are refused for
+    reason: str | None = None  # the sentence for it
+
+
+@dataclass(frozen=True, kw_only=True)
+class SealedScore:
+    """A score on the sealed test rows: for a person, never for a proposer or a decision."""
+
+    number: int  # of the experiment
+    seed: int  # of the run
+    val_bpb: float  # audited, of the same checkpoint
+    test_bpb: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunRecord:
     """One container execution."""
 
@@ -121,10 +150,11 @@ class RunRecord:
     exit_code: int | None
     wall_seconds: float | None  # of candidate code; None when it never started
     cpu_seconds: float | None  # of candidate code and its waited-for children, as the kernel counts
-    others_cpu_seconds: float | None = None  # train only: what everybody else used of the candidate's cores
+    others_cpu_seconds: float | None = None  # train and score: what everybody else used of its cores
     log_tail: str = ""  # train only: cleaned text of the candidate, untrusted
-    val_bpb: float | None = None  # score only
-    claims_sha256: str | None = None  # score only
+    val_bpb: float | None = None  # score: as claimed; audit: as audited
+    claims_sha256: str | None = None  # score: of its claims; audit: of the claims that it examined
+    audit: AuditRecord | None = None  # audit only
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from locked_eval import judge
 from runner import decision, image
 from runner.errors import RepositoryError
-from runner.laboratory import Failure, Laboratory, Outcome, UnrecordedRuns, measure, refuse_other_conditions
+from runner.laboratory import (
+    Examined,
+    Failure,
+    Laboratory,
+    Measurement,
+    UnrecordedRuns,
+    measure,
+    refuse_other_conditions,
+)
+from runner.lineage import champion, champion_claims
+from runner.records import AuditRecord, Experiment, Phase
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,11 +31,15 @@ class Reproduction:
     second_bpb: float | None
     tolerance_bpb: float
     problem: str | None
+    audit: AuditRecord | None  # when one was asked for
     agrees: bool
 
 
-def reproduce(lab: Laboratory, revision: str) -> Reproduction:
+def reproduce(lab: Laboratory, revision: str, *, audit: bool = False) -> Reproduction:
     """Run a commit's image again with the seed of its first run; changes nothing in the ledger.
+
+    Args:
+        audit: audit the claims of this run as well.
 
     Raises:
         RepositoryError: the commit belongs to no scored experiment of this campaign.
@@ -41,44 +54,57 @@ def reproduce(lab: Laboratory, revision: str) -> Reproduction:
     commit = lab.repository.resolve(revision)
     experiments = lab.ledger.experiments(lab.config.tag)
     experiment = next((one for one in experiments if commit in (one.kept_commit, one.tried_commit)), None)
-    if experiment is None or experiment.val_bpb is None or experiment.tried_commit is None:
+    scored = () if experiment is None else experiment.runs
+    first = next((run for run in scored if run.phase is Phase.SCORE and run.val_bpb is not None), None)
+    if experiment is None or first is None:
         raise RepositoryError(
             f"{revision} is no scored experiment of campaign {lab.config.tag!r}",
             "autoresearch log lists them; name the campaign with --tag",
         )
-    built = image.find_candidate(
-        lab.engine.client,
-        base_id=lab.base_image,
-        campaign=lab.config.tag,
-        commit=experiment.tried_commit,
-    )
-    rebuilt = built is None
-    if built is None:
-        built = image.build_candidate(
-            lab.engine.client,
-            base_id=lab.base_image,
-            files=lab.repository.read_workload(commit),
-            labels={
-                **lab.owner(experiment.number).facts(),
-                "commit": experiment.tried_commit,
-            },
-        )
+    built, rebuilt = _image(lab, experiment, commit)
     sigma = experiment.sigma_bpb or lab.config.noise_prior_bpb
-    outcome: Outcome | None = None
-    same_layer = built.layer_digest == experiment.layer_digest
-    if same_layer:
-        seed = next(run.seed for run in experiment.runs if run.val_bpb is not None)
-        outcome = measure(lab, image_id=built.id, number=experiment.number, seed=seed, runs=UnrecordedRuns())
-    second = outcome.val_bpb if isinstance(outcome, judge.Score) else None
-    first = next(run.val_bpb for run in experiment.runs if run.val_bpb is not None)
+    runs = UnrecordedRuns()
+    outcome: Measurement | Failure | None = None
+    if built.layer_digest == experiment.layer_digest:
+        outcome = measure(
+            lab,
+            image_id=built.id,
+            number=experiment.number,
+            seed=first.seed,
+            runs=runs,
+            examiner=Examined(audit=audit, seal=False),
+            champion=champion_claims(champion(experiments)),
+        )
+    # Both as claimed: an audit's upper bound differs from draw to draw.
+    second = next((run.val_bpb for run in reversed(runs.closed) if run.phase is Phase.SCORE), None)
+    tolerance = decision.reproduction_tolerance(sigma)
+    same_score = second is not None and first.val_bpb is not None and abs(second - first.val_bpb) <= tolerance
     return Reproduction(
         number=experiment.number,
         commit=commit,
         rebuilt=rebuilt,
-        same_layer=same_layer,
-        first_bpb=first,
+        same_layer=built.layer_digest == experiment.layer_digest,
+        first_bpb=first.val_bpb,
         second_bpb=second,
-        tolerance_bpb=decision.reproduction_tolerance(sigma),
+        tolerance_bpb=tolerance,
         problem=outcome.reason if isinstance(outcome, Failure) else None,
-        agrees=second is not None and abs(second - first) <= decision.reproduction_tolerance(sigma),
+        audit=next((run.audit for run in reversed(runs.closed) if run.audit is not None), None),
+        agrees=same_score and isinstance(outcome, Measurement),
     )
+
+
+def _image(lab: Laboratory, experiment: Experiment, commit: str) -> tuple[image.Image, bool]:
+    """The image of an experiment, and whether it had to be built again."""
+    assert experiment.tried_commit is not None
+    built = image.find_candidate(
+        lab.engine.client, base_id=lab.base_image, campaign=lab.config.tag, commit=experiment.tried_commit
+    )
+    if built is not None:
+        return built, False
+    built = image.build_candidate(
+        lab.engine.client,
+        base_id=lab.base_image,
+        files=lab.repository.read_workload(commit),
+        labels={**lab.owner(experiment.number).facts(), "commit": experiment.tried_commit},
+    )
+    return built, True

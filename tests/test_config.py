@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from runner.config import Config, load
+from runner.config import Config, load, measured
 from runner.errors import ConfigError
 
 
@@ -63,3 +63,32 @@ def test_both_profiles_set_the_same_keys_and_every_key_is_a_setting(tmp_path):
     assert cpu.model_fields_set <= set(Config.model_fields)
     assert cuda.model_fields_set <= set(Config.model_fields)
     assert (cuda.train_seconds, cuda.context_length, cuda.vocab_size) == (300, 2048, 8192)
+
+
+def test_what_was_measured_on_this_machine_yields_to_what_a_person_says(tmp_path):
+    path = tmp_path / "noise.json"
+    path.write_text(
+        '{"noise_prior_bpb": 0.5, "honest_dependence": 0.25, "honest_exceedances": [0.1, 0.1, 0, 0], "more": 1}'
+    )
+    config = load(tmp_path, {"noise_prior_bpb": 0.75}, environ={}, fallbacks=measured(path))
+    assert (config.noise_prior_bpb, config.honest_dependence) == (0.75, 0.25)
+    assert config.honest_exceedances == (0.1, 0.1, 0, 0)
+
+
+def test_a_list_in_the_environment_is_json(tmp_path):
+    environ = {"AUTORESEARCH_HONEST_EXCEEDANCES": "[0.01, 0.001, 0, 0]"}
+    assert load(tmp_path, {}, environ=environ).honest_exceedances == (0.01, 0.001, 0, 0)
+    for wrong in ("[0.01]", "[2, 0, 0, 0]", "many"):
+        with pytest.raises(ConfigError, match="honest_exceedances"):
+            load(tmp_path, {}, environ={"AUTORESEARCH_HONEST_EXCEEDANCES": wrong})
+
+
+IMPOSSIBLE = '{"noise_prior_bpb": 0.5, "honest_dependence": 1.2, "honest_exceedances": [0, 0, 0, 0]}'
+NOTHING = '{"noise_prior_bpb": null, "honest_dependence": 0.2, "honest_exceedances": [0, 0, 0, 0]}'
+
+
+@pytest.mark.parametrize("text", [None, "", "[]", "{}", "torn {", IMPOSSIBLE, NOTHING])
+def test_damaged_measurements_count_as_none(tmp_path, text):
+    if text is not None:
+        (tmp_path / "noise.json").write_text(text)
+    assert measured(tmp_path / "noise.json") == {}

@@ -21,7 +21,7 @@ README = (ROOT / "README.md").read_text("utf-8")
 REFERENCE = (ROOT / "docs" / "commands.md").read_text("utf-8")
 MAKEFILE = (ROOT / "Makefile").read_text("utf-8")
 
-MADE_LATER = {"autoresearch.toml", "results.tsv", "manifest.json", "meta.json", "index.lock"}
+MADE_LATER = {"autoresearch.toml", "results.tsv", "sealed.tsv", "manifest.json", "meta.json", "index.lock"}
 """Names of files that a user or a run makes, so that no file of the repository has them."""
 
 _FOLDERS = ("runner", "locked_eval", "workload", "images", "tests", "docs", ".ci")
@@ -138,6 +138,16 @@ def test_the_state_folder_is_described_as_it_is():
     paths = StatePaths.of(Path())
     for path in (paths.ledger, paths.log("<tag>"), paths.report("<tag>") / "results.tsv", paths.data / "<key>"):
         assert path.as_posix() in README
+
+
+def test_every_cheat_that_the_readme_names_is_in_the_zoo():
+    zoo = "".join(path.read_text("utf-8") for path in (ROOT / "tests" / "zoo" / "cheats").glob("*.py"))
+    cheats = set(re.findall(r'name="(\w+)"', zoo))
+    table = re.search(r"\| met in public .*?\n\n", README, re.DOTALL).group()
+    named = {name for row in table.splitlines() for name in _CODE.findall(row.split(" | ")[-1]) if "/" not in name}
+    assert len(named) > 15
+    assert named <= cheats
+    assert len(cheats) >= 60, "SECURITY.md and docs/evaluation.md speak of more than sixty"
 
 
 def test_trailers_columns_and_verdicts_are_named_as_they_are():

@@ -10,8 +10,8 @@ import sqlite3
 import pytest
 
 from runner.errors import LedgerError
-from runner.ledger import Ledger, exclusive, is_running
-from runner.records import Phase, Proposal, RunEnd, RunRecord, Usage, Verdict
+from runner.ledger import SCHEMA, Ledger, exclusive, is_running
+from runner.records import AuditRecord, Phase, Proposal, RunEnd, RunRecord, SealedScore, Usage, Verdict
 
 
 @pytest.fixture
@@ -73,6 +73,47 @@ def test_an_experiment_comes_back_as_it_was_written(ledger):
     assert one.runs[1].claims_sha256 == "h"
 
 
+def test_an_audit_comes_back_as_it_was_written(ledger):
+    audit = AuditRecord(
+        claimed_bpb=1.5, num_positions=8, mean_nats=0.001, se_nats=0.002, upper_nats=0.004,
+        exceedances=(3, 2, 1, 0), repeat=0.0, suffix=1e-3, neighbours=None, finding="not_causal", reason="r",
+    )  # fmt: skip
+    number = ledger.open_experiment("t", proposal(), diff="", champion=None)
+    ledger.close_run(ledger.open_run("t", number, Phase.AUDIT, 5), run(Phase.AUDIT, audit=audit))
+    assert ledger.experiment("t", number).runs[0].audit == audit
+
+
+def test_sealed_scores_are_kept_apart_from_what_proposers_read(ledger):
+    number = ledger.open_experiment("t", proposal(), diff="", champion=None)
+    first = SealedScore(number=number, seed=5, val_bpb=1.5, test_bpb=1.625)
+    again = SealedScore(number=number, seed=5, val_bpb=1.5, test_bpb=1.75)
+    for score in (first, again):
+        ledger.seal("t", score, "h")
+    assert ledger.sealed("t") == (again,)
+    assert ledger.sealed("u") == ()
+    assert "1.75" not in repr(ledger.experiment("t", number))
+    ledger.delete_campaign("t")
+    assert ledger.sealed("t") == ()
+
+
+def test_a_ledger_of_the_first_format_is_brought_up_to_date(tmp_path):
+    before = SCHEMA.replace("    audit TEXT,                         -- JSON: what an audit found\n", "")
+    assert before != SCHEMA
+    with sqlite3.connect(tmp_path / "old.db") as db:
+        db.executescript(before)
+        db.execute("INSERT INTO meta VALUES ('controller', 'c')")
+        db.execute("INSERT INTO campaigns VALUES ('t', 'now', 'b', 1, 0, '{}')")
+        db.execute("PRAGMA user_version = 1")
+    db.close()
+    for _ in range(2):
+        with Ledger(tmp_path / "old.db") as opened:
+            assert opened.controller == "c"
+            number = opened.open_experiment("t", proposal(), diff="", champion=None)
+            opened.close_run(opened.open_run("t", number, Phase.SCORE, 5), run(Phase.SCORE))
+            assert opened.experiment("t", number).runs[0].audit is None
+            assert opened.sealed("t") == ()
+
+
 def test_a_crash_has_no_score_rather_than_zero(ledger):
     number = ledger.open_experiment("t", proposal(), diff="", champion=None)
     ledger.close_experiment("t", number, verdict=Verdict.CRASH, reason="boom")
@@ -114,7 +155,7 @@ def test_a_forgotten_campaign_leaves_nothing(ledger, tmp_path):
     ledger.open_run("t", number, Phase.TRAIN, 1)
     ledger.delete_campaign("t")
     with sqlite3.connect(tmp_path / "ledger.db") as db:
-        for table in ("campaigns", "experiments", "runs", "usage"):
+        for table in ("campaigns", "experiments", "runs", "usage", "sealed"):
             assert db.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
     db.close()
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from runner.errors import RepositoryError
-from runner.records import Experiment, Phase, RunEnd, RunRecord, Verdict
+from runner.records import AuditRecord, Experiment, Phase, RunEnd, RunRecord, Verdict
 from runner.repo import Repository
 from runner.report.message import kept_message, tried_message
 
@@ -517,13 +517,22 @@ KEPT = Experiment(
         RunRecord(phase=Phase.TRAIN, seed=1, end=RunEnd.DEADLINE, exit_code=0, wall_seconds=20, cpu_seconds=20),
         RunRecord(
             phase=Phase.SCORE, seed=1, end=RunEnd.FINISHED, exit_code=0, wall_seconds=1, cpu_seconds=1,
+            val_bpb=1.84,
+        ),
+        RunRecord(
+            phase=Phase.AUDIT, seed=1, end=RunEnd.FINISHED, exit_code=0, wall_seconds=1, cpu_seconds=1,
             val_bpb=1.8412,
+            audit=AuditRecord(
+                claimed_bpb=1.84, num_positions=2048, mean_nats=-0.0001, se_nats=0.002, upper_nats=0.0031,
+                exceedances=(0, 0, 0, 0), repeat=0.0, suffix=0.0, neighbours=None,
+            ),
         ),
     ),
 )  # fmt: skip
 CONDITIONS = {"base_image": "base:abc", "data": "d" * 64, "evaluation": "e" * 64}
 TRAILERS = {
-    "Experiment": "7", "Val-Bpb": "1.841200", "Delta-Bpb": "-0.030000", "Runs": "1", "Candidate": "c" * 40,
+    "Experiment": "7", "Val-Bpb": "1.841200", "Delta-Bpb": "-0.030000", "Runs": "1",
+    "Audit": "2048 positions, overstatement -0.0001 nats (se 0.002), claimed 1.840000", "Candidate": "c" * 40,
     "Image": "sha256:1", "Layer": "sha256:2", "Base-Image": "base:abc", "Data": "d" * 64,
     "Evaluation": "e" * 64, "Proposer": "anthropic", "Model": "claude",
 }  # fmt: skip

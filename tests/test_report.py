@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from rich.console import Console
 
-from runner.records import Experiment, Phase, RunEnd, RunRecord, Verdict
+from runner.records import AuditRecord, Experiment, Phase, RunEnd, RunRecord, SealedScore, Verdict
+from runner.report.audits import audit_lines, sealed_line, sealed_tsv, strikes_line
 from runner.report.explain import explain
 from runner.report.labels import Box, Label, place
 from runner.report.plot import progress_png
@@ -294,6 +295,41 @@ def test_an_explanation_of_hostile_text_is_harmless():
     text = explain(experiment(3, "crash", None, reason="\x1b[2J\nx", log_tail="\u202eboo\x1b]0;t\x07"))
     assert text.isprintable()
     assert "\u202e" not in text
+
+
+# Audits and the sealed rows
+
+AUDIT = AuditRecord(
+    claimed_bpb=1.5, num_positions=8192, mean_nats=-1e-6, se_nats=2e-6, upper_nats=2.3e-6,
+    exceedances=(4, 3, 2, 1), repeat=1e-7, suffix=0.31, neighbours=None,
+    finding="not_causal", reason="not causal: x",
+)  # fmt: skip
+
+
+def test_an_audit_shows_every_figure_and_its_reason():
+    text = "\n".join(audit_lines(AUDIT))
+    for word in ("1.500000", "8,192", "-1e-06", "2e-06", "4, 3, 2, 1", "1e-07", "0.31", "not measured"):
+        assert word in text
+    assert text.endswith("not causal: x")
+
+
+def test_strikes_name_the_champions_whose_challengers_were_refused():
+    assert strikes_line({}) is None
+    assert strikes_line({4: 1, 0: 2}) == "Refused by the audit: challengers, 2 of experiment 0, 1 of experiment 4."
+
+
+def test_sealed_scores_compare_the_last_keep_with_the_mean_of_the_baseline():
+    scores = [
+        SealedScore(number=0, seed=1, val_bpb=2.0, test_bpb=2.1),
+        SealedScore(number=0, seed=2, val_bpb=2.2, test_bpb=2.3),
+        SealedScore(number=3, seed=3, val_bpb=2.0, test_bpb=2.15),
+    ]
+    assert sealed_line([]) is None
+    assert sealed_line(scores[:2]) == "Sealed test rows (as claimed): 2.2000 bpb (validation 2.1000)."
+    assert sealed_line(scores) == (
+        "Sealed test rows (as claimed): 2.2000 → 2.1500 bpb (-0.0500); validation 2.1000 → 2.0000 (-0.1000)."
+    )
+    assert sealed_tsv(scores).splitlines()[3] == "3\t3\t2.000000\t2.150000"
 
 
 # Labels and plot

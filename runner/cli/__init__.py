@@ -23,7 +23,9 @@ COMMANDS = {
     "log": ("history", "Every experiment in one table."),
     "show": ("history", "One experiment: why its verdict, its diff, its runs, its log."),
     "report": ("history", "Write results.tsv and progress.png."),
-    "reproduce": ("reproduce", "Run a commit's image again and compare the scores."),
+    "reproduce": ("again", "Run a commit's image again and compare the scores."),
+    "audit": ("again", "Run a commit again and audit its claims."),
+    "calibrate": ("again", "Measure this machine's noise with honest runs."),
     "config": ("setup", "Show every setting with its value."),
     "clean": ("setup", "Remove containers, volumes and candidate images of this repository."),
 }

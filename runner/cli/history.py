@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +16,7 @@ from runner.cli.workspace import choose_tag, open_workspace, print_json
 if TYPE_CHECKING:
     from runner.ledger import Ledger
     from runner.paths import StatePaths
+    from runner.records import Experiment, SealedScore
 
 
 @click.command("status")
@@ -23,6 +26,7 @@ def status_command(tag: str | None, as_json: bool) -> None:
     """Where the campaign stands: done, best, kept, spent, and what runs now."""
     from runner.cli.display import first_line
     from runner.ledger import is_running
+    from runner.lineage import strikes
     from runner.records import Verdict
     from runner.report.table import summary
 
@@ -32,6 +36,7 @@ def status_command(tag: str | None, as_json: bool) -> None:
         assert campaign is not None
         experiments = workspace.ledger.experiments(name)
         cost = workspace.ledger.cost_usd(name)
+        sealed = workspace.ledger.sealed(name)
     running = is_running(workspace.paths.root)
     counts = {str(verdict): sum(one.verdict is verdict for one in experiments[1:]) for verdict in Verdict}
     done = sum(one.verdict is not None for one in experiments[1:])
@@ -50,13 +55,15 @@ def status_command(tag: str | None, as_json: bool) -> None:
                 "best_commit": kept[-1].kept_commit if kept else None,
                 "open_experiment": None if open_one is None else open_one.number,
                 "cost_usd": cost,
+                "strikes": strikes(experiments),
+                "sealed": [asdict(one) for one in sealed],
             }
         )
         return
     state = "running" if running else "not running"
     click.echo(f"campaign {name} ({state}): {done} of {campaign.target} experiments")
     if experiments and experiments[0].verdict is not None:
-        click.echo(summary(experiments))
+        click.echo("\n".join([summary(experiments), *honesty_lines(experiments, sealed)]))
     if open_one is not None:
         verb = "now" if running else "interrupted, goes on at the next start"
         click.echo(f"experiment {open_one.number} ({verb}): {first_line(open_one.hypothesis)}")
@@ -87,15 +94,17 @@ def log_command(tag: str | None, as_json: bool) -> None:
 def show_command(number: int, tag: str | None, as_json: bool) -> None:
     """Experiment ID: why its verdict, its diff, its runs, the end of its log."""
     from runner.errors import ConfigError
+    from runner.report.audits import audit_lines
     from runner.report.explain import explain
 
     with open_workspace(create=False) as workspace:
         name = choose_tag(workspace.ledger, tag)
         experiment = workspace.ledger.experiment(name, number)
+        sealed = [one for one in workspace.ledger.sealed(name) if one.number == number]
     if experiment is None:
         raise ConfigError(f"campaign {name!r} has no experiment {number}", "autoresearch log lists them")
     if as_json:
-        print_json(experiment_json(experiment, full=True))
+        print_json({**experiment_json(experiment, full=True), "sealed": [asdict(one) for one in sealed]})
         return
     click.echo(explain(experiment))
     for title, value in (
@@ -112,6 +121,10 @@ def show_command(number: int, tag: str | None, as_json: bool) -> None:
         others = "" if run.others_cpu_seconds is None else f"  others {run.others_cpu_seconds:.2f} s"
         bpb = "" if run.val_bpb is None else f"  val_bpb {run.val_bpb:.6f}"
         click.echo(f"run {run.phase:6s} seed {run.seed:<10d} {run.end:13s} wall {wall}  cpu {cpu}{others}{bpb}")
+        if run.audit is not None:
+            click.echo("\n".join(f"    {line}" for line in audit_lines(run.audit)))
+    for score in sealed:
+        click.echo(f"sealed test rows (as claimed): test_bpb {score.test_bpb:.6f}  seed {score.seed}")
     if experiment.diff:
         click.echo("\n" + experiment.diff.rstrip("\n"))
     if experiment.log_tail:
@@ -121,24 +134,35 @@ def show_command(number: int, tag: str | None, as_json: bool) -> None:
 @click.command("report")
 @newest_tag_option
 def report_command(tag: str | None) -> None:
-    """Write results.tsv (karpathy's five columns) and progress.png."""
+    """Write results.tsv (karpathy's five columns), progress.png, and sealed.tsv with the sealed test scores."""
     with open_workspace(create=False) as workspace:
         name = choose_tag(workspace.ledger, tag)
         for path in write_reports(workspace.ledger, workspace.paths, name):
             click.echo(f"wrote {path}")
 
 
-def write_reports(ledger: Ledger, paths: StatePaths, tag: str) -> tuple[Path, Path]:
+def honesty_lines(experiments: Sequence[Experiment], sealed: Sequence[SealedScore]) -> list[str]:
+    """Strikes and sealed scores of a campaign, as far as there are any."""
+    from runner.lineage import strikes
+    from runner.report.audits import sealed_line, strikes_line
+
+    return [line for line in (strikes_line(strikes(experiments)), sealed_line(sealed)) if line is not None]
+
+
+def write_reports(ledger: Ledger, paths: StatePaths, tag: str) -> tuple[Path, ...]:
     """Write the files of a campaign's report; returns their paths."""
+    from runner.report.audits import sealed_tsv
     from runner.report.plot import progress_png
     from runner.report.tsv import results_tsv
 
     experiments = ledger.experiments(tag)
     folder = paths.report(tag)
     folder.mkdir(parents=True, exist_ok=True)
-    table, plot = folder / "results.tsv", folder / "progress.png"
-    partial = table.with_suffix(".partial")
-    partial.write_text(results_tsv(experiments), "utf-8")
-    partial.replace(table)
+    tables = {"results.tsv": results_tsv(experiments), "sealed.tsv": sealed_tsv(ledger.sealed(tag))}
+    for name, text in tables.items():
+        partial = folder / f"{name}.partial"
+        partial.write_text(text, "utf-8")
+        partial.replace(folder / name)
+    plot = folder / "progress.png"
     progress_png(experiments, plot, f"autoresearch/{tag}")
-    return table, plot
+    return (*(folder / name for name in tables), plot)

@@ -43,7 +43,12 @@ def open_night(
                 config, ledger=workspace.ledger, paths=workspace.paths, observer=observer
             )
             lab = preparation.open_laboratory(
-                config, prepared, repository=workspace.repository, ledger=workspace.ledger, observer=observer
+                config,
+                prepared,
+                repository=workspace.repository,
+                ledger=workspace.ledger,
+                paths=workspace.paths,
+                observer=observer,
             )
             try:
                 yield lab, stop
@@ -74,6 +79,7 @@ def overnight_command(as_json: bool, **settings: Any) -> None:
     Twice: kill it now; no container stays, and the next start goes on with it.
     """
     from runner import campaign
+    from runner.cli.history import honesty_lines
     from runner.proposers import create
 
     # A missing key or patch folder is told before anything is set up.
@@ -83,7 +89,8 @@ def overnight_command(as_json: bool, **settings: Any) -> None:
         finally:
             files = _write_reports(lab)
         experiments = lab.ledger.experiments(lab.config.tag)
-    _finish(experiments, lab, reason, files, json_wanted=as_json)
+        honesty = honesty_lines(experiments, lab.ledger.sealed(lab.config.tag))
+    _finish(experiments, honesty, lab, reason, files, json_wanted=as_json)
 
 
 @click.command("baseline")
@@ -136,7 +143,7 @@ def _print_experiment(experiment: Experiment, *, json_wanted: bool) -> None:
         click.echo(explain(experiment))
 
 
-def _write_reports(lab: Laboratory) -> tuple[Path, Path]:
+def _write_reports(lab: Laboratory) -> tuple[Path, ...]:
     from runner.cli.history import write_reports
     from runner.paths import StatePaths
 
@@ -145,9 +152,10 @@ def _write_reports(lab: Laboratory) -> tuple[Path, Path]:
 
 def _finish(
     experiments: tuple[Experiment, ...],
+    honesty: list[str],
     lab: Laboratory,
     reason: str,
-    files: tuple[Path, Path],
+    files: tuple[Path, ...],
     *,
     json_wanted: bool,
 ) -> None:
@@ -159,7 +167,7 @@ def _finish(
             print_json(as_json(experiment))
         return
     print_table(experiments)
-    click.echo(summary(experiments))
+    click.echo("\n".join([summary(experiments), *honesty]))
     commits = [one for one in experiments if one.number > 0 and one.kept_commit]
     number = f"{len(commits)} kept commit{'' if len(commits) == 1 else 's'}"
     click.echo(f"\n{reason}; branch {lab.branch} has {number}{':' if commits else ''}")

@@ -78,6 +78,7 @@ def resolve_config(
     from runner import config
     from runner.errors import ConfigError
     from runner.hardware import find_gpus
+    from runner.paths import StatePaths
 
     asks_proposer = "proposer" in overrides
     if overrides.get("replay_from") and not overrides.get("proposer"):
@@ -85,10 +86,15 @@ def resolve_config(
     decided = config.decisions(directory, overrides)
     gpus = () if decided.get("profile") == "cpu" and not require_gpu else find_gpus()
     has_key = bool(os.environ.get("ANTHROPIC_API_KEY") or os.environ.get("ANTHROPIC_AUTH_TOKEN"))
-    fallbacks = {"profile": "cuda" if gpus else "cpu", "proposer": "anthropic" if has_key else "optuna"}
+    fallbacks: dict[str, Any] = {
+        "profile": "cuda" if gpus else "cpu",
+        "proposer": "anthropic" if has_key else "optuna",
+    }
     begun = profile_of(str(decided.get("tag", config.Config.model_fields["tag"].default)))
     if begun is not None:
         fallbacks["profile"] = begun
+    profile = str(decided.get("profile", fallbacks["profile"]))
+    fallbacks |= config.measured(StatePaths.of(directory).noise(profile))
     chosen = config.load(directory, overrides, fallbacks=fallbacks)
     if (require_gpu or chosen.profile == "cuda") and not gpus:
         raise ConfigError(

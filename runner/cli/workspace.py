@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -115,7 +115,7 @@ def as_json(experiment: Experiment, *, full: bool = False) -> dict[str, Any]:
     if full:
         data["diff"] = experiment.diff
         data["log_tail"] = experiment.log_tail
-        data["runs"] = [{**vars(run), "log_tail": None} for run in experiment.runs]
+        data["runs"] = [{**asdict(run), "log_tail": None} for run in experiment.runs]
     return data
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from runner.lineage import audited_runs
 from runner.records import Experiment, Phase, RunEnd, RunRecord, Verdict
 from runner.report.night import BASELINE, score_of
 from runner.report.text import clean, one_line
@@ -36,7 +37,7 @@ def _baseline(experiment: Experiment) -> str:
     score = score_of(experiment)
     if score is None:
         return f"The unmodified workload gave no score: {_why(experiment)}."
-    num_runs = sum(run.val_bpb is not None for run in experiment.runs)
+    num_runs = len(audited_runs(experiment))
     runs = f" over {num_runs} runs" if num_runs > 1 else ""
     noise = "" if experiment.sigma_bpb is None else f", noise sigma {experiment.sigma_bpb:.4f}"
     return f"The baseline: val_bpb {score:.4f}{runs}{noise}. Candidates are compared with it until one is kept."
@@ -70,7 +71,7 @@ def _failure(runs: tuple[RunRecord, ...]) -> str:
     if not runs:
         return "it never ran"
     run = runs[-1]
-    doing = "training" if run.phase is Phase.TRAIN else "scoring"
+    doing = {Phase.TRAIN: "training", Phase.AUDIT: "the audit"}.get(run.phase, "scoring")
     code = "" if run.exit_code is None else f" with exit code {run.exit_code}"
     after = "" if run.wall_seconds is None else f" after {run.wall_seconds:.0f} s"
     return {

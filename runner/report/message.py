@@ -11,7 +11,8 @@ import math
 import textwrap
 from collections.abc import Mapping
 
-from runner.records import Experiment
+from runner.lineage import audited_runs
+from runner.records import AuditRecord, Experiment
 from runner.report.text import clean, cut, one_line
 
 SUBJECT_CHARS = 72
@@ -40,12 +41,13 @@ def kept_message(
     """
     if experiment.val_bpb is None or not math.isfinite(experiment.val_bpb):
         raise ValueError(f"experiment {experiment.number} has no score, so it cannot be kept")
-    num_runs = sum(run.val_bpb is not None for run in experiment.runs)
+    audits = [run.audit for run in audited_runs(experiment) if run.audit is not None]
     trailers = {
         "Experiment": str(experiment.number),
         "Val-Bpb": f"{experiment.val_bpb:.6f}",
         "Delta-Bpb": None if experiment.delta_bpb is None else f"{experiment.delta_bpb:+.6f}",
-        "Runs": str(num_runs) if num_runs else None,
+        "Runs": str(len(audits)) if audits else None,
+        "Audit": _audited(audits[-1]) if audits else None,
         "Candidate": experiment.tried_commit,
         "Image": experiment.image_id,
         "Layer": experiment.layer_digest,
@@ -67,6 +69,13 @@ def tried_message(experiment: Experiment) -> str:
         "Model": experiment.model,
     }
     return _message("try", experiment, None, trailers)
+
+
+def _audited(audit: AuditRecord) -> str:
+    return (
+        f"{audit.num_positions} positions, overstatement {audit.mean_nats:+.2g} nats (se {audit.se_nats:.2g}), "
+        f"claimed {audit.claimed_bpb:.6f}"
+    )
 
 
 def _outcome(experiment: Experiment) -> str:

@@ -13,17 +13,19 @@ import pytest
 from fake_proposers import ScriptedProposer
 from silent_observer import SilentObserver
 
-from locked_eval.judge import Score
 from runner import campaign, experiment, image, laboratory, reproduction
+from runner.contamination import SealedText
 from runner.errors import BaselineError, ConfigError, ProposerError, RepositoryError
 from runner.laboratory import Laboratory
 from runner.ledger import Ledger
+from runner.lineage import audited_runs
 from runner.records import NoProposal, Patch, Phase, Proposal, Replace, RunEnd, Usage, Verdict, Write
 from runner.repo import Repository
 from runner.sandbox.limits import choose_cores
-from runner.sandbox.session import Mounts
 
 pytestmark = pytest.mark.docker
+
+NOTHING_SEALED = SealedText(validation=np.array([], np.uint64), test=np.array([], np.uint64), tokens=[])
 
 MODEL = """\
 import torch
@@ -80,9 +82,8 @@ def repository(tmp_path):
 
 
 @pytest.fixture
-def lab(engine, base_image, tiny_data, locked_folder, cpu_config, owner, repository, tmp_path, monkeypatch):
-    """A laboratory over the tiny data set: rows in which every second token is 0."""
-    rows = np.load(tiny_data / "val" / "rows.npy")
+def lab(engine, base_image, mounts, evaluation, cpu_config, owner, repository, tmp_path, monkeypatch):
+    """A laboratory over the tiny data set."""
     ledger = Ledger(tmp_path / "repository" / ".autoresearch" / "ledger.db")
     # Everything of this campaign carries this test's labels, and `owner` checks that nothing stays.
     monkeypatch.setattr(Ledger, "controller", property(lambda _: owner.controller))
@@ -92,9 +93,11 @@ def lab(engine, base_image, tiny_data, locked_folder, cpu_config, owner, reposit
         repository=repository,
         ledger=ledger,
         observer=SilentObserver(),
-        mounts=Mounts(locked=locked_folder, train=tiny_data / "train", val=tiny_data / "val"),
-        targets=rows[:, 1:],
-        token_bytes=np.array([2] * 63 + [0], dtype=np.uint16),
+        mounts=mounts,
+        evaluation=evaluation,
+        sealed_text=NOTHING_SEALED,
+        scratch=tmp_path / "audits",
+        claims=tmp_path / "claims",
         base_image=base_image,
         conditions={"data": "d" * 64, "evaluation": "e" * 64, "train_seconds": "3", "base_image": "cpu-0"},
     )
@@ -133,7 +136,7 @@ def test_a_night_keeps_what_is_better_and_throws_away_the_rest(lab, repository):
                 path="workload/model.py",
                 old="import torch\n",
                 new="import torch\nfrom locked_eval import scorer\nscorer._claims = "
-                "lambda module, batch: b'\\x00\\x00\\x80\\x3f' * batch[:, 1:].numel()\n",
+                "lambda candidate, batch: b'\\x00\\x00\\x80\\x3f' * batch[:, 1:].numel()\n",
             ),
         ),
         proposer="scripted",
@@ -240,8 +243,8 @@ def test_a_night_resumes_where_a_killed_one_stopped(lab, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(Died):
         patch.setattr(Repository, "advance", die)
         campaign.run(lab, ScriptedProposer([]), campaign.StopSwitch(), more=1)
-    scored = [run for run in lab.ledger.experiment("test", 1).runs if run.val_bpb is not None]
-    assert len(scored) == 1, "a score that is in the ledger is not drawn again"
+    scored = [run.phase for run in lab.ledger.experiment("test", 1).runs if run.val_bpb is not None]
+    assert scored == [Phase.SCORE, Phase.AUDIT], "what is in the ledger is not drawn again"
     assert lab.ledger.experiment("test", 1).verdict is Verdict.KEEP
     assert lab.ledger.experiment("test", 1).kept_commit is None
 
@@ -249,7 +252,7 @@ def test_a_night_resumes_where_a_killed_one_stopped(lab, monkeypatch):
     assert [row.verdict for row in rows] == [Verdict.KEEP, Verdict.KEEP, Verdict.DISCARD]
     assert rows[1].kept_commit == lab.repository.branch_head("autoresearch/test")
     assert RunEnd.LOST in {run.end for run in rows[1].runs}
-    assert sum(run.val_bpb is not None for run in rows[0].runs) == 2
+    assert len(audited_runs(rows[0])) == 2
 
 
 def test_other_conditions_are_refused_because_scores_would_not_compare(lab):
@@ -321,7 +324,7 @@ def test_a_training_that_other_programs_disturb_is_repeated_and_the_last_attempt
     finally:
         busy.kill()
         busy.wait()
-    assert isinstance(outcome, Score)
+    assert isinstance(outcome, laboratory.Measurement)
     assert [run.phase for run in runs] == [Phase.TRAIN, Phase.TRAIN, Phase.TRAIN, Phase.SCORE]
     assert all(run.others_cpu_seconds > 0.05 for run in runs[:3])
 
@@ -329,7 +332,7 @@ def test_a_training_that_other_programs_disturb_is_repeated_and_the_last_attempt
 def test_a_candidate_that_sleeps_does_not_disturb_itself(lab):
     quiet = replace(lab, config=lab.config.model_copy(update={"max_disturbance": 1.0}))
     outcome, runs = measured(quiet, "import time\ntime.sleep(1)\n" + TRAIN)
-    assert isinstance(outcome, Score)
+    assert isinstance(outcome, laboratory.Measurement)
     assert [run.phase for run in runs] == [Phase.TRAIN, Phase.SCORE]
     assert runs[0].cpu_seconds < 0.9 < runs[0].wall_seconds
 
@@ -344,7 +347,15 @@ def measured(lab, train=TRAIN):
     proposal = Proposal(hypothesis="one", edits=(), proposer="scripted")
     number = lab.ledger.open_experiment("test", proposal, diff="", champion=None)
     runs = laboratory.LedgerRuns(lab.ledger, "test", number)
-    outcome = laboratory.measure(lab, image_id=built.id, number=number, seed=1, runs=runs)
+    outcome = laboratory.measure(
+        lab,
+        image_id=built.id,
+        number=number,
+        seed=1,
+        runs=runs,
+        examiner=laboratory.Examined(audit=False, seal=False),
+        champion=None,
+    )
     return outcome, lab.ledger.experiment("test", number).runs
 
 

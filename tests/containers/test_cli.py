@@ -55,7 +55,8 @@ PAUSE_SECONDS = 0.5  # stands for the time that training takes
 
 data = Path(os.environ["DATA_DIR"])
 size = json.loads((data / "meta.json").read_text())["vocab_size"]
-counts = np.bincount(np.fromfile(data / "train.bin", "<u2"), minlength=size) + SMOOTHING
+tokens = np.concatenate([np.fromfile(path, "<u2") for path in sorted(data.glob("shard-*.bin"))])
+counts = np.bincount(tokens, minlength=size) + SMOOTHING
 jitter = 1 + 1e-6 * (int(os.environ["SEED"]) % 1000)
 logits = np.log(counts * jitter / counts.sum()).tolist()
 print("step 1 loss 5.0 tokens/s 1000", flush=True)
@@ -210,8 +211,14 @@ def test_a_night_killed_in_training_goes_on_where_it_stopped(night, engine, tmp_
     assert (status["done"], status["target"], status["running"]) == (2, 2, False)
     assert status["best_commit"] == branch[0]
     assert [json.loads(line)["number"] for line in night("log", "--json").stdout.splitlines()] == [0, 1, 2]
-    assert "Kept" in night("show", "1").stdout
-    assert "+SMOOTHING = 1.0" in night("show", "1").stdout
+    kept = night("show", "1").stdout
+    for word in ("Kept", "+SMOOTHING = 1.0", "overstatement", "sealed test rows"):
+        assert word in kept
+    assert {one["number"] for one in status["sealed"]} == {0, 1}
+    assert status["strikes"] == {}
+    sealed = (night.root / ".autoresearch" / "reports" / "night" / "sealed.tsv").read_text().splitlines()
+    assert [line.split("\t")[0] for line in sealed] == ["experiment", "0", "0", "1"]
+    assert "Sealed test rows (as claimed): " in result.stdout
     for wrong in (["status", "--tag", "nothing"], ["show", "77"]):
         refused = night(*wrong, check=False)
         assert refused.returncode == 2
@@ -223,6 +230,12 @@ def test_a_night_killed_in_training_goes_on_where_it_stopped(night, engine, tmp_
     night("clean")
     answer = json.loads(night("reproduce", branch[0], "--json").stdout)
     assert answer["rebuilt"] and answer["same_layer"] and answer["agrees"]
+    assert answer["audit"] is None
+
+    # And audited again, with the same claims and another draw.
+    audited = night("audit", branch[0])
+    for word in ("overstatement", "other suffixes", "the claims stand"):
+        assert word in audited.stdout
 
     # A finished campaign goes on with more when asked again; the replay has no more patches.
     again = night(*command)
@@ -288,6 +301,31 @@ def test_a_signal_while_the_engine_creates_a_container_leaves_none(night, engine
     assert result.returncode == 130, result.stderr
     assert "Traceback" not in result.stderr
     assert ours(engine, night.root) == []
+
+
+def test_a_calibration_measures_noise_that_later_starts_use(night):
+    found = json.loads(night("calibrate", "--runs", "2", "--json").stdout)
+    assert len(found["scores_bpb"]) == len(found["audits"]) == 2
+    before = json.loads(night("config", "--json", AUTORESEARCH_NOISE_PRIOR_BPB="0.0005").stdout)
+    assert before["noise_prior_bpb"] == 0.0005, "a person's figure wins"
+    del night.environment["AUTORESEARCH_NOISE_PRIOR_BPB"]
+    after = json.loads(night("config", "--json").stdout)
+    assert after["noise_prior_bpb"] == found["noise_prior_bpb"]
+    assert after["honest_dependence"] == found["honest_dependence"] >= before["honest_dependence"] > 0
+    assert tuple(after["honest_exceedances"]) == tuple(found["honest_exceedances"])
+
+
+def test_validation_text_in_an_edit_is_refused_before_anything_is_built(night, tmp_path):
+    # One line of every document: some of them are validation's or test's.
+    lines = [" ".join(path.read_text().split()[:16]) for path in sorted((tmp_path / "corpus").iterdir())]
+    patch = "Learn by heart\n\n--- /dev/null\n+++ b/workload/poems.py\n" + f"@@ -0,0 +1,{len(lines)} @@\n"
+    (tmp_path / "heart.patch").write_text(patch + "".join(f"+# {line}\n" for line in lines))
+    tried = night("try", str(tmp_path / "heart.patch"), "--json", check=False)
+    assert tried.returncode == 1
+    experiment = json.loads(tried.stdout)
+    assert experiment["verdict"] == "invalid"
+    assert "workload/poems.py" in experiment["reason"]
+    assert experiment["image_id"] is None and experiment["runs"] == []
 
 
 def test_a_second_controller_is_refused(night):
