@@ -1,0 +1,224 @@
+"""The zoo's laboratory: a small text that can be learnt, an honest program, and the whole pipeline for others.
+
+Candidates are edits of `honest/`. They go through `edits.apply`, an image, a session and `laboratory.measure`:
+training, scoring, judge, audit.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from animals import WORDS, honest_files
+from silent_observer import SilentObserver
+
+from locked_eval.disjoint import shingle
+from runner import config as settings
+from runner import edits, image, locked
+from runner.auditing import Evaluation
+from runner.contamination import SealedText
+from runner.laboratory import Examined, Laboratory, Measurement, Outcome, UnrecordedRuns, measure
+from runner.ledger import Ledger
+from runner.records import Edit, Phase, RunRecord
+from runner.sandbox import remove_orphans
+from runner.sandbox.session import Mounts
+
+ROOT = Path(__file__).resolve().parents[2]
+
+VOCAB_SIZE, CONTEXT, BATCH_ROWS = 64, 32, 64
+VAL_ROWS, TEST_ROWS = 330, 160  # the last batch of the validation rows is smaller than the others
+BOS = VOCAB_SIZE - 1
+SEED = 20
+
+
+def pytest_collection_modifyitems(items):
+    """One worker for the zoo: its containers share a core, and another one than `tests/containers` uses."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.xdist_group("zoo"))
+
+
+@pytest.fixture(scope="session")
+def chain():
+    """Writes text: each token follows from the last one or the one before it, as `honest/model.py` assumes.
+
+    One token never comes. Text drifts: of what is scored, every tenth token is one of three, whatever
+    comes before it, as the text of other years has other words. So there is something to gain by learning
+    from the rows themselves.
+    """
+    rng = np.random.default_rng(1)
+    last, before = rng.dirichlet([0.1] * (BOS - 1), (2, VOCAB_SIZE)).cumsum(-1)  # (V, V - 2), cumulated
+    other = np.isin(np.arange(BOS - 1), rng.choice(BOS - 1, 3, replace=False)).cumsum() / 3  # (V - 2,)
+
+    def write(num_rows, length, seed, drift):
+        dice = np.random.default_rng(seed)
+        rows = np.full((num_rows, length), BOS, dtype=np.uint16)
+        for t in range(2, length):
+            table = np.where(dice.random((num_rows, 1)) < 0.75, last[rows[:, t - 1]], before[rows[:, t - 2]])
+            table = np.where(dice.random((num_rows, 1)) < drift, other, table)  # (N, V - 2)
+            drawn = (table < dice.random((num_rows, 1))).sum(1).clip(max=BOS - 2)
+            rows[:, t] = np.where(dice.random(num_rows) < 0.02, BOS, drawn)
+        return rows
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def data(chain, tmp_path_factory):
+    """Prepared data in the layout of `docs/contract.md`; all splits come from one chain and share no text."""
+    root = tmp_path_factory.mktemp("zoo")
+    meta = {"vocab_size": VOCAB_SIZE, "context_length": CONTEXT, "bos_token": BOS}
+    for split in ("train", "val", "test"):
+        (root / split).mkdir()
+        (root / split / "meta.json").write_text(json.dumps(meta))
+    for number in range(2):
+        chain(500, 200, seed=10 + number, drift=0).astype("<u2").tofile(root / "train" / f"shard-{number:02d}.bin")
+    np.save(root / "val" / "rows.npy", chain(VAL_ROWS, CONTEXT + 4, seed=2, drift=0.1)[:, 3:])
+    np.save(root / "test" / "rows.npy", chain(TEST_ROWS, CONTEXT + 4, seed=3, drift=0.1)[:, 3:])
+    for path in [root, *root.rglob("*")]:
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    return root
+
+
+@pytest.fixture(scope="session")
+def config():
+    """The cpu profile for a text of 64 tokens."""
+    overrides = {"profile": "cpu", "train_seconds": 10, "score_seconds": 20, "tag": "zoo"}
+    made = settings.load(ROOT, overrides, environ={})
+    # Smaller than a person may choose.
+    changes = {"vocab_size": VOCAB_SIZE, "context_length": CONTEXT, "score_batch_rows": BATCH_ROWS}
+    # A training of half a second is never repeated: the end of its container counts as somebody else's work.
+    changes["max_disturbance"] = 100
+    return made.model_copy(update=changes)
+
+
+@pytest.fixture(scope="session")
+def evaluation(data):
+    """What the judge knows."""
+    return Evaluation(
+        val_rows=np.load(data / "val" / "rows.npy"),
+        test_rows=np.load(data / "test" / "rows.npy"),
+        token_bytes=np.array([2] * BOS + [0], dtype=np.uint16),
+        train_text=np.fromfile(data / "train" / "shard-00.bin", "<u2"),
+    )
+
+
+@pytest.fixture(scope="session")
+def sealed_text(evaluation):
+    """What no edit may hold."""
+    splits = []
+    for rows in (evaluation.val_rows, evaluation.test_rows):
+        texts = [b"".join(WORDS[token] for token in row) for row in rows]
+        splits.append(np.unique(shingle(texts).hashes))
+    return SealedText(validation=splits[0], test=splits[1], tokens=WORDS)
+
+
+@pytest.fixture(scope="session")
+def laboratory(engine, data, config, evaluation, sealed_text, tmp_path_factory):
+    """A real one. Nothing of a campaign is needed: measurements are not recorded."""
+    state = tmp_path_factory.mktemp("state")
+    locked_folder, _ = locked.pin(state)
+    train = {path.name: path for path in (data / "train").iterdir()}
+    ledger = Ledger(state / "ledger.db")
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("runner.sandbox.limits", "runner.laboratory"):
+            patch.setattr(f"{module}.choose_cores", lambda _: (0,))  # `tests/containers` has the last one
+        yield Laboratory(
+            config=config,
+            engine=engine,
+            repository=None,
+            ledger=ledger,
+            observer=SilentObserver(),
+            mounts=Mounts(locked=locked_folder, train=lambda _: train, val=data / "val", test=data / "test"),
+            evaluation=evaluation,
+            sealed_text=sealed_text,
+            scratch=state / "audits",
+            claims=state / "claims",
+            base_image=image.ensure_base(engine.client, "cpu", ROOT / ".autoresearch", print),
+            conditions={},
+        )
+    left = remove_orphans(engine, ledger.controller)
+    image.remove_images(engine.client, {"controller": ledger.controller})
+    ledger.close()
+    assert left == 0, "a container or volume was left behind"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sighting:
+    """What the pipeline made of one candidate."""
+
+    outcome: Outcome
+    runs: tuple[RunRecord, ...]
+
+    def run(self, phase: Phase) -> RunRecord | None:
+        """The run of one phase; None when it did not come so far."""
+        return next((run for run in self.runs if run.phase is phase), None)
+
+    @property
+    def claimed_bpb(self) -> float | None:
+        """What a naive evaluation would believe."""
+        scored = self.run(Phase.SCORE)
+        return None if scored is None else scored.val_bpb
+
+    @property
+    def finding(self) -> str | None:
+        """What the audit refuses the claims for."""
+        audited = self.run(Phase.AUDIT)
+        return None if audited is None or audited.audit is None else audited.audit.finding
+
+    @property
+    def log(self) -> str:
+        """What the training printed."""
+        trained = self.run(Phase.TRAIN)
+        return "" if trained is None else trained.log_tail
+
+
+@pytest.fixture(scope="session")
+def watch(laboratory):
+    """Take edits of the honest program through the whole pipeline: `watch(edits, champion=…)`."""
+
+    def one(
+        changes: tuple[Edit, ...],
+        *,
+        champion=None,
+        audit=True,
+        seal=False,
+        score_limit_seconds=None,
+        **settings_changed,
+    ) -> Sighting:
+        files = edits.apply(honest_files(), changes) if changes else honest_files()
+        assert not isinstance(files, edits.Refusal), files.reason
+        lab = replace(laboratory, config=laboratory.config.model_copy(update=settings_changed))
+        built = image.build_candidate(
+            lab.engine.client, base_id=lab.base_image, files=files, labels=lab.owner(1).facts()
+        )
+        runs = UnrecordedRuns()
+        outcome = measure(
+            lab,
+            image_id=built.id,
+            number=1,
+            seed=SEED,
+            runs=runs,
+            examiner=Examined(audit=audit, seal=seal),
+            champion=champion,
+            score_limit_seconds=score_limit_seconds,
+        )
+        return Sighting(outcome=outcome, runs=tuple(runs.closed))
+
+    return one
+
+
+@pytest.fixture(scope="session")
+def honest_sighting(watch) -> Sighting:
+    """The champion: audited, and its claims kept, so that audits look hardest where a candidate beats it."""
+    return watch((), seal=True)
+
+
+@pytest.fixture(scope="session")
+def honest(honest_sighting) -> Measurement:
+    """The champion's score."""
+    assert isinstance(honest_sighting.outcome, Measurement), honest_sighting
+    return honest_sighting.outcome

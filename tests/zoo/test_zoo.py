@@ -1,0 +1,85 @@
+"""Every cheat must fail, every oddity must pass: the whole pipeline, in real containers.
+
+A cheat that gains nothing proves little if it never worked. So where a cheat is refused by the audit, the test
+first looks whether its claims would have fooled an evaluation that believes them.
+"""
+
+from __future__ import annotations
+
+import pytest
+from animals import Fate
+from cheats import CHEATS
+from oddities import ODDITIES
+
+from runner.experiment import score_limit
+from runner.laboratory import Failure, Measurement
+from runner.records import Experiment, Verdict
+
+pytestmark = pytest.mark.docker
+
+
+def of(fate):
+    """The cheats that must end so."""
+    chosen = [cheat for cheat in CHEATS if cheat.fate is fate]
+    return pytest.mark.parametrize("cheat", chosen, ids=[cheat.name for cheat in chosen])
+
+
+@of(Fate.REFUTED)
+def test_claims_that_a_model_cannot_repeat_are_refuted(watch, honest, cheat):
+    seen = watch(cheat.edits, champion=honest.claims_sha256, **cheat.settings)
+    if cheat.boasts:
+        assert seen.claimed_bpb < honest.val_bpb - 0.001, "as a cheat it does not work: it proves nothing"
+    assert isinstance(seen.outcome, Failure), f"credited with {seen.outcome.val_bpb}, champion {honest.val_bpb}"
+    assert seen.outcome.verdict is Verdict.INVALID
+    assert seen.finding in cheat.findings, seen.outcome.reason
+
+
+@of(Fate.INVALID)
+def test_claims_that_nobody_can_check_are_invalid(watch, honest, cheat):
+    seen = watch(cheat.edits, champion=honest.claims_sha256, **cheat.settings)
+    assert isinstance(seen.outcome, Failure)
+    assert seen.outcome.verdict is Verdict.INVALID
+    assert cheat.reason in seen.outcome.reason
+
+
+@of(Fate.CRASH)
+def test_what_cannot_be_loaded_or_has_no_claims_is_a_crash(watch, cheat):
+    seen = watch(cheat.edits, **cheat.settings)
+    assert isinstance(seen.outcome, Failure)
+    assert seen.outcome.verdict is Verdict.CRASH
+    assert cheat.reason in seen.outcome.reason
+
+
+@of(Fate.NO_GAIN)
+def test_an_attempt_that_does_nothing_leaves_the_champions_claims(watch, honest, cheat):
+    seen = watch(cheat.edits, audit=False, **cheat.settings)
+    assert isinstance(seen.outcome, Measurement), seen.outcome
+    assert seen.outcome.claims_sha256 == honest.claims_sha256
+    assert "FOUND" not in seen.log, seen.log
+
+
+@of(Fate.TOO_SLOW)
+def test_what_trains_while_it_is_scored_is_too_slow(watch, honest_sighting, cheat):
+    baseline = Experiment(number=0, hypothesis="h", proposer="p", verdict=Verdict.KEEP, runs=honest_sighting.runs)
+    limit = score_limit(baseline, train_seconds=cheat.settings["train_seconds"])
+    seen = watch(cheat.edits, score_limit_seconds=limit, **cheat.settings)
+    assert isinstance(seen.outcome, Failure)
+    assert seen.outcome.verdict is Verdict.CRASH
+    assert "scoring took" in seen.outcome.reason
+
+
+@of(Fate.NOT_CREDITED)
+def test_a_cheat_is_not_credited_with_more_than_the_champion(watch, honest, cheat):
+    seen = watch(cheat.edits, champion=honest.claims_sha256, **cheat.settings)
+    if isinstance(seen.outcome, Measurement):
+        assert seen.outcome.val_bpb >= honest.val_bpb - 1e-6  # float32
+    else:
+        assert seen.outcome.verdict in (Verdict.INVALID, Verdict.CRASH)
+
+
+@pytest.mark.parametrize("oddity", ODDITIES, ids=[oddity.name for oddity in ODDITIES])
+def test_an_honest_oddity_is_credited_with_its_claims(watch, honest, oddity):
+    seen = watch(oddity.edits, champion=honest.claims_sha256)
+    assert isinstance(seen.outcome, Measurement), (seen.outcome, seen.finding, seen.log[-2000:])
+    assert seen.outcome.audit is not None
+    assert seen.outcome.val_bpb - seen.claimed_bpb <= 0.001
