@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from runner import decision, image
-from runner.errors import BaselineError, DiskFullError, Interrupted
+from runner.atomic import replace_file
+from runner.errors import BaselineError, Interrupted
 from runner.laboratory import Examined, Failure, Laboratory, UnrecordedRuns, measure
 from runner.records import AuditRecord
 
@@ -64,7 +65,7 @@ def calibrate(lab: Laboratory, commit: str, num_runs: int, *, stopping: Callable
             examiner=Examined(audit=True, seal=False),
             champion=None,
         )
-        audit = next((run.audit for run in reversed(runs.closed) if run.audit is not None), None)
+        audit = runs.audit
         # What the present limits refuse is measured all the same: that is what a calibration is for.
         if audit is None or audit.num_positions == 0:
             reason = outcome.reason if isinstance(outcome, Failure) else "no audit"
@@ -94,10 +95,4 @@ def save(path: Path, calibration: Calibration) -> None:
     Raises:
         DiskFullError: the file cannot be written.
     """
-    partial = path.with_suffix(".partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(asdict(calibration), indent=1) + "\n", "utf-8")
-        partial.replace(path)
-    except OSError as error:
-        raise DiskFullError(f"cannot write {path}: {error}", "free some disk") from error
+    replace_file(path, (json.dumps(asdict(calibration), indent=1) + "\n").encode())

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 from pathlib import Path
 
 import structlog
 
-from runner.errors import DiskFullError
+from runner.atomic import replace_file
 
 log = structlog.get_logger()
 
@@ -23,15 +22,7 @@ def save(folder: Path, claims: bytes, *, keep: str | None = None) -> None:
         DiskFullError: no room.
     """
     name = _name(hashlib.sha256(claims).hexdigest())
-    partial = folder / f"{name}.partial"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(claims)
-        partial.replace(folder / name)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        raise DiskFullError(f"the claims cannot be written to {folder}: {error}", "free some disk") from error
+    replace_file(folder / name, claims)
     for path in folder.iterdir():
         if path.name not in (name, keep and _name(keep)):
             path.unlink(missing_ok=True)

@@ -230,7 +230,6 @@ def run_candidate(lab: Laboratory, campaign: Campaign, experiment: Experiment) -
                 runs=LedgerRuns(lab.ledger, campaign.tag, experiment.number),
                 examiner=rule,
                 champion=champion_claims(best),
-                score_limit_seconds=rule.score_limit_seconds,
             )
     if isinstance(outcome, Failure):
         lab.ledger.close_experiment(

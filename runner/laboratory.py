@@ -118,6 +118,10 @@ Outcome = Measurement | Failure
 class Examiner(Protocol):
     """Who decides, with the score before their eyes, how closely a measurement is looked at."""
 
+    @property
+    def score_limit_seconds(self) -> float | None:
+        """How long scoring may take; see `too_slow`."""
+
     def wants_audit(self, claimed_bpb: float) -> bool:
         """Whether the claims are audited."""
 
@@ -131,6 +135,7 @@ class Examined:
 
     audit: bool
     seal: bool
+    score_limit_seconds: float | None = None
 
     def wants_audit(self, claimed_bpb: float) -> bool:
         """As decided beforehand."""
@@ -189,6 +194,11 @@ class UnrecordedRuns:
     def seal(self, score: SealedScore, claims_sha256: str) -> None:
         """Forget it: a score on the sealed rows is for keeps."""
 
+    @property
+    def audit(self) -> AuditRecord | None:
+        """What the newest audit found, if there was one."""
+        return next((run.audit for run in reversed(self.closed) if run.audit is not None), None)
+
 
 def measure(
     lab: Laboratory,
@@ -199,7 +209,6 @@ def measure(
     runs: RunLog,
     examiner: Examiner,
     champion: str | None,
-    score_limit_seconds: float | None = None,
 ) -> Outcome:
     """Train once, score once, examine; an infrastructure failure is tried again before it is told.
 
@@ -208,17 +217,9 @@ def measure(
 
     Args:
         champion: hash of the claims that an audit compares with; None where there are none.
-        score_limit_seconds: see `too_slow`.
     """
     measurement = _Measuring(
-        lab=lab,
-        image_id=image_id,
-        number=number,
-        seed=seed,
-        runs=runs,
-        examiner=examiner,
-        champion=champion,
-        score_limit_seconds=score_limit_seconds,
+        lab=lab, image_id=image_id, number=number, seed=seed, runs=runs, examiner=examiner, champion=champion
     )
     failure = Failure(verdict=Verdict.INFRA, reason="not run")
     for attempt in range(1, MEASURE_ATTEMPTS + 1):
@@ -252,7 +253,6 @@ class _Measuring:
     runs: RunLog
     examiner: Examiner
     champion: str | None
-    score_limit_seconds: float | None
 
     def once(self, *, repeat_disturbed: bool) -> Outcome:
         """Everything once, in one session."""
@@ -315,7 +315,7 @@ class _Measuring:
             return Failure(verdict=Verdict.INVALID, reason=f"the claims are not a model's: {result.reason}")
         if result is None or claims is None:
             return _answer_failure(scored, "scoring")
-        if (failure := too_slow(scored, self.score_limit_seconds, lab.config.cpus)) is not None:
+        if (failure := too_slow(scored, self.examiner.score_limit_seconds, lab.config.cpus)) is not None:
             return failure
         if not self.examiner.wants_audit(result.val_bpb):
             return Measurement(val_bpb=result.val_bpb, claims_sha256=result.claims_sha256)

@@ -88,7 +88,7 @@ def reproduce(lab: Laboratory, revision: str, *, audit: bool = False) -> Reprodu
         second_bpb=second,
         tolerance_bpb=tolerance,
         problem=outcome.reason if isinstance(outcome, Failure) else None,
-        audit=next((run.audit for run in reversed(runs.closed) if run.audit is not None), None),
+        audit=runs.audit,
         agrees=same_score and isinstance(outcome, Measurement),
     )
 

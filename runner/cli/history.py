@@ -151,6 +151,7 @@ def honesty_lines(experiments: Sequence[Experiment], sealed: Sequence[SealedScor
 
 def write_reports(ledger: Ledger, paths: StatePaths, tag: str) -> tuple[Path, ...]:
     """Write the files of a campaign's report; returns their paths."""
+    from runner.atomic import replace_file
     from runner.report.audits import sealed_tsv
     from runner.report.plot import progress_png
     from runner.report.tsv import results_tsv
@@ -160,9 +161,7 @@ def write_reports(ledger: Ledger, paths: StatePaths, tag: str) -> tuple[Path, ..
     folder.mkdir(parents=True, exist_ok=True)
     tables = {"results.tsv": results_tsv(experiments), "sealed.tsv": sealed_tsv(ledger.sealed(tag))}
     for name, text in tables.items():
-        partial = folder / f"{name}.partial"
-        partial.write_text(text, "utf-8")
-        partial.replace(folder / name)
+        replace_file(folder / name, text.encode())
     plot = folder / "progress.png"
     progress_png(experiments, plot, f"autoresearch/{tag}")
     return (*(folder / name for name in tables), plot)

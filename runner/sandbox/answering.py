@@ -12,7 +12,7 @@ from runner.config import Config
 from runner.errors import EngineError
 from runner.records import Phase, RunEnd, RunRecord
 from runner.sandbox.engine import Engine, engine_errors
-from runner.sandbox.limits import Owner, create_container, discard, remove_container
+from runner.sandbox.limits import OutputVolume, Owner, create_container, discard, remove_container
 from runner.sandbox.streams import Attachment
 from runner.sandbox.supervision import GRACE_SECONDS, POLL_SECONDS, Reports, record, wait
 
@@ -132,9 +132,8 @@ def open_answering(
                 "SCORE_BATCH_ROWS": str(config.score_batch_rows),
             },
             read_only=read_only,
-            output_volume=volume,
-            output_target="/root/out",  # PID 1 copies the checkpoint: locked_eval/supervisor.py
-            output_writable=False,
+            # PID 1 copies the checkpoint from there: locked_eval/supervisor.py
+            output_volume=OutputVolume(volume, "/root/out", writable=False),
             owner=owner,
             interactive=True,
         )

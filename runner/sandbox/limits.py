@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import docker
 import structlog
@@ -27,6 +27,14 @@ log = structlog.get_logger()
 PYTHON = "/opt/venv/bin/python"
 CANDIDATE_UID = 10001  # not 65534: that uid may own a file system's reserved blocks
 MAX_INODES = 65536
+
+
+class OutputVolume(NamedTuple):
+    """How a container sees the tmpfs volume of checkpoints."""
+
+    name: str
+    target: str
+    writable: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,9 +72,7 @@ def create_container(
     command: list[str],
     environment: Mapping[str, str],
     read_only: Mapping[str, Path],
-    output_volume: str | None,
-    output_target: str,
-    output_writable: bool,
+    output_volume: OutputVolume | None,
     owner: Owner,
     interactive: bool,
     program: str = "supervisor.py",
@@ -76,7 +82,7 @@ def create_container(
     Args:
         command: arguments of PID 1.
         read_only: host folders by mount point.
-        output_volume: name of the tmpfs volume at `output_target`; None leaves it out.
+        output_volume: where checkpoints are, if it has to do with any.
         interactive: keep stdin open and log nothing (claims are streamed to an attached reader).
         program: file of the locked evaluation that is PID 1.
 
@@ -101,6 +107,14 @@ def create_container(
         "shm_size": max(config.shm_bytes, 1),
         "oom_score_adj": 500,
     }
+    mounts = [
+        Mount(target=target, source=str(source), type="bind", read_only=True)
+        for target, source in read_only.items()
+    ]
+    if output_volume is not None:
+        # no_copy: else the engine gives the volume the owner of the image's own /out.
+        name, target, writable = output_volume
+        mounts.append(Mount(target=target, source=name, type="volume", read_only=not writable, no_copy=True))
     host_config = api.create_host_config(
         **wanted,
         ulimits=[
@@ -111,24 +125,7 @@ def create_container(
         tmpfs={
             "/tmp": f"rw,exec,nosuid,nodev,size={config.scratch_bytes},nr_inodes={MAX_INODES},mode=1777"  # noqa: S108
         },
-        mounts=[
-            *(
-                Mount(target=target, source=str(source), type="bind", read_only=True)
-                for target, source in read_only.items()
-            ),
-            # no_copy: else the engine gives the volume the owner of the image's own /out.
-            *(
-                Mount(
-                    target=output_target,
-                    source=volume,
-                    type="volume",
-                    read_only=not output_writable,
-                    no_copy=True,
-                )
-                for volume in (output_volume,)
-                if volume is not None
-            ),
-        ],
+        mounts=mounts,
         log_config=LogConfig(type="none")
         if interactive
         else LogConfig(type="json-file", config={"max-size": "1m", "max-file": "2"}),

@@ -47,8 +47,6 @@ def scrub(engine: Engine, *, config: Config, image_id: str, locked: Path, owner:
         environment={},
         read_only={"/locked": locked},
         output_volume=None,
-        output_target="/out",
-        output_writable=False,
         owner=owner,
         interactive=False,
         program="scrub.py",

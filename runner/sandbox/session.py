@@ -19,6 +19,7 @@ from runner.records import Phase, RunRecord
 from runner.sandbox.answering import Answering, open_answering
 from runner.sandbox.engine import Engine, engine_errors
 from runner.sandbox.limits import (
+    OutputVolume,
     Owner,
     create_container,
     create_output_volume,
@@ -88,9 +89,7 @@ class Session:
                 "PROFILE": config.profile,
             },
             read_only={"/locked": self.mounts.locked, **files},
-            output_volume=self.volume,
-            output_target="/out",
-            output_writable=True,
+            output_volume=OutputVolume(self.volume, "/out", writable=True),
             owner=self.owner,
             interactive=False,
         )

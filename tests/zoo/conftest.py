@@ -202,9 +202,8 @@ def watch(laboratory):
             number=1,
             seed=SEED,
             runs=runs,
-            examiner=Examined(audit=audit, seal=seal),
+            examiner=Examined(audit=audit, seal=seal, score_limit_seconds=score_limit_seconds),
             champion=champion,
-            score_limit_seconds=score_limit_seconds,
         )
         return Sighting(outcome=outcome, runs=tuple(runs.closed))
 
