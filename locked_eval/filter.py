@@ -1,11 +1,16 @@
 """System calls that the candidate may not make: a seccomp filter for the launcher and all that it starts.
 
+It stands on top of the engine's own filter and does two things. It takes away calls that a training program
+never needs and that exploits of the kernel begin with: other processes' memory, namespaces, mounts, io_uring,
+userfaultfd, bpf, rare kinds of sockets, calls of a foreign architecture. And it closes covert channels:
+
 The containers of one session follow each other on one kernel. The scorer knows the answers and the audit must
 not; what the scorer can write on a shared kernel object and the audit can read back exactly is a channel
 between them. The filter closes those that are calls of their own: write hints, states and keys of file
 systems, keyrings, evicting single pages from memory and asking which ones are there, moving them between
 memory nodes, loading a module with `socket`, the kernel log, sockets that belong to no network namespace.
-Many engines deny some of these; this one does not depend on which.
+Many engines deny some of all these, and most want a capability that the candidate has not got; this filter
+depends on neither.
 
 `RULES` is all of it; `program` compiles it to BPF. Standard library only.
 
@@ -51,7 +56,7 @@ class Rule(NamedTuple):
 
     call: str
     x86_64: int
-    aarch64: int
+    aarch64: int | None  # None: there is no such call
     answer: int
     test: Argument | None = None
 
@@ -60,6 +65,8 @@ HINTS = (1035, 1036, 1037, 1038)  # F_GET_RW_HINT, F_SET_RW_HINT, F_GET_FILE_RW_
 PAGE_ADVICE = (20, 21, 25)  # MADV_COLD, MADV_PAGEOUT, MADV_COLLAPSE
 FAMILIES = (1, 2, 10, 16)  # AF_UNIX, AF_INET, AF_INET6, AF_NETLINK
 PROTOCOLS = (0, 6, 17)  # the usual one (of AF_NETLINK: routes), TCP, UDP
+NAMESPACES = 0x7E020000
+"""CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID and NEWNET."""
 FILE_SYSTEM_IOCTLS = tuple(kind << 8 for kind in (ord("f"), ord("v"), ord("X"), 0x94, 0xF5))
 
 RULES = (
@@ -101,6 +108,52 @@ RULES = (
     Rule("userfaultfd", 323, 282, EPERM),
     Rule("bpf", 321, 280, EPERM),
     Rule("perf_event_open", 298, 241, EPERM),
+    Rule("lookup_dcookie", 212, 18, EPERM),
+    Rule("fanotify_init", 300, 262, EPERM),
+    # Other processes: their memory, registers and descriptors.
+    Rule("ptrace", 101, 117, EPERM),
+    Rule("process_vm_readv", 310, 270, EPERM),
+    Rule("process_vm_writev", 311, 271, EPERM),
+    Rule("pidfd_getfd", 438, 438, EPERM),
+    Rule("kcmp", 312, 272, EPERM),
+    # Namespaces: inside one of its own a user has every capability, and reaches code of the kernel that only
+    # root was meant to reach. The flags of clone3 lie in memory, where no filter can read them; without it
+    # the C library uses clone.
+    Rule("clone", 56, 220, EPERM, Argument(index=0, values=(0,), mask=NAMESPACES, others=True)),
+    Rule("clone3", 435, 435, ENOSYS),
+    Rule("unshare", 272, 97, EPERM),
+    Rule("setns", 308, 268, EPERM),
+    # What hangs where.
+    Rule("mount", 165, 40, EPERM),
+    Rule("umount2", 166, 39, EPERM),
+    Rule("pivot_root", 155, 41, EPERM),
+    Rule("chroot", 161, 51, EPERM),
+    Rule("open_tree", 428, 428, EPERM),
+    Rule("move_mount", 429, 429, EPERM),
+    Rule("fsopen", 430, 430, EPERM),
+    Rule("fsconfig", 431, 431, EPERM),
+    Rule("fsmount", 432, 432, EPERM),
+    Rule("fspick", 433, 433, EPERM),
+    Rule("mount_setattr", 442, 442, EPERM),
+    Rule("quotactl", 179, 60, EPERM),
+    Rule("quotactl_fd", 443, 443, EPERM),
+    # The machine itself: its kernel, clocks, swap, power, ports.
+    Rule("init_module", 175, 105, EPERM),
+    Rule("finit_module", 313, 273, EPERM),
+    Rule("delete_module", 176, 106, EPERM),
+    Rule("kexec_load", 246, 104, EPERM),
+    Rule("kexec_file_load", 320, 294, EPERM),
+    Rule("settimeofday", 164, 170, EPERM),
+    Rule("clock_settime", 227, 112, EPERM),
+    Rule("clock_adjtime", 305, 266, EPERM),
+    Rule("adjtimex", 159, 171, EPERM),
+    Rule("swapon", 167, 224, EPERM),
+    Rule("swapoff", 168, 225, EPERM),
+    Rule("reboot", 169, 142, EPERM),
+    Rule("acct", 163, 89, EPERM),
+    Rule("iopl", 172, None, EPERM),
+    Rule("ioperm", 173, None, EPERM),
+    Rule("modify_ldt", 154, None, ENOSYS),
 )
 
 AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
@@ -149,6 +202,8 @@ def program(machine: str) -> list[Instruction]:
     ]
     for rule in RULES:
         number = rule.x86_64 if machine == "x86_64" else rule.aarch64
+        if number is None:
+            continue
         answer = [*_test(rule.test), Instruction(RETURN, 0, 0, RET_ERRNO | rule.answer)]
         made += [Instruction(LOAD, 0, 0, NUMBER_OFFSET), Instruction(IF_EQUAL, 0, len(answer), number), *answer]
     return [*made, Instruction(RETURN, 0, 0, RET_ALLOW)]
