@@ -128,6 +128,11 @@ class Config(BaseModel):
     docker_host: str | None = Field(
         default=None, description="socket of the engine; DOCKER_HOST or the default one when absent"
     )
+    runtime: str | None = Field(
+        default=None,
+        min_length=1,
+        description="runtime of candidates' containers: 'runsc' for gVisor",
+    )
 
 
 def _profile(name: str) -> dict[str, Any]:

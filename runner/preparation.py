@@ -131,6 +131,7 @@ def open_laboratory(
             "train_seconds": f"{config.train_seconds:g}",
             "cpus": str(config.cpus),
             "memory_bytes": str(config.memory_bytes),
+            "runtime": config.runtime or "default",
             "evaluation": prepared.locked_digest,
             "data": dataset.manifest_sha256,
             "base_image": base_inputs(config.profile),

@@ -27,6 +27,7 @@ class Engine:
     daemon_id: str
     version: str
     client: docker.DockerClient
+    cdi_devices: frozenset[str] = frozenset()  # names of devices that the engine can inject by itself
 
     def another_client(self, timeout_seconds: float | None = REQUEST_SECONDS) -> docker.DockerClient:
         """A client of its own for a thread: a stalled stream must not block the one that kills.
@@ -69,7 +70,15 @@ def connect(docker_host: str | None = None) -> Engine:
         if client is not None:
             client.close()
         raise EngineError(f"the Docker engine at {url} does not answer: {error}", "make engine") from error
-    return Engine(url=url, daemon_id=info["ID"], version=info["ServerVersion"], client=client)
+    return Engine(
+        url=url,
+        daemon_id=info["ID"],
+        version=info["ServerVersion"],
+        client=client,
+        cdi_devices=frozenset(
+            device["ID"] for device in info.get("DiscoveredDevices") or () if device.get("Source") == "cdi"
+        ),
+    )
 
 
 @contextmanager

@@ -1,7 +1,6 @@
-"""The one place that builds the arguments of a candidate's container, and checks that the engine kept them.
+"""The one place that builds the arguments of a candidate's container.
 
-Engines drop limits that the host does not support and say nothing, so every container is created,
-inspected, and only then started.
+Every container is created, inspected (`effective.py`), and only then started.
 
 Not covered: kernel and driver bugs. `SECURITY.md` says what the sandbox promises.
 """
@@ -12,7 +11,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import docker
 import structlog
@@ -20,6 +19,7 @@ from docker.types import DeviceRequest, LogConfig, Mount, Ulimit
 
 from runner.config import Config
 from runner.errors import EngineError
+from runner.sandbox.effective import check_effective, refuse_mounts_below, removed_variables
 from runner.sandbox.engine import LABEL, Engine, engine_errors
 
 log = structlog.get_logger()
@@ -76,6 +76,7 @@ def create_container(
     owner: Owner,
     interactive: bool,
     program: str = "supervisor.py",
+    cores: tuple[int, ...] | None = None,
 ) -> str:
     """Create (not start) the container of one phase and check what the engine made of it.
 
@@ -85,41 +86,56 @@ def create_container(
         output_volume: where checkpoints are, if it has to do with any.
         interactive: keep stdin open and log nothing (claims are streamed to an attached reader).
         program: file of the locked evaluation that is PID 1.
+        cores: where it runs; `choose_cores` when absent.
 
     Returns: the full container id.
 
     Raises:
-        EngineError: the engine refused, or dropped a limit.
+        EngineError: the engine refused, or the container is not what was asked for.
     """
     api = engine.client.api
     threads = str(config.cpus)
-    wanted: dict[str, Any] = {
-        "network_mode": "none",
-        "read_only": True,
-        "cap_drop": ["ALL"],
-        "cap_add": ["SETUID", "SETGID", "KILL"],  # of PID 1 alone; the candidate is another uid with none
-        "security_opt": ["no-new-privileges"],
-        "mem_limit": config.memory_bytes,
-        "memswap_limit": config.memory_bytes,  # leaving it out would allow as much swap again
-        "pids_limit": config.pids,
-        "cpuset_cpus": ",".join(str(core) for core in choose_cores(config)),
-        "ipc_mode": "private",
-        "shm_size": max(config.shm_bytes, 1),
-        "oom_score_adj": 500,
+    variables = {
+        **environment,
+        "PATH": "/opt/venv/bin:/usr/local/bin:/usr/bin:/bin",
+        "LANG": "C.UTF-8",
+        "HOME": "/tmp",  # noqa: S108
+        "TMPDIR": "/tmp",  # noqa: S108
+        "TORCHINDUCTOR_CACHE_DIR": "/tmp/inductor",  # noqa: S108
+        "TRITON_CACHE_DIR": "/tmp/triton",  # noqa: S108
+        "CUDA_CACHE_PATH": "/tmp/cuda",  # noqa: S108
+        "OMP_NUM_THREADS": threads,
+        "MKL_NUM_THREADS": threads,
     }
     mounts = [
         Mount(target=target, source=str(source), type="bind", read_only=True)
         for target, source in read_only.items()
     ]
+    refuse_mounts_below(read_only.values(), Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape"))
     if output_volume is not None:
         # no_copy: else the engine gives the volume the owner of the image's own /out.
         name, target, writable = output_volume
         mounts.append(Mount(target=target, source=name, type="volume", read_only=not writable, no_copy=True))
-    host_config = api.create_host_config(
-        **wanted,
+    wanted = api.create_host_config(
+        network_mode="none",
+        read_only=True,
+        cap_drop=["ALL"],
+        cap_add=["SETUID", "SETGID", "KILL"],  # of PID 1 alone; the candidate is another uid with none
+        security_opt=[
+            "no-new-privileges"
+        ],  # the engine's default seccomp stays; locked_eval/filter.py comes on top
+        mem_limit=config.memory_bytes,
+        memswap_limit=config.memory_bytes,  # leaving it out would allow as much swap again
+        pids_limit=config.pids,
+        cpuset_cpus=",".join(str(core) for core in cores or choose_cores(config)),
+        ipc_mode="private",
+        shm_size=max(config.shm_bytes, 1),
+        oom_score_adj=1000,  # a host without memory ends candidates first, and nobody inside can lower it
+        runtime=config.runtime,
         ulimits=[
             Ulimit(name="core", soft=0, hard=0),
             Ulimit(name="nofile", soft=4096, hard=4096),
+            Ulimit(name="fsize", soft=largest_file(config), hard=largest_file(config)),
         ],
         # --tmpfs is noexec by default, which breaks torch.compile.
         tmpfs={
@@ -129,82 +145,47 @@ def create_container(
         log_config=LogConfig(type="none")
         if interactive
         else LogConfig(type="json-file", config={"max-size": "1m", "max-file": "2"}),
-        device_requests=[DeviceRequest(device_ids=[config.gpu], capabilities=[["gpu"]])] if config.gpu else None,
+        device_requests=[gpu_request(engine, config.gpu)] if config.gpu else None,
     )
     with engine_errors(f"creating the {phase} container"):
+        image = api.inspect_image(image_id)
         container = api.create_container(
             image=image_id,
             entrypoint=[PYTHON, "-I", "-S", f"/locked/locked_eval/{program}"],
             command=command,
             user="0:0",
             working_dir="/",
-            environment={
-                **environment,
-                "PATH": "/opt/venv/bin:/usr/local/bin:/usr/bin:/bin",
-                "HOME": "/tmp",  # noqa: S108
-                "TMPDIR": "/tmp",  # noqa: S108
-                "TORCHINDUCTOR_CACHE_DIR": "/tmp/inductor",  # noqa: S108
-                "TRITON_CACHE_DIR": "/tmp/triton",  # noqa: S108
-                "CUDA_CACHE_PATH": "/tmp/cuda",  # noqa: S108
-                "OMP_NUM_THREADS": threads,
-                "MKL_NUM_THREADS": threads,
-            },
+            environment=[
+                *(f"{name}={value}" for name, value in variables.items()),
+                *removed_variables(image["Config"].get("Env") or (), variables),
+            ],
             labels=owner.labels(phase),
             stdin_open=interactive,
-            host_config=host_config,
+            host_config=wanted,
             network_disabled=True,
         )
         container_id: str = container["Id"]
     try:
         with engine_errors(f"inspecting the {phase} container"):
-            effective = api.inspect_container(container_id)["HostConfig"]
-        check_effective(wanted, effective)
+            inspected = api.inspect_container(container_id)
+        check_effective(wanted, variables, inspected)
     except BaseException:
         discard(remove_container, engine.client, container_id)
         raise
     return container_id
 
 
-def check_effective(wanted: Mapping[str, Any], effective: Mapping[str, Any]) -> None:
-    """Refuse a container whose limits the engine dropped or changed.
-
-    Raises:
-        EngineError: names every limit that differs.
-    """
-    pairs = {
-        "network": (wanted["network_mode"], effective.get("NetworkMode")),
-        "read-only root": (True, effective.get("ReadonlyRootfs")),
-        "dropped capabilities": (["ALL"], effective.get("CapDrop")),
-        "added capabilities": (
-            sorted(wanted["cap_add"]),
-            sorted(str(cap).removeprefix("CAP_") for cap in effective.get("CapAdd") or ()),
-        ),
-        "no-new-privileges": (True, _no_new_privileges(effective.get("SecurityOpt") or [])),
-        "memory": (wanted["mem_limit"], effective.get("Memory")),
-        "memory and swap": (wanted["memswap_limit"], effective.get("MemorySwap")),
-        "processes": (wanted["pids_limit"], effective.get("PidsLimit")),
-        "cores": (wanted["cpuset_cpus"], effective.get("CpusetCpus")),
-        "private IPC": (wanted["ipc_mode"], effective.get("IpcMode")),
-        "privileged": (False, effective.get("Privileged")),
-    }
-    if effective.get("MemorySwap") == -1 and not _has_swap():
-        pairs.pop("memory and swap")  # a kernel that does not count swap, on a host that has none
-    dropped = [f"{name}: {got!r} instead of {want!r}" for name, (want, got) in pairs.items() if want != got]
-    if dropped:
-        raise EngineError(
-            "the Docker engine did not keep the limits of the sandbox (" + "; ".join(dropped) + ")",
-            "swapoff -a, or boot with swapaccount=1"
-            if "memory and swap" in dropped[0] and len(dropped) == 1
-            else "autoresearch doctor",
-        )
+def largest_file(config: Config) -> int:
+    """Bytes that one file may have, holes included: what the larger of the two file systems holds."""
+    return max(config.scratch_bytes, config.output_bytes)
 
 
-def _has_swap() -> bool:
-    return "SwapTotal:              0 kB" not in Path("/proc/meminfo").read_text("ascii")
-
-
-def _no_new_privileges(options: list[str]) -> bool:
-    return any(option.split(":")[0].split("=")[0] == "no-new-privileges" for option in options)
+def gpu_request(engine: Engine, uuid: str) -> DeviceRequest:
+    """One GPU by its UUID: by device injection (CDI) where the engine knows it, else by NVIDIA's hook."""
+    name = f"nvidia.com/gpu={uuid}"
+    if name in engine.cdi_devices:
+        return DeviceRequest(driver="cdi", device_ids=[name])
+    return DeviceRequest(device_ids=[uuid], capabilities=[["gpu"]])
 
 
 def create_output_volume(engine: Engine, config: Config, owner: Owner) -> str:
