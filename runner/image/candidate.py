@@ -8,6 +8,7 @@ the time of creation): identity is `Image.layers`.
 from __future__ import annotations
 
 import io
+import re
 import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -90,7 +91,7 @@ def build_candidate(
     labels: Mapping[str, str],
     tag: str | None = None,
 ) -> Image:
-    """Build a candidate's image (about 0.5 seconds). Nothing of the candidate runs or is read as instructions.
+    """Build a candidate's image (about 0.3 seconds). Nothing of the candidate runs or is read as instructions.
 
     Args:
         base_id: `sha256:…` of its base.
@@ -102,19 +103,32 @@ def build_candidate(
         ImageError: a path is refused, the build failed, or the image is not its base plus one layer.
         DiskFullError, EngineError
     """
+    told = label_instruction({f"{LABEL}{name}": value for name, value in {**labels, "kind": "candidate"}.items()})
     context = [
-        ("Dockerfile", f"FROM {base_id}\nADD {ROOT}.tar /\n".encode()),
+        ("Dockerfile", f"FROM {base_id}\n{told}\nADD {ROOT}.tar /\n".encode()),
         (f"{ROOT}.tar", layer_tar(files)),
     ]
     image_id = build(
         client,
         context_tar(context),
         doing="building the candidate's image",
-        labels={f"{LABEL}{name}": value for name, value in {**labels, "kind": "candidate"}.items()},
+        labels={},
         tag=tag,
         timeout_seconds=_BUILD_SECONDS,
     )
     return _checked_image(client, image_id, base_id)
+
+
+def label_instruction(labels: Mapping[str, str]) -> str:
+    """All labels in one instruction: the builder starts a container for each, and given apart each is its own.
+
+    Raises:
+        ImageError: a value that an instruction might not take literally.
+    """
+    for name, value in labels.items():
+        if not re.fullmatch(r"[\w.:/@-]*", value, re.ASCII):
+            raise ImageError(f"a label may not hold {value!r} ({name})")
+    return "LABEL " + " ".join(f'{name}="{value}"' for name, value in labels.items())
 
 
 def find_candidate(client: docker.DockerClient, *, base_id: str, campaign: str, commit: str) -> Image | None:

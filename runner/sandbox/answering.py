@@ -12,7 +12,16 @@ from runner.config import Config
 from runner.errors import EngineError
 from runner.records import Phase, RunEnd, RunRecord
 from runner.sandbox.engine import Engine, engine_errors
-from runner.sandbox.limits import OutputVolume, Owner, create_container, discard, remove_container
+from runner.sandbox.limits import (
+    OutputVolume,
+    Owner,
+    choose_cores,
+    create_container,
+    discard,
+    move_container,
+    remove_container,
+    spare_cores,
+)
 from runner.sandbox.streams import Attachment
 from runner.sandbox.supervision import GRACE_SECONDS, POLL_SECONDS, Reports, record, wait
 
@@ -29,6 +38,7 @@ class Answering:
     phase: Phase
     startup_seconds: float
     limit_seconds: float
+    cores: tuple[int, ...]  # where it answers; it warms up elsewhere, so as not to disturb a measurement
     attachment: Attachment
     reports: Reports
 
@@ -40,14 +50,25 @@ class Answering:
         """
         give_up = time.monotonic() + self.startup_seconds + GRACE_SECONDS
         while not self.reports.ready.wait(POLL_SECONDS):
-            if not self.attachment.is_open or time.monotonic() > give_up:
-                with engine_errors(f"inspecting the {self.phase} container"):
-                    state = self.engine.client.api.inspect_container(self.container_id)["State"]
-                how = f"{state['Status']}, exit code {state['ExitCode']}"
-                raise EngineError(
-                    f"the {self.phase} container did not come up ({how})",
-                    "is startup_seconds too short? can uid 10001 read .autoresearch/ (modes, SELinux)?",
-                )
+            self.refuse_dead(late=time.monotonic() > give_up)
+
+    def refuse_dead(self, *, late: bool = False) -> None:
+        """A container that ended while it warmed up is told at once, not after the training.
+
+        Args:
+            late: refuse one that is still warming up as well.
+
+        Raises:
+            EngineError: it will never answer.
+        """
+        if self.reports.ready.is_set() or (self.attachment.is_open and not late):
+            return
+        with engine_errors(f"inspecting the {self.phase} container"):
+            state = self.engine.client.api.inspect_container(self.container_id)["State"]
+        raise EngineError(
+            f"the {self.phase} container did not come up ({state['Status']}, exit code {state['ExitCode']})",
+            "is startup_seconds too short? can uid 10001 read .autoresearch/ (modes, SELinux)?",
+        )
 
     def go(self, seed: int) -> tuple[RunRecord, bytes | None]:
         """Give the word once it is warm; returns how it ended, and the whole answer of a candidate that finished.
@@ -58,6 +79,7 @@ class Answering:
             EngineError: the engine failed; says nothing about the candidate.
         """
         self.await_ready()
+        move_container(self.engine, self.container_id, self.cores)
         try:
             self.attachment.send(b"g")
         except OSError as error:
@@ -112,6 +134,7 @@ def open_answering(
     Raises:
         EngineError: the engine failed.
     """
+    cores = choose_cores(config)
     with ExitStack() as stack:
         container_id = create_container(
             engine,
@@ -136,6 +159,7 @@ def open_answering(
             output_volume=OutputVolume(volume, "/root/out", writable=False),
             owner=owner,
             interactive=True,
+            cores=spare_cores(config) or cores,
         )
         stack.callback(discard, remove_container, engine.client, container_id)
         reports = Reports()
@@ -149,6 +173,7 @@ def open_answering(
             phase=phase,
             startup_seconds=config.startup_seconds,
             limit_seconds=limit_seconds,
+            cores=cores,
             attachment=attachment,
             reports=reports,
         )

@@ -17,7 +17,7 @@ import docker
 import structlog
 from docker.types import DeviceRequest, LogConfig, Mount, Ulimit
 
-from runner.config import Config
+from runner.config import MEBI, Config
 from runner.errors import EngineError
 from runner.sandbox.effective import check_effective, refuse_mounts_below, removed_variables
 from runner.sandbox.engine import LABEL, Engine, engine_errors
@@ -61,6 +61,11 @@ class Owner:
 def choose_cores(config: Config) -> tuple[int, ...]:
     """The last cores of this machine: the controller and the engine stay on the first ones."""
     return tuple(sorted(os.sched_getaffinity(0))[-config.cpus :])
+
+
+def spare_cores(config: Config) -> tuple[int, ...]:
+    """Where containers import torch while a candidate is measured; empty when candidates have every core."""
+    return tuple(sorted(os.sched_getaffinity(0) - set(choose_cores(config))))
 
 
 def create_container(
@@ -175,9 +180,23 @@ def create_container(
     return container_id
 
 
+def move_container(engine: Engine, container_id: str, cores: tuple[int, ...]) -> None:
+    """Pin a running container to other cores.
+
+    Raises:
+        EngineError: the engine refused, or did not do it.
+    """
+    wanted = ",".join(str(core) for core in cores)
+    with engine_errors("pinning a container"):
+        engine.client.api.update_container(container_id, cpuset_cpus=wanted)
+        found = engine.client.api.inspect_container(container_id)["HostConfig"]["CpusetCpus"]
+    if found != wanted:
+        raise EngineError(f"a container stays on the cores {found!r} instead of {wanted!r}", "autoresearch doctor")
+
+
 def largest_file(config: Config) -> int:
-    """Bytes that one file may have, holes included: what the larger of the two file systems holds."""
-    return max(config.scratch_bytes, config.output_bytes)
+    """Bytes that one file may have, holes included: a little more than a file system holds, which then says so."""
+    return max(config.scratch_bytes, config.output_bytes) + MEBI
 
 
 def gpu_request(engine: Engine, uuid: str) -> DeviceRequest:

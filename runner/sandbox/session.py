@@ -1,7 +1,8 @@
 """One candidate: trained in one container, scored and audited in others, one volume in memory between them.
 
 The scorer is started first. It holds the volume (a tmpfs volume lives only while a started container
-has it), imports torch while nothing is measured, and waits for the word on its stdin. After its answer
+has it), imports torch on cores that no candidate is measured on, and waits for the word on its stdin. Where
+candidates have every core, training waits until it is warm. After its answer
 its PID 1 alone lives on, so that the same checkpoint can be audited. No two containers of a session ever
 run candidate code at the same time, and none but that of training can reach the volume: PID 1 copies the
 checkpoint for each.
@@ -26,6 +27,7 @@ from runner.sandbox.limits import (
     discard,
     remove_container,
     remove_volume,
+    spare_cores,
 )
 from runner.sandbox.streams import follow_logs
 from runner.sandbox.supervision import Reports, record, wait
@@ -113,6 +115,7 @@ class Session:
                 started=reports.started,
                 startup_seconds=config.startup_seconds,
                 limit_seconds=config.train_seconds,
+                meanwhile=self.scorer.refuse_dead,
             )
             if on_end is not None:
                 on_end()
@@ -183,7 +186,7 @@ def start_up_seconds(config: Config) -> float:
 def open_session(
     engine: Engine, *, config: Config, mounts: Mounts, image_id: str, owner: Owner, max_claims_bytes: int
 ) -> Iterator[Session]:
-    """Create the volume, start the scorer, wait until it is warm; remove both whatever happens.
+    """Create the volume and start the scorer; remove both whatever happens.
 
     Raises:
         EngineError: the engine failed, or the scorer did not come up.
@@ -208,7 +211,8 @@ def open_session(
                 max_bytes=max_claims_bytes,
             )
         )
-        scorer.await_ready()
+        if not spare_cores(config):
+            scorer.await_ready()  # on the core of the training, whose clock runs
         yield Session(
             engine=engine,
             config=config,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -114,8 +115,12 @@ def wait(
     startup_seconds: float,
     limit_seconds: float,
     done: threading.Event | None = None,
+    meanwhile: Callable[[], None] = lambda: None,
 ) -> tuple[State, bool]:
     """Wait until the container has ended, or `done`.
+
+    Args:
+        meanwhile: called again and again; what it raises ends the wait.
 
     Returns: how it ended, and whether the host killed it.
 
@@ -143,6 +148,7 @@ def wait(
                     raise EngineError(f"the Docker engine went away: {error}", "make engine") from error
             if time.monotonic() > give_up:
                 raise EngineError("a container did not end after it was killed", "autoresearch doctor")
+            meanwhile()
             time.sleep(POLL_SECONDS)
     finally:
         killer.cancelled.set()

@@ -425,8 +425,12 @@ def test_what_was_printed_without_a_flush_is_kept_after_the_kill(session):
 def test_a_scorer_that_does_not_come_up_is_told_at_once(session, monkeypatch):
     monkeypatch.setattr("runner.sandbox.limits.PYTHON", "/bin/false")
     began = time.monotonic()
-    with pytest.raises(EngineError, match="exit code 1"), session({}):
-        pass
+    with (
+        pytest.raises(EngineError, match=r"score container did not .* exit code 1"),
+        session({}) as opened,
+    ):
+        monkeypatch.undo()
+        opened.train(seed=1)
     assert time.monotonic() - began < 30, "not the whole time that a start may take"
 
 
