@@ -38,7 +38,7 @@ class Answering:
     phase: Phase
     startup_seconds: float
     limit_seconds: float
-    cores: tuple[int, ...]  # where it answers; it warms up elsewhere, so as not to disturb a measurement
+    cores: tuple[int, ...] | None  # where it answers, if it warms up elsewhere so as not to disturb a measurement
     attachment: Attachment
     reports: Reports
 
@@ -79,7 +79,8 @@ class Answering:
             EngineError: the engine failed; says nothing about the candidate.
         """
         self.await_ready()
-        move_container(self.engine, self.container_id, self.cores)
+        if self.cores is not None:
+            move_container(self.engine, self.container_id, self.cores)
         try:
             self.attachment.send(b"g")
         except OSError as error:
@@ -134,7 +135,7 @@ def open_answering(
     Raises:
         EngineError: the engine failed.
     """
-    cores = choose_cores(config)
+    spare = spare_cores(config)
     with ExitStack() as stack:
         container_id = create_container(
             engine,
@@ -159,7 +160,7 @@ def open_answering(
             output_volume=OutputVolume(volume, "/root/out", writable=False),
             owner=owner,
             interactive=True,
-            cores=spare_cores(config) or cores,
+            cores=spare or None,
         )
         stack.callback(discard, remove_container, engine.client, container_id)
         reports = Reports()
@@ -173,7 +174,7 @@ def open_answering(
             phase=phase,
             startup_seconds=config.startup_seconds,
             limit_seconds=limit_seconds,
-            cores=cores,
+            cores=choose_cores(config) if spare else None,
             attachment=attachment,
             reports=reports,
         )

@@ -64,7 +64,12 @@ def choose_cores(config: Config) -> tuple[int, ...]:
 
 
 def spare_cores(config: Config) -> tuple[int, ...]:
-    """Where containers import torch while a candidate is measured; empty when candidates have every core."""
+    """Where containers import torch while a candidate is measured; empty when there is no such place.
+
+    Candidates may have every core, and not every runtime can move a container (gVisor cannot).
+    """
+    if config.runtime is not None:
+        return ()
     return tuple(sorted(os.sched_getaffinity(0) - set(choose_cores(config))))
 
 
