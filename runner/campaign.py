@@ -14,10 +14,11 @@ import structlog
 from runner import contamination, edits
 from runner.errors import BaselineError, ConfigError, EngineError, ProposerError, RepositoryError
 from runner.experiment import finish_keep, run_baseline, run_candidate
+from runner.journal import LedgerJournal, budget_reason
 from runner.laboratory import Laboratory, refuse_other_conditions
 from runner.ledger import Campaign
 from runner.lineage import champion
-from runner.proposers import PaidProposerError, Proposer
+from runner.proposers import Proposer
 from runner.records import Experiment, Files, NoProposal, Patch, Proposal, ProposalRequest, Verdict
 
 log = structlog.get_logger()
@@ -155,22 +156,27 @@ def run(lab: Laboratory, proposer: Proposer, stop: StopSwitch, *, more: int | No
         target = min(wanted, campaign.target) if campaign.target > done else wanted
         ledger.set_target(tag, target)
     lab.observer.begin(tag, done, target, ends_at)
+    budget_usd = 0 if more is not None else config.budget_usd
     empty = infra = 0
     while True:
         experiments = ledger.experiments(tag)
         open_one = experiments[-1] if experiments[-1].verdict is None else None
         if open_one is None:
-            reason = _budget_reason(lab, stop, _count(experiments), target, ends_at, free=more is not None)
+            reason = _end_reason(lab, stop, _count(experiments), target, ends_at, budget_usd)
             if reason is not None:
                 break
-            number = _propose(lab, proposer, campaign, experiments)
+            number = _propose(lab, proposer, campaign, experiments, budget_usd)
             if isinstance(number, NoProposal):
                 empty += 1
                 lab.observer.note(f"no proposal: {number.reason}")
                 if number.exhausted:
                     reason = number.reason
                     break
+                if budget_reason(ledger, tag, budget_usd) is not None:
+                    continue  # which ends the night
                 if empty > len(EMPTY_PAUSES_SECONDS):
+                    # Should it be the recorded answers that the API cannot digest, the next start is free of them.
+                    ledger.end_conversations(tag, experiments[-1].number + 1)
                     raise ProposerError(
                         f"{empty} conversations in a row gave no proposal; the last: {number.reason}",
                         "autoresearch doctor, then start again: nothing is lost",
@@ -198,8 +204,8 @@ def _count(experiments: tuple[Experiment, ...]) -> int:
     return sum(one.number > 0 and one.verdict is not None for one in experiments)
 
 
-def _budget_reason(
-    lab: Laboratory, stop: StopSwitch, done: int, target: int, ends_at: float, *, free: bool
+def _end_reason(
+    lab: Laboratory, stop: StopSwitch, done: int, target: int, ends_at: float, budget_usd: float
 ) -> str | None:
     if stop.requested:
         return "stopped by hand"
@@ -207,10 +213,7 @@ def _budget_reason(
         return f"{target} of {target} experiments done"
     if time.monotonic() >= ends_at:
         return f"{lab.config.hours:g} hours are over"
-    spent = lab.ledger.cost_usd(lab.config.tag)
-    if not free and lab.config.budget_usd and spent >= lab.config.budget_usd:
-        return f"the budget of ${lab.config.budget_usd:.2f} is spent (${spent:.2f})"
-    return None
+    return budget_reason(lab.ledger, lab.config.tag, budget_usd)
 
 
 def _failed_once(experiments: tuple[Experiment, ...]) -> Experiment | None:
@@ -220,18 +223,22 @@ def _failed_once(experiments: tuple[Experiment, ...]) -> Experiment | None:
 
 
 def _propose(
-    lab: Laboratory, proposer: Proposer, campaign: Campaign, experiments: tuple[Experiment, ...]
+    lab: Laboratory,
+    proposer: Proposer,
+    campaign: Campaign,
+    experiments: tuple[Experiment, ...],
+    budget_usd: float,
 ) -> int | NoProposal:
     """Ask for the next idea, or the second version of a crashed one, and write it down."""
     best = champion(experiments)
     assert best is not None and best.kept_commit is not None
     files = lab.repository.read_workload(best.kept_commit)
     failed = _failed_once(experiments)
-    answer = _ask(lab, proposer, campaign, experiments, files, failed)
+    answer, journal = _ask(lab, proposer, campaign, experiments, files, failed, budget_usd)
     if isinstance(answer, NoProposal) and failed is not None:
         log.info("idea_abandoned", campaign=campaign.tag, experiment=failed.number, reason=answer.reason)
         failed = None
-        answer = _ask(lab, proposer, campaign, experiments, files, None)
+        answer, journal = _ask(lab, proposer, campaign, experiments, files, None, budget_usd)
     if isinstance(answer, NoProposal):
         return answer
     applied = edits.apply(files, answer.edits)
@@ -243,6 +250,7 @@ def _propose(
         champion=best.number,
         retry_of=None if failed is None else failed.number,
         refused=refused,
+        bookings=journal.bookings,
     )
     log.info("proposal_received", campaign=campaign.tag, experiment=number, refused=refused)
     return number
@@ -267,9 +275,18 @@ def _ask(
     experiments: tuple[Experiment, ...],
     files: Files,
     failed: Experiment | None,
-) -> Proposal | NoProposal:
+    budget_usd: float,
+) -> tuple[Proposal | NoProposal, LedgerJournal]:
+    """Hold one conversation, or the rest of one that was cut off."""
     number = experiments[-1].number + 1
     lab.observer.phase(number, "propose", None)
+    journal = LedgerJournal(
+        lab.ledger,
+        tag=campaign.tag,
+        number=number,
+        retry_of=None if failed is None else failed.number,
+        budget_usd=budget_usd,
+    )
     request = ProposalRequest(
         number=number,
         program=read_program(lab),
@@ -279,15 +296,12 @@ def _ask(
         history=experiments,
         failed=failed,
         seed=(campaign.seed + number) & 0x7FFFFFFF,
+        journal=journal,
     )
-    try:
-        answer = proposer.propose(request)
-    except PaidProposerError as error:
-        lab.ledger.book(campaign.tag, error.usage)
-        raise
-    if isinstance(answer, NoProposal):
-        lab.ledger.book(campaign.tag, answer.usage)
-    return answer
+    answer = proposer.propose(request)
+    if isinstance(answer, NoProposal) and not answer.unfinished:
+        journal.end()
+    return answer, journal
 
 
 def read_program(lab: Laboratory) -> str:

@@ -5,6 +5,7 @@ transition is written before the act that it announces and closed after it:
 
     experiment opened  → candidate staged in git → image built → runs → verdict → branch advanced
     run opened         → containers               → run closed
+    answer opened      → rest of its stream       → answer closed
 
 So an experiment without a verdict, a run without an end, or a keep without a kept commit is work that a
 killed controller left; `campaign` finishes it.
@@ -17,12 +18,13 @@ import json
 import os
 import sqlite3
 import uuid
-from collections.abc import Iterator, Mapping
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from runner.errors import DiskFullError, LedgerError
 from runner.records import (
@@ -37,7 +39,7 @@ from runner.records import (
     Verdict,
 )
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 CREATE TABLE campaigns (
@@ -94,7 +96,7 @@ CREATE TABLE runs (
 CREATE TABLE usage (
     id INTEGER PRIMARY KEY,
     tag TEXT NOT NULL REFERENCES campaigns ON DELETE CASCADE,
-    experiment INTEGER,                 -- NULL: spent on a conversation without a proposal
+    experiment INTEGER,                 -- NULL: no experiment has come of it (yet)
     booked_at TEXT NOT NULL,
     model TEXT NOT NULL,
     request_id TEXT,
@@ -119,7 +121,18 @@ CREATE TABLE sealed (                   -- scores on the test rows, apart from w
     FOREIGN KEY (tag, number) REFERENCES experiments ON DELETE CASCADE
 ) STRICT;
 """
-MIGRATIONS = {1: "ALTER TABLE runs ADD COLUMN audit TEXT;\n" + SEALED}
+ANSWERS = """
+CREATE TABLE answers (                  -- what language models said, so that nobody pays for it twice
+    booking INTEGER PRIMARY KEY REFERENCES usage ON DELETE CASCADE,
+    number INTEGER NOT NULL,            -- of the experiment that was to be proposed
+    retry_of INTEGER,                   -- crash that was to be mended
+    turn INTEGER NOT NULL,              -- of the conversation, from 1
+    request_sha256 TEXT NOT NULL,
+    body BLOB,                          -- zlib of JSON; NULL: it never came whole
+    ended_at TEXT                       -- its conversation came to an end: not to be recalled any more
+) STRICT;
+"""
+MIGRATIONS = {1: "ALTER TABLE runs ADD COLUMN audit TEXT;\n" + SEALED, 2: ANSWERS}
 """Format → what makes the next one of it."""
 
 
@@ -138,6 +151,13 @@ class Campaign:
     seed: int
     target: int
     conditions: Mapping[str, str]
+
+
+class Recalled(NamedTuple):
+    """What the ledger knows of one request."""
+
+    bookings: tuple[int, ...]  # every response to it, the cut ones included
+    body: Any | None  # the whole one, if any came
 
 
 class Ledger:
@@ -181,7 +201,7 @@ class Ledger:
         """Make the tables, or bring those of an earlier program version up to date."""
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
         if version == 0:
-            self._run_all(SCHEMA + SEALED)
+            self._run_all(SCHEMA + SEALED + ANSWERS)
             self._db.execute("INSERT INTO meta VALUES ('controller', ?)", (uuid.uuid4().hex,))
         else:
             for step in range(version, SCHEMA_VERSION):
@@ -264,7 +284,7 @@ class Ledger:
             db.execute("UPDATE campaigns SET target = ? WHERE tag = ?", (target, tag))
 
     def delete_campaign(self, tag: str) -> None:
-        """Forget a campaign whole: its experiments, runs and bookings."""
+        """Forget a campaign whole: its experiments, runs, bookings and answers."""
         with self._transaction() as db:
             db.execute("DELETE FROM campaigns WHERE tag = ?", (tag,))
 
@@ -279,11 +299,15 @@ class Ledger:
         champion: int | None,
         retry_of: int | None = None,
         refused: str | None = None,
+        bookings: Sequence[int] = (),
     ) -> int:
         """Write down a proposal before anything is done with it, with what it cost; returns its number.
 
+        No conversation about this number is recalled after that.
+
         Args:
             refused: why its edits cannot be applied; then it is closed as invalid at once.
+            bookings: of the answers that led to it; they are the experiment's from now on.
         """
         with self._transaction() as db:
             (number,) = db.execute(
@@ -310,32 +334,10 @@ class Ledger:
                     refused,
                 ),
             )
-            self._book(db, tag, number, proposal.usage)
+            for booking in bookings:
+                db.execute("UPDATE usage SET experiment = ? WHERE id = ?", (number, booking))
+            self._end_conversations(db, tag, number)
         return int(number)
-
-    def book(self, tag: str, usage: tuple[Usage, ...]) -> None:
-        """Book what a conversation without a proposal cost."""
-        with self._transaction() as db:
-            self._book(db, tag, None, usage)
-
-    def _book(self, db: sqlite3.Connection, tag: str, experiment: int | None, usage: tuple[Usage, ...]) -> None:
-        for entry in usage:
-            db.execute(
-                "INSERT INTO usage (tag, experiment, booked_at, model, request_id, input_tokens, output_tokens,"
-                " cache_read_tokens, cache_write_tokens, cost_usd) VALUES (?,?,?,?,?,?,?,?,?,?)",
-                (
-                    tag,
-                    experiment,
-                    now(),
-                    entry.model,
-                    entry.request_id,
-                    entry.input_tokens,
-                    entry.output_tokens,
-                    entry.cache_read_tokens,
-                    entry.cache_write_tokens,
-                    entry.cost_usd,
-                ),
-            )
 
     def set_candidate(self, tag: str, number: int, *, commit: str, image_id: str, layer_digest: str) -> None:
         """Write down which commit and image the experiment runs."""
@@ -430,6 +432,80 @@ class Ledger:
                 ),
             )
 
+    # -------------------------------------------------------------------- answers
+
+    def open_answer(
+        self, tag: str, number: int, *, retry_of: int | None, turn: int, request_sha256: str, usage: Usage
+    ) -> int:
+        """Book a response that has just begun, so that a kill in its middle hides no money; returns the booking.
+
+        Args:
+            number: of the experiment that is to be proposed.
+            retry_of: the crash that is to be mended.
+            usage: what is known at its begin.
+        """
+        with self._transaction() as db:
+            cursor = db.execute(
+                "INSERT INTO usage (tag, booked_at, model, request_id, input_tokens, output_tokens,"
+                " cache_read_tokens, cache_write_tokens, cost_usd) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (tag, now(), *_amounts(usage)),
+            )
+            db.execute(
+                "INSERT INTO answers (booking, number, retry_of, turn, request_sha256) VALUES (?, ?, ?, ?, ?)",
+                (cursor.lastrowid, number, retry_of, turn, request_sha256),
+            )
+        assert cursor.lastrowid is not None
+        return cursor.lastrowid
+
+    def close_answer(self, booking: int, usage: Usage, body: object | None) -> None:
+        """Write down what a response cost in the end, and what it said.
+
+        Args:
+            body: JSON; None when it did not come whole.
+        """
+        packed = None if body is None else zlib.compress(json.dumps(body).encode())
+        with self._transaction() as db:
+            db.execute(
+                "UPDATE usage SET booked_at = ?, model = ?, request_id = ?, input_tokens = ?, output_tokens = ?,"
+                " cache_read_tokens = ?, cache_write_tokens = ?, cost_usd = ? WHERE id = ?",
+                (now(), *_amounts(usage), booking),
+            )
+            db.execute("UPDATE answers SET body = ? WHERE booking = ?", (packed, booking))
+
+    def recall_answer(
+        self, tag: str, number: int, *, retry_of: int | None, turn: int, request_sha256: str
+    ) -> Recalled:
+        """What this very request was answered, in a conversation that has not ended."""
+        rows = self._read(
+            "SELECT booking, body FROM answers JOIN usage ON usage.id = booking WHERE tag = ? AND number = ?"
+            " AND retry_of IS ? AND turn = ? AND request_sha256 = ? AND ended_at IS NULL ORDER BY booking",
+            *(tag, number, retry_of, turn, request_sha256),
+        )
+        bodies = [row["body"] for row in rows if row["body"] is not None]
+        return Recalled(
+            bookings=tuple(row["booking"] for row in rows),
+            body=json.loads(zlib.decompress(bodies[-1])) if bodies else None,
+        )
+
+    def end_conversation(self, tag: str, number: int, retry_of: int | None) -> None:
+        """A conversation led to nothing: the next one about the same experiment starts afresh."""
+        with self._transaction() as db:
+            self._end_conversations(db, tag, number, " AND retry_of IS ?", retry_of)
+
+    def end_conversations(self, tag: str, number: int) -> None:
+        """End every conversation about an experiment, its idea's second version included."""
+        with self._transaction() as db:
+            self._end_conversations(db, tag, number)
+
+    def _end_conversations(
+        self, db: sqlite3.Connection, tag: str, number: int, which: str = "", *values: object
+    ) -> None:
+        db.execute(
+            "UPDATE answers SET ended_at = ? WHERE number = ? AND ended_at IS NULL"  # noqa: S608  our own text
+            f" AND booking IN (SELECT id FROM usage WHERE tag = ?){which}",
+            (now(), number, tag, *values),
+        )
+
     # --------------------------------------------------------------------- sealed
 
     def seal(self, tag: str, score: SealedScore, claims_sha256: str) -> None:
@@ -455,6 +531,19 @@ class Ledger:
                 "UPDATE runs SET closed_at = ?, end = ? WHERE tag = ? AND end IS NULL", (now(), RunEnd.LOST, tag)
             )
         return cursor.rowcount
+
+
+def _amounts(usage: Usage) -> tuple[str | int | float | None, ...]:
+    """In the order of the columns of `usage`."""
+    return (
+        usage.model,
+        usage.request_id,
+        usage.input_tokens,
+        usage.output_tokens,
+        usage.cache_read_tokens,
+        usage.cache_write_tokens,
+        usage.cost_usd,
+    )
 
 
 def _run(row: sqlite3.Row) -> RunRecord:

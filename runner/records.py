@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
+from typing import Any, Protocol
 
 
 class Verdict(StrEnum):
@@ -77,7 +78,7 @@ Files = Mapping[str, bytes]
 
 @dataclass(frozen=True, kw_only=True)
 class Usage:
-    """One response of a language model, booked when it arrives."""
+    """What one response of a language model cost."""
 
     model: str
     request_id: str | None
@@ -99,7 +100,6 @@ class Proposal:
     model: str | None = None
     parameters: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     """What a numeric proposer chose, so that it can rebuild its state from the ledger."""
-    usage: tuple[Usage, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +110,32 @@ class NoProposal:
     exhausted: bool  # True: the campaign ends here (a replay folder is used up)
     proposer: str
     model: str | None = None
-    usage: tuple[Usage, ...] = ()
+    unfinished: bool = False  # True: asked again, the conversation goes on with the answers that it has
+
+
+class Journal(Protocol):
+    """The ledger as a proposer sees it that pays for answers. One journal is one conversation.
+
+    A response is opened when its first byte says what it costs, and closed with what it said before anything
+    else is done with it. A night that was killed finds it here and does not ask again.
+    """
+
+    def refusal(self) -> str | None:
+        """Why no further request may be sent, in one sentence; None: the budget has room."""
+
+    def recall(self, turn: int, request_sha256: str) -> Any | None:
+        """The body that `close_answer` was given for the same request; None: it must be sent.
+
+        Args:
+            turn: of the conversation, from 1.
+            request_sha256: of all that decides the answer; nothing else, and no secret.
+        """
+
+    def open_answer(self, turn: int, request_sha256: str, usage: Usage) -> int:
+        """Book what is known at the begin of a response; returns the number to close it with."""
+
+    def close_answer(self, booking: int, usage: Usage, body: object | None) -> None:
+        """Correct the booking when the response ends, and keep its body (JSON); None: it did not come whole."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,7 +213,7 @@ class Experiment:
 
 @dataclass(frozen=True, kw_only=True)
 class ProposalRequest:
-    """All that a proposer may know: code, scores and cleaned logs; never data."""
+    """All that a proposer may know: code, scores and cleaned logs; never data. And where it books."""
 
     number: int
     program: str  # program.md
@@ -198,3 +223,4 @@ class ProposalRequest:
     history: tuple[Experiment, ...]  # every closed experiment, oldest first, the baseline included
     failed: Experiment | None  # the crash to be mended, on the one retry of an idea
     seed: int
+    journal: Journal

@@ -10,7 +10,7 @@ import sqlite3
 import pytest
 
 from runner.errors import LedgerError
-from runner.ledger import SCHEMA, Ledger, exclusive, is_running
+from runner.ledger import SCHEMA, SEALED, Ledger, exclusive, is_running
 from runner.records import AuditRecord, Phase, Proposal, RunEnd, RunRecord, SealedScore, Usage, Verdict
 
 
@@ -35,6 +35,16 @@ def usage(cost):
         cache_write_tokens=4,
         cost_usd=cost,
     )
+
+
+ASKED = {"retry_of": None, "turn": 1, "request_sha256": "h" * 64}
+
+
+def answered(ledger, body, *, number=0, cost=1.0, **changes):
+    """A response from begin to end; returns its booking."""
+    booking = ledger.open_answer("t", number, **{**ASKED, **changes}, usage=usage(0.0))
+    ledger.close_answer(booking, usage(cost), body)
+    return booking
 
 
 def run(phase=Phase.TRAIN, end=RunEnd.FINISHED, **changes):
@@ -96,14 +106,21 @@ def test_sealed_scores_are_kept_apart_from_what_proposers_read(ledger):
     assert ledger.sealed("t") == ()
 
 
-def test_a_ledger_of_the_first_format_is_brought_up_to_date(tmp_path):
-    before = SCHEMA.replace("    audit TEXT,                         -- JSON: what an audit found\n", "")
-    assert before != SCHEMA
+FORMATS = {
+    1: SCHEMA.replace("    audit TEXT,                         -- JSON: what an audit found\n", ""),
+    2: SCHEMA + SEALED,
+}
+
+
+@pytest.mark.parametrize("version", FORMATS)
+def test_a_ledger_of_an_earlier_format_is_brought_up_to_date(tmp_path, version):
+    assert FORMATS[1] != SCHEMA
     with sqlite3.connect(tmp_path / "old.db") as db:
-        db.executescript(before)
+        db.executescript(FORMATS[version])
         db.execute("INSERT INTO meta VALUES ('controller', 'c')")
         db.execute("INSERT INTO campaigns VALUES ('t', 'now', 'b', 1, 0, '{}')")
-        db.execute("PRAGMA user_version = 1")
+        db.execute("INSERT INTO usage VALUES (7, 't', NULL, 'now', 'm', 'r', 1, 2, 3, 4, 0.5)")
+        db.execute(f"PRAGMA user_version = {version}")
     db.close()
     for _ in range(2):
         with Ledger(tmp_path / "old.db") as opened:
@@ -112,6 +129,10 @@ def test_a_ledger_of_the_first_format_is_brought_up_to_date(tmp_path):
             opened.close_run(opened.open_run("t", number, Phase.SCORE, 5), run(Phase.SCORE))
             assert opened.experiment("t", number).runs[0].audit is None
             assert opened.sealed("t") == ()
+    with Ledger(tmp_path / "old.db") as opened:
+        assert answered(opened, "a", number=9, cost=0.25) > 7
+        assert opened.recall_answer("t", 9, **ASKED).body == "a"
+        assert opened.cost_usd("t") == 0.75
 
 
 def test_a_crash_has_no_score_rather_than_zero(ledger):
@@ -134,10 +155,53 @@ def test_a_refused_proposal_is_closed_as_invalid_at_once(ledger):
 
 
 def test_money_is_booked_for_proposals_and_for_conversations_without_one(ledger):
-    number = ledger.open_experiment("t", proposal(usage=(usage(0.25), usage(0.5))), diff="", champion=None)
-    ledger.book("t", (usage(1.0),))
+    mine = [answered(ledger, "a", cost=0.25), answered(ledger, None, cost=0.5)]
+    answered(ledger, "b", cost=1.0)
+    assert ledger.cost_usd("t") == 1.75
+    number = ledger.open_experiment("t", proposal(), diff="", champion=None, bookings=mine)
     assert ledger.experiment("t", number).cost_usd == 0.75
     assert ledger.cost_usd("t") == 1.75
+
+
+def test_a_response_is_booked_when_it_begins_and_corrected_when_it_ends(ledger):
+    booking = ledger.open_answer("t", 0, **ASKED, usage=usage(0.25))
+    assert ledger.cost_usd("t") == 0.25
+    assert ledger.recall_answer("t", 0, **ASKED) == ((booking,), None)
+    ledger.close_answer(booking, usage(0.5), {"said": ["\ud800", 1.5, None]})
+    assert ledger.cost_usd("t") == 0.5
+    assert ledger.recall_answer("t", 0, **ASKED) == ((booking,), {"said": ["\ud800", 1.5, None]})
+
+
+def test_an_answer_is_recalled_for_its_own_request_alone(ledger):
+    ledger.create_campaign(tag="u", base_commit="b", conditions={})
+    answered(ledger, "a")
+    assert ledger.recall_answer("t", 0, **ASKED).body == "a"
+    for other in ({"retry_of": 0}, {"turn": 2}, {"request_sha256": "i" * 64}):
+        assert ledger.recall_answer("t", 0, **{**ASKED, **other}) == ((), None)
+    assert ledger.recall_answer("t", 1, **ASKED) == ((), None)
+    assert ledger.recall_answer("u", 0, **ASKED) == ((), None)
+
+
+def test_an_ended_conversation_is_not_recalled_and_the_other_one_still_is(ledger):
+    answered(ledger, "idea")
+    answered(ledger, "mended", retry_of=5)
+    ledger.create_campaign(tag="u", base_commit="b", conditions={})
+    ledger.end_conversation("u", 0, None)
+    ledger.end_conversation("t", 1, None)
+    ledger.end_conversation("t", 0, 5)
+    assert ledger.recall_answer("t", 0, **{**ASKED, "retry_of": 5}).body is None
+    assert ledger.recall_answer("t", 0, **ASKED).body == "idea"
+    ledger.end_conversations("t", 0)
+    assert ledger.recall_answer("t", 0, **ASKED) == ((), None)
+    assert ledger.cost_usd("t") == 2.0
+
+
+def test_an_open_experiment_ends_every_conversation_about_its_number(ledger):
+    answered(ledger, "a")
+    answered(ledger, "next", number=1)
+    ledger.open_experiment("t", proposal(), diff="", champion=None)
+    assert ledger.recall_answer("t", 0, **ASKED).body is None
+    assert ledger.recall_answer("t", 1, **ASKED).body == "next"
 
 
 def test_runs_that_a_dead_controller_left_open_are_closed_as_lost(ledger):
@@ -151,11 +215,12 @@ def test_runs_that_a_dead_controller_left_open_are_closed_as_lost(ledger):
 
 
 def test_a_forgotten_campaign_leaves_nothing(ledger, tmp_path):
-    number = ledger.open_experiment("t", proposal(usage=(usage(1),)), diff="", champion=None)
+    bookings = [answered(ledger, "a"), answered(ledger, None)]
+    number = ledger.open_experiment("t", proposal(), diff="", champion=None, bookings=bookings[:1])
     ledger.open_run("t", number, Phase.TRAIN, 1)
     ledger.delete_campaign("t")
     with sqlite3.connect(tmp_path / "ledger.db") as db:
-        for table in ("campaigns", "experiments", "runs", "usage", "sealed"):
+        for table in ("campaigns", "experiments", "runs", "usage", "answers", "sealed"):
             assert db.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
     db.close()
 

@@ -2,15 +2,14 @@
 
 To add a proposer, write one module with a class that has `name`, `model` and `propose`, and name it in `create`.
 A proposer sees code, scores and cleaned logs (`ProposalRequest`), never data, and answers with a value. It raises
-`ProposerError` only when asking again cannot help.
+`ProposerError` only when asking again cannot help. One that pays for answers writes them into `request.journal`.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from runner.errors import ProposerError
-from runner.records import NoProposal, Proposal, ProposalRequest, Usage
+from runner.records import NoProposal, Proposal, ProposalRequest
 
 if TYPE_CHECKING:
     from runner.config import Config
@@ -31,20 +30,8 @@ class Proposer(Protocol):
         """Propose one experiment on the champion, or mend `request.failed`.
 
         Raises:
-            ProposerError: no proposal can ever come; `PaidProposerError` when money was spent before that.
+            ProposerError: no proposal can ever come.
         """
-
-
-class PaidProposerError(ProposerError):
-    """A `ProposerError` after responses that must still be booked.
-
-    Args:
-        usage: what the conversation cost before it failed.
-    """
-
-    def __init__(self, message: str, remedy: str | None = None, *, usage: tuple[Usage, ...]) -> None:
-        super().__init__(message, remedy)
-        self.usage = usage
 
 
 def create(config: Config) -> Proposer:

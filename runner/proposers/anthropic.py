@@ -1,6 +1,7 @@
 """Claude as the researcher: one conversation per experiment, ending with edits that apply or with a reason.
 
-A refused submission goes back into the same conversation: a wrong `old` text costs a turn, not a GPU run.
+A refused submission goes back into the same conversation: a wrong `old` text costs a turn, not a GPU run. The
+conversation depends on the request and the answers alone, so that recorded answers lead to where it was cut off.
 """
 
 from __future__ import annotations
@@ -10,11 +11,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from runner.edits import Refusal
-from runner.errors import ProposerError
-from runner.proposers import PaidProposerError, prompt
+from runner.proposers import prompt
 from runner.proposers.messages import Answer, Messages, Unanswered
 from runner.proposers.prices import price_of
-from runner.records import NoProposal, Proposal, ProposalRequest, Usage
+from runner.records import NoProposal, Proposal, ProposalRequest
 
 if TYPE_CHECKING:
     import anthropic
@@ -50,31 +50,30 @@ class AnthropicProposer:
         self._messages = Messages(config.model, config.max_output_tokens, price_of(config), sleep)
 
     def propose(self, request: ProposalRequest) -> Proposal | NoProposal:
-        """Hold one conversation. Whatever comes back carries the cost of every response in it."""
-        spent: list[Usage] = []
-        try:
-            with self._messages.connect() as client:
-                outcome = self._converse(client, request, spent)
-        except ProposerError as error:
-            if not spent:
-                raise
-            raise PaidProposerError(error.message, error.remedy, usage=tuple(spent)) from None
-        if isinstance(outcome, str):
+        """Hold one conversation, or go on with one that was cut off."""
+        with self._messages.connect() as client:
+            outcome = self._converse(client, request)
+        if isinstance(outcome, Unanswered):
             return NoProposal(
-                reason=outcome, exhausted=False, proposer=self.name, model=self.model, usage=tuple(spent)
+                reason=outcome.reason,
+                exhausted=False,
+                proposer=self.name,
+                model=self.model,
+                unfinished=outcome.again,
             )
+        if isinstance(outcome, str):
+            return NoProposal(reason=outcome, exhausted=False, proposer=self.name, model=self.model)
         return Proposal(
             hypothesis=outcome.hypothesis,
             category=outcome.category,
             edits=outcome.edits,
             proposer=self.name,
             model=self.model,
-            usage=tuple(spent),
         )
 
     def _converse(
-        self, client: anthropic.Anthropic, request: ProposalRequest, spent: list[Usage]
-    ) -> prompt.Submission | str:
+        self, client: anthropic.Anthropic, request: ProposalRequest
+    ) -> prompt.Submission | Unanswered | str:
         """Returns what was submitted, or one sentence on why nothing was."""
         # Two cached prefixes: tool, rules and program for the campaign, the champion's files until the next keep.
         system = [{"type": "text", "text": prompt.system(request.program), "cache_control": CACHE}]
@@ -87,10 +86,15 @@ class AnthropicProposer:
         refusal = ""
         for turn in range(1, MAX_TURNS + 1):
             answer = self._messages.ask(
-                client, system=system, messages=messages, tools=[prompt.TOOL], book=spent.append
+                client,
+                system=system,
+                messages=messages,
+                tools=[prompt.TOOL],
+                turn=turn,
+                journal=request.journal,
             )
             if isinstance(answer, Unanswered):
-                return answer.reason
+                return answer
             if answer.stop_reason in _STOPS:  # also: a tool call that was cut off must not be run
                 return _STOPS[answer.stop_reason] + (f" ({answer.stop_detail})" if answer.stop_detail else "")
             calls = [block for block in answer.content if block.get("type") == "tool_use"]

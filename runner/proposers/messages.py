@@ -1,4 +1,4 @@
-"""One answer of the Messages API: streamed, retried within bounds, booked whatever happens.
+"""One answer of the Messages API: recalled when it was paid for, else streamed, retried within bounds, booked.
 
 The SDK's own retries are off: they obey `retry-after` without a cap and retry an exhausted spending limit all
 night.
@@ -8,10 +8,12 @@ are turned into plain values before anything is raised.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import anthropic
@@ -20,7 +22,7 @@ import httpx2
 from runner.errors import ProposerError
 from runner.proposers.prices import Price, Tokens
 from runner.proposers.text import one_line
-from runner.records import Usage
+from runner.records import Journal, Usage
 
 ATTEMPTS = 6
 FIRST_WAIT_SECONDS = 2.0
@@ -48,15 +50,27 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True)
 class Unanswered:
-    """The API did not answer in all attempts; asking again later may help."""
+    """There is no answer this time."""
 
     reason: str
+    again: bool = True  # the same request may be answered later
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Turn:
+    """What is asked, and where its answer is written down."""
+
+    request: dict[str, Any]
+    number: int
+    sha256: str
+    journal: Journal
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Failure:
     reason: str
     retry: bool
+    of_request: bool = False  # this very request is refused; another one may not be
     remedy: str | None = None
     retry_after: float | None = None
 
@@ -125,16 +139,18 @@ class Messages:
         system: Sequence[Any],
         messages: Sequence[Any],
         tools: Sequence[Any],
-        book: Callable[[Usage], None],
+        turn: int,
+        journal: Journal,
     ) -> Answer | Unanswered:
-        """Send one request until it is answered, at most `ATTEMPTS` times.
+        """Recall the answer to a request, or send it until it is answered, at most `ATTEMPTS` times.
 
         Args:
             client: from `connect`.
             system: system blocks.
             messages: the conversation so far.
             tools: tool definitions.
-            book: called with the cost of every response, complete or not, when it ends.
+            turn: of the conversation, from 1.
+            journal: every response is written there, complete or not, before it is looked at.
 
         Raises:
             ProposerError: the API refuses for good: key, permission, credit, model, malformed request.
@@ -146,30 +162,41 @@ class Messages:
             "messages": messages,
             "tools": tools,
         }
+        asked = _Turn(request=request, number=turn, sha256=_fingerprint(request), journal=journal)
+        recorded = journal.recall(turn, asked.sha256)
+        if recorded is not None:
+            return Answer(**recorded)
         failure = _Failure(reason="", retry=True)
         for attempt in range(ATTEMPTS):
             if attempt:
                 self.sleep(_wait_seconds(attempt, failure.retry_after))
-            outcome = self._attempt(client, request, book)
+            broke = journal.refusal()  # before every attempt: what is cut off costs money as well
+            if broke is not None:
+                return Unanswered(reason=broke)
+            outcome = self._attempt(client, asked)
             if isinstance(outcome, Answer):
                 return outcome
             failure = outcome
+            if failure.of_request and turn > 1:
+                # What was said is what the API does not take: another conversation may fare better.
+                return Unanswered(reason=failure.reason, again=False)
             if not failure.retry:
                 raise ProposerError(failure.reason, failure.remedy)
         return Unanswered(reason=f"the API did not answer in {ATTEMPTS} attempts; at last: {failure.reason}")
 
-    def _attempt(
-        self, client: anthropic.Anthropic, request: dict[str, Any], book: Callable[[Usage], None]
-    ) -> Answer | _Failure:
+    def _attempt(self, client: anthropic.Anthropic, asked: _Turn) -> Answer | _Failure:
         stream: Any = None
-        begun = False
+        booking: int | None = None
         characters = 0
         failure: _Failure | None = None
+        answer: Answer | None = None
         try:
-            with client.messages.stream(**request) as stream:
+            with client.messages.stream(**asked.request) as stream:
                 for event in stream:
-                    begun = begun or event.type == "message_start"
-                    if event.type == "content_block_delta":
+                    if booking is None and event.type == "message_start":
+                        begun = self._usage(stream.current_message_snapshot, stream.request_id, 0)
+                        booking = asked.journal.open_answer(asked.number, asked.sha256, begun)
+                    elif event.type == "content_block_delta":
                         characters += _length(event.delta)
         except anthropic.APIStatusError as error:
             failure = self._explain(error)
@@ -185,22 +212,25 @@ class Messages:
             failure = _Failure(reason=f"the answer was cut off ({type(error).__name__})", retry=True)
         except _GARBLED as error:
             failure = _Failure(reason=f"the answer was garbled ({type(error).__name__})", retry=True)
-        if not begun:
-            return failure or _Failure(reason="the answer was empty", retry=True)
-        message = stream.current_message_snapshot
-        book(self._usage(message, stream.request_id, 0 if message.stop_reason else characters))
-        if failure is not None:
-            return failure
-        if message.stop_reason is None:  # a stream that ends early raises nothing
-            return _Failure(reason="the answer ended early", retry=True)
-        details = message.stop_details
-        return Answer(
-            content=[block.to_dict(mode="json") for block in getattr(message, "content", None) or []],
-            stop_reason=message.stop_reason,
-            stop_detail=None
-            if details is None
-            else one_line(str(getattr(details, "category", None) or ""), 80) or None,
-        )
+        finally:  # also when a person interrupts: what has arrived is paid for
+            if booking is not None:
+                message = stream.current_message_snapshot
+                usage = self._usage(message, stream.request_id, 0 if message.stop_reason else characters)
+                if failure is None and message.stop_reason is not None:  # a stream that ends early raises nothing
+                    answer = _answer(message)
+                asked.journal.close_answer(booking, usage, self._recordable(answer))
+        if answer is not None:
+            return answer
+        nothing = "the answer was empty" if booking is None else "the answer ended early"
+        return failure or _Failure(reason=nothing, retry=True)
+
+    def _recordable(self, answer: Answer | None) -> dict[str, Any] | None:
+        """The answer for the ledger, unless a gateway put the key into it: then it is good for this once only."""
+        if answer is None:
+            return None
+        body = asdict(answer)
+        text = json.dumps(body)
+        return None if any(secret in text for secret in self._secrets) else body
 
     def _usage(self, message: Any, request_id: str | None, unreported_characters: int) -> Usage:
         usage = getattr(message, "usage", None)  # not every local server sends it, or all of it
@@ -258,7 +288,7 @@ class Messages:
             )
         if status in _TRANSIENT_STATUS or status >= 500 or (status == 200 and kind in {*_TRANSIENT_TYPES, ""}):
             return _Failure(reason=quoted, retry=True, retry_after=_retry_after(error.response.headers))
-        return _Failure(reason=f"the API refuses the request ({quoted})", retry=False)
+        return _Failure(reason=f"the API refuses the request ({quoted})", retry=False, of_request=True)
 
     def _redacted(self, text: str) -> str:
         """Server text without the key: some gateways quote it."""
@@ -268,6 +298,32 @@ class Messages:
 
 
 _KEY_REMEDY = "check ANTHROPIC_API_KEY (or ANTHROPIC_AUTH_TOKEN) and ANTHROPIC_BASE_URL"
+
+
+def _fingerprint(request: dict[str, Any]) -> str:
+    """SHA-256 of what decides the answer: all of a request but the marks of the cache. No key is in it."""
+    plain = {
+        **request,
+        "system": _unmarked(request["system"]),
+        "messages": [{**said, "content": _unmarked(said["content"])} for said in request["messages"]],
+        "tools": _unmarked(request["tools"]),
+    }
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+def _unmarked(blocks: Sequence[Any]) -> list[Any]:
+    return [{name: value for name, value in block.items() if name != "cache_control"} for block in blocks]
+
+
+def _answer(message: Any) -> Answer:
+    details = message.stop_details
+    return Answer(
+        content=[block.to_dict(mode="json") for block in getattr(message, "content", None) or []],
+        stop_reason=message.stop_reason,
+        stop_detail=None
+        if details is None
+        else one_line(str(getattr(details, "category", None) or ""), 80) or None,
+    )
 
 
 def _count(usage: object, name: str) -> int:
