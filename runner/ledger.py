@@ -492,6 +492,15 @@ class Ledger:
         with self._transaction() as db:
             self._end_conversations(db, tag, number, " AND retry_of IS ?", retry_of)
 
+    def has_ended(self, tag: str, number: int, retry_of: int | None) -> bool:
+        """Whether a conversation about an experiment led to nothing before."""
+        rows = self._read(
+            "SELECT 1 FROM answers JOIN usage ON usage.id = booking"
+            " WHERE tag = ? AND number = ? AND retry_of IS ? AND ended_at IS NOT NULL LIMIT 1",
+            *(tag, number, retry_of),
+        )
+        return bool(rows)
+
     def end_conversations(self, tag: str, number: int) -> None:
         """End every conversation about an experiment, its idea's second version included."""
         with self._transaction() as db:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -23,7 +23,7 @@ class Reply:
     """One scripted HTTP response."""
 
     status: int = 200
-    events: Sequence[tuple[str, Any]] = ()  # (event, data); data may be raw text
+    events: Iterable[tuple[str, Any]] = ()  # (event, data); data may be raw text
     body: Any = None  # JSON of an error status
     headers: dict[str, str] = field(default_factory=dict)
     cut: bool = False  # the connection drops after the events
@@ -164,6 +164,16 @@ def breaks(reply: Reply, events: int, kind: str = "overloaded_error") -> Reply:
 def garbage(reply: Reply, events: int) -> Reply:
     """An event whose data is not JSON."""
     return replace(reply, events=[*list(reply.events)[:events], ("content_block_delta", "{not json")])
+
+
+def holds(reply: Reply, events: int, until: Callable[[], None]) -> Reply:
+    """The stream stands still after some events, until `until` returns; then the connection drops."""
+
+    def streamed() -> Iterator[tuple[str, Any]]:
+        yield from list(reply.events)[:events]
+        until()
+
+    return replace(reply, events=streamed(), cut=True)
 
 
 Script = Reply | Callable[[dict[str, Any]], Reply]

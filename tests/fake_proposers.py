@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from runner.records import NoProposal, Proposal, ProposalRequest
+from runner.records import NoProposal, Proposal, ProposalRequest, Usage
 
 Step = Proposal | NoProposal | Exception | Callable[[ProposalRequest], Proposal | NoProposal]
 
@@ -35,3 +35,18 @@ class ScriptedProposer:
         if isinstance(step, Exception):
             raise step
         return step(request) if callable(step) else step
+
+
+def paying(cost_usd: float, step: Proposal | NoProposal) -> Step:
+    """A step of a script that costs money: one answer, booked as a real one is."""
+
+    def act(request: ProposalRequest) -> Proposal | NoProposal:
+        usage = Usage(
+            model="m", request_id=None, input_tokens=1, output_tokens=1, cache_read_tokens=0, cache_write_tokens=0,
+            cost_usd=cost_usd,
+        )  # fmt: skip
+        booking = request.journal.open_answer(1, "scripted", usage)
+        request.journal.close_answer(booking, usage, "scripted")
+        return step
+
+    return act

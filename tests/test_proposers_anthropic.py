@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import traceback
+import zlib
+from dataclasses import replace
 
 import fake_anthropic as fake
 import pytest
@@ -12,6 +15,8 @@ from fake_anthropic import THINKING, FakeAnthropic, Usage
 from runner import proposers
 from runner.config import load
 from runner.errors import ConfigError, ProposerError
+from runner.journal import LedgerJournal
+from runner.ledger import Ledger
 from runner.proposers.anthropic import MAX_TURNS, AnthropicProposer
 from runner.proposers.messages import ATTEMPTS, MAX_RETRY_AFTER_SECONDS, MAX_WAIT_SECONDS
 from runner.records import Delete, Experiment, NoProposal, Proposal, ProposalRequest, Replace, Verdict, Write
@@ -46,6 +51,7 @@ def request(**changes):
         "history": (),
         "failed": None,
         "seed": 1,
+        "journal": None,  # `ask` gives one
     }
     return ProposalRequest(**{**fields, **changes})
 
@@ -55,19 +61,29 @@ REQUEST = request()
 
 @pytest.fixture
 def ask(monkeypatch, tmp_path):
-    """Run one conversation against a script; gives the result, the server and the waits."""
+    """Run one conversation against a script; gives the result, the server and the waits; notes the bookings."""
+    folders = (tmp_path / f"state{number}" for number in itertools.count())
 
     def run(*script, request=REQUEST, **settings):
         waits = []
-        with FakeAnthropic(script) as server:
+        folder = next(folders)
+        with Ledger(folder / "ledger.db") as ledger, FakeAnthropic(script) as server:
+            ledger.create_campaign(tag="t", base_commit="b", conditions={})
+            journal = LedgerJournal(ledger, tag="t", number=request.number, retry_of=None)
             monkeypatch.setenv("ANTHROPIC_BASE_URL", server.url)
             proposer = AnthropicProposer(config(tmp_path, **settings), sleep=waits.append)
             try:
-                result = proposer.propose(request)
+                result = proposer.propose(replace(request, journal=journal))
             except ProposerError as error:
                 result = error
+            run.booked = ledger._read("SELECT * FROM usage ORDER BY id")
+            assert journal.bookings == tuple(row["id"] for row in run.booked)
+            answers = ledger._read("SELECT body FROM answers WHERE body IS NOT NULL")
+            run.recorded = b"".join(zlib.decompress(row["body"]) for row in answers)
         text = "".join(traceback.format_exception(result)) if isinstance(result, Exception) else repr(result)
         assert CANARY not in text
+        for data in (run.recorded, *(path.read_bytes() for path in folder.iterdir())):
+            assert CANARY.encode() not in data
         return result, server, waits
 
     return run
@@ -124,7 +140,7 @@ def test_a_retry_shows_the_failed_diff_and_the_end_of_its_log_behind_a_fence(ask
 
 def test_a_refused_submission_goes_back_into_the_same_conversation(ask):
     result, server, _ = ask(fake.submit(AMBIGUOUS, call_id="toolu_a"), fake.submit(GOOD, call_id="toolu_b"))
-    assert isinstance(result, Proposal) and len(result.usage) == 2
+    assert isinstance(result, Proposal) and len(ask.booked) == 2
     first, second = server.requests[1]["messages"][1:]
     assert first["role"] == "assistant" and first["content"][0] == THINKING  # verbatim, signature and all
     assert first["content"][1]["input"]["edits"] == AMBIGUOUS
@@ -176,7 +192,7 @@ def test_a_conversation_without_edits_that_apply_ends(ask):
     result, server, _ = ask(*[fake.submit(AMBIGUOUS)] * MAX_TURNS)
     assert isinstance(result, NoProposal) and not result.exhausted
     assert "no edits that apply in 4 turns" in result.reason and "occurs 2 times" in result.reason
-    assert len(server.requests) == len(result.usage) == MAX_TURNS
+    assert len(server.requests) == len(ask.booked) == MAX_TURNS
 
 
 def test_prose_is_answered_by_one_nudge(ask):
@@ -212,7 +228,8 @@ CYBER = {"type": "refusal", "category": "cyber"}
 def test_an_answer_that_was_stopped_is_no_proposal_but_is_booked(ask, reply, reason):
     result, _, _ = ask(reply)
     assert isinstance(result, NoProposal) and not result.exhausted
-    assert reason in result.reason and len(result.usage) == 1 and result.usage[0].cost_usd > 0
+    assert reason in result.reason and not result.unfinished
+    assert [row["cost_usd"] > 0 for row in ask.booked] == [True]
 
 
 # --- faults -------------------------------------------------------------------------------------------------
@@ -259,7 +276,7 @@ def test_retry_after_is_honoured_within_a_cap(ask):
 
 def test_an_api_that_stays_down_costs_no_experiment_and_ends_no_campaign(ask):
     result, server, waits = ask(*[fake.error(529, "overloaded_error")] * ATTEMPTS)
-    assert isinstance(result, NoProposal) and not result.exhausted and result.usage == ()
+    assert isinstance(result, NoProposal) and not result.exhausted and result.unfinished and ask.booked == []
     assert "529" in result.reason and len(server.requests) == ATTEMPTS and len(waits) == ATTEMPTS - 1
     assert sorted(waits[::2]) == waits[::2]  # backs off
 
@@ -268,7 +285,9 @@ def test_no_server_at_all_is_no_proposal(monkeypatch, tmp_path):
     with FakeAnthropic([]) as server:
         url = server.url
     monkeypatch.setenv("ANTHROPIC_BASE_URL", url)
-    result = AnthropicProposer(config(tmp_path), sleep=lambda _: None).propose(request())
+    with Ledger(tmp_path / "ledger.db") as ledger:
+        asked = request(journal=LedgerJournal(ledger, tag="t", number=3, retry_of=None))
+        result = AnthropicProposer(config(tmp_path), sleep=lambda _: None).propose(asked)
     assert isinstance(result, NoProposal) and "no connection to 127.0.0.1" in result.reason
 
 
@@ -303,10 +322,16 @@ def test_what_cannot_be_helped_by_asking_again_is_a_clear_error(ask, fault, reas
     assert error.__cause__ is None
 
 
-def test_an_error_after_paid_turns_carries_what_was_spent(ask):
+def test_what_was_paid_before_an_error_is_booked(ask):
     error, _, _ = ask(fake.submit(AMBIGUOUS), fake.error(402, "billing_error"))
-    assert isinstance(error, proposers.PaidProposerError) and len(error.usage) == 1
-    assert error.usage[0].cost_usd > 0 and "no credit" in error.message
+    assert isinstance(error, ProposerError) and "no credit" in error.message
+    assert [row["cost_usd"] > 0 for row in ask.booked] == [True]
+
+
+def test_a_conversation_that_the_api_does_not_take_any_more_ends_without_ending_the_night(ask):
+    result, _, waits = ask(fake.submit(AMBIGUOUS), fake.error(400, "invalid_request_error", "prompt is too long"))
+    assert isinstance(result, NoProposal) and not result.unfinished and "prompt is too long" in result.reason
+    assert waits == []
 
 
 # --- money --------------------------------------------------------------------------------------------------
@@ -320,13 +345,13 @@ def test_every_kind_of_token_is_booked_to_the_cent(ask):
         cache_creation_input_tokens=30_000,
         ephemeral_1h_input_tokens=20_000,
     )
-    result, _, _ = ask(fake.submit(GOOD, usage=usage))
-    (booked,) = result.usage
-    assert (booked.input_tokens, booked.output_tokens) == (100_000, 10_000)
-    assert (booked.cache_read_tokens, booked.cache_write_tokens) == (50_000, 30_000)
-    assert (booked.model, booked.request_id) == ("claude-opus-5-5", "req_fake")
+    ask(fake.submit(GOOD, usage=usage))
+    (booked,) = ask.booked
+    assert (booked["input_tokens"], booked["output_tokens"]) == (100_000, 10_000)
+    assert (booked["cache_read_tokens"], booked["cache_write_tokens"]) == (50_000, 30_000)
+    assert (booked["model"], booked["request_id"]) == ("claude-opus-5-5", "req_fake")
     # USD per million: 4 in, 20 out, 0.20 read, 5 written for 5 minutes, 8 for an hour.
-    assert booked.cost_usd == pytest.approx(0.4 + 0.2 + 0.01 + 0.05 + 0.16)
+    assert booked["cost_usd"] == pytest.approx(0.4 + 0.2 + 0.01 + 0.05 + 0.16)
 
 
 @pytest.mark.parametrize(
@@ -335,16 +360,16 @@ def test_every_kind_of_token_is_booked_to_the_cent(ask):
 )
 def test_the_current_models_have_a_price(ask, model, cost):
     usage = Usage(input_tokens=1_000_000, output_tokens=1_000_000)
-    result, _, _ = ask(fake.submit(GOOD, usage=usage), model=model)
-    assert result.usage[0].cost_usd == pytest.approx(cost)
+    ask(fake.submit(GOOD, usage=usage), model=model)
+    assert ask.booked[0]["cost_usd"] == pytest.approx(cost)
 
 
 def test_configured_prices_count_before_the_table(ask):
     usage = Usage(input_tokens=1_000_000, output_tokens=1_000_000, cache_read_input_tokens=1_000_000)
-    result, _, _ = ask(fake.submit(GOOD, usage=usage), model="mine", price_input_usd=1.0, price_output_usd=2.0)
-    assert result.usage[0].cost_usd == pytest.approx(1.0 + 2.0 + 0.1)
-    result, _, _ = ask(fake.submit(GOOD, usage=usage), model="mine", price_input_usd=0.0, price_output_usd=0.0)
-    assert result.usage[0].cost_usd == 0.0
+    ask(fake.submit(GOOD, usage=usage), model="mine", price_input_usd=1.0, price_output_usd=2.0)
+    assert ask.booked[0]["cost_usd"] == pytest.approx(1.0 + 2.0 + 0.1)
+    ask(fake.submit(GOOD, usage=usage), model="mine", price_input_usd=0.0, price_output_usd=0.0)
+    assert ask.booked[0]["cost_usd"] == 0.0
 
 
 def test_an_unknown_price_is_refused_at_the_start(tmp_path):
@@ -357,13 +382,21 @@ def test_an_unknown_price_is_refused_at_the_start(tmp_path):
 
 def test_a_cut_answer_is_booked_by_what_had_arrived(ask):
     long = fake.submit([{**GOOD[0], "new": "x" * 30_000}])
-    result, _, _ = ask(fake.cut(long, len(long.events) - 2), OK)
-    cut, whole = result.usage
-    assert cut.input_tokens == 1000 and 10_000 <= cut.output_tokens <= 11_000
-    assert whole.output_tokens == 200
+    ask(fake.cut(long, len(long.events) - 2), OK)
+    cut, whole = ask.booked
+    assert cut["input_tokens"] == 1000 and 10_000 <= cut["output_tokens"] <= 11_000
+    assert whole["output_tokens"] == 200
 
 
 # --- the key ------------------------------------------------------------------------------------------------
+
+
+def test_an_answer_that_quotes_the_key_is_booked_but_not_kept(ask):
+    """A gateway that echoes headers; `ask` looks for the key in the ledger."""
+    result, server, _ = ask(fake.say(f"Your key is {CANARY}."), fake.submit(GOOD))
+    assert isinstance(result, Proposal) and len(ask.booked) == 2
+    assert CANARY in str(server.requests[1]["messages"]), "it did quote the key"
+    assert b"Let me see." in ask.recorded, "the other answer is kept, thinking and all"
 
 
 def test_a_missing_key_is_told_at_the_start(monkeypatch, tmp_path):

@@ -33,8 +33,9 @@ Because it is low.
 
 def request(*history, failed=None):
     return ProposalRequest(
-        number=1, program="", profile="cpu", train_seconds=1, files=FILES, history=history, failed=failed, seed=0
-    )
+        number=1, program="", profile="cpu", train_seconds=1, files=FILES, history=history, failed=failed, seed=0,
+        journal=None,  # it pays for nothing
+    )  # fmt: skip
 
 
 def row(proposal, number, verdict=Verdict.DISCARD):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_proposers import ScriptedProposer
+from fake_proposers import ScriptedProposer, paying
 from silent_observer import SilentObserver
 
 from runner import campaign, experiment, image, laboratory, reproduction
@@ -19,7 +19,7 @@ from runner.errors import BaselineError, ConfigError, ProposerError, RepositoryE
 from runner.laboratory import Laboratory
 from runner.ledger import Ledger
 from runner.lineage import audited_runs
-from runner.records import NoProposal, Patch, Phase, Proposal, Replace, RunEnd, Usage, Verdict, Write
+from runner.records import NoProposal, Patch, Phase, Proposal, Replace, RunEnd, Verdict, Write
 from runner.repo import Repository
 from runner.sandbox.limits import choose_cores
 
@@ -273,11 +273,7 @@ def test_a_branch_that_somebody_moved_is_not_overwritten(lab, repository):
 
 
 def test_money_and_empty_conversations_end_a_night(lab, monkeypatch):
-    spent = Usage(
-        model="m", request_id=None, input_tokens=1, output_tokens=1, cache_read_tokens=0, cache_write_tokens=0,
-        cost_usd=11.0,
-    )  # fmt: skip
-    nothing = NoProposal(reason="no idea", exhausted=False, proposer="scripted", usage=(spent,))
+    nothing = paying(11.0, NoProposal(reason="no idea", exhausted=False, proposer="scripted"))
     reason, rows, _ = night(lab, [nothing, nothing, nothing])
     assert reason == "the budget of $20.00 is spent ($22.00)"
     assert len(rows) == 1
