@@ -235,7 +235,7 @@ def _propose(
     files = lab.repository.read_workload(best.kept_commit)
     failed = _failed_once(experiments)
     if failed is not None and lab.ledger.has_ended(campaign.tag, experiments[-1].number + 1, failed.number):
-        failed = None  # abandoned before this controller started, or since: a second refusal is not paid for
+        failed = None  # the model gave it up, perhaps to a controller that is dead: nobody pays to hear it again
     answer, journal = _ask(lab, proposer, campaign, experiments, files, failed, budget_usd)
     if isinstance(answer, NoProposal) and failed is not None:
         log.info("idea_abandoned", campaign=campaign.tag, experiment=failed.number, reason=answer.reason)

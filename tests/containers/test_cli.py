@@ -133,12 +133,12 @@ def ours(engine, root):
     return engine.client.api.containers(all=True, filters={"label": label})
 
 
-def start(night, *arguments):
+def start(night, *arguments, **extra):
     """Start `autoresearch` without waiting for it."""
     return subprocess.Popen(
         [sys.executable, "-m", "runner", *arguments],
         cwd=night.root,
-        env={**night.environment, "PYTHONPATH": str(ROOT)},
+        env={**night.environment, "PYTHONPATH": str(ROOT), **extra},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -398,21 +398,30 @@ def test_a_corrupt_data_file_is_found_by_its_hash(night):
     night("prepare", "--force")
 
 
-def test_a_night_with_a_language_model_books_its_cost_and_mends_a_crash(night):
+def test_a_night_with_a_language_model_books_its_cost_and_mends_a_crash_though_it_is_killed(night):
     def edit(old, new):
         return [{"path": "workload/train.py", "action": "replace", "old": old, "new": new}]
 
+    def kill(_request):
+        processes[0].kill()
+        return fake_anthropic.error(500, "api_error")
+
+    processes = []
     key = "sk-ant-canary-0123456789"
     script = [
+        fake_anthropic.submit(edit(" = ", "=")),  # refused, since it does not say where
+        kill,  # before the second answer
         fake_anthropic.submit(edit("PAUSE_SECONDS = 0.5", "PAUSE_SECONDS = undefined")),  # crashes
         fake_anthropic.submit(edit("SMOOTHING = 300.0", "SMOOTHING = 1.0")),  # its second version helps
         fake_anthropic.error(401, "authentication_error"),  # the key is withdrawn in the middle of the night
     ]
+    arguments = ["overnight", "--proposer", "anthropic", "--experiments", "3"]
     with fake_anthropic.FakeAnthropic(script) as server:
-        result = night(
-            "overnight", "--proposer", "anthropic", "--experiments", "3", check=False,
-            ANTHROPIC_BASE_URL=server.url, ANTHROPIC_API_KEY=key,
-        )  # fmt: skip
+        environment = {"ANTHROPIC_BASE_URL": server.url, "ANTHROPIC_API_KEY": key}
+        processes.append(start(night, *arguments, **environment))
+        processes[0].communicate()
+        assert processes[0].returncode == -signal.SIGKILL
+        result = night(*arguments, check=False, **environment)
         requests = list(server.requests)
     assert result.returncode == 1
     assert "ANTHROPIC_API_KEY" in result.stderr
@@ -420,10 +429,12 @@ def test_a_night_with_a_language_model_books_its_cost_and_mends_a_crash(night):
     rows = experiments(night)
     assert [row.verdict for row in rows] == [Verdict.KEEP, Verdict.CRASH, Verdict.KEEP]
     assert rows[2].retry_of == 1
-    # 1,000 tokens in at $4 and 200 out at $20 a million, twice.
+    # 1,000 tokens in at $4 and 200 out at $20 a million, three times: what was answered is not asked again.
     status = json.loads(night("status", "--json").stdout)
-    assert status["cost_usd"] == pytest.approx(2 * (1000 * 4 + 200 * 20) / 1e6)
-    assert "NameError" in json.dumps(requests[1]), "the model is shown the end of the crash's log"
+    assert status["cost_usd"] == pytest.approx(3 * (1000 * 4 + 200 * 20) / 1e6)
+    assert requests[1] == requests[2]
+    assert len(requests) == len(script)
+    assert "NameError" in json.dumps(requests[3]), "the model is shown the end of the crash's log"
     for file in (night.root / ".autoresearch").rglob("*"):
         if file.is_file() and "data" not in file.parts:
             assert key.encode() not in file.read_bytes(), file
