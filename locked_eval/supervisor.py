@@ -9,7 +9,7 @@ another uid cannot trace, signal or stop it. Standard library only; nothing of t
 imported here.
 
 Streams of the container, both written by this program alone:
-    stderr  its reports, one JSON object a line: `ready`, `started`, `ended`
+    stderr  its reports, one JSON object a line: `ready`, `started`, `ending`, `ended`
     stdout  train: what the candidate printed, rate-capped; score and audit: the candidate's answer, every byte
 
 Before a candidate is scored or audited, its checkpoint is copied to a file system of this container alone. The
@@ -293,6 +293,9 @@ class Supervisor:
     def _end(self, code: int) -> int:
         """Kill everything, write the rest of the output and the last report."""
         ended_at = time.monotonic()
+        self._report(
+            "ending", code=code
+        )  # told before it is done: should the host's kill come first, it was in time
         give_up = ended_at + REAP_SECONDS
         while time.monotonic() < give_up:
             try:

@@ -58,7 +58,7 @@ def calibrate(lab: Laboratory, commit: str, num_runs: int, *, stopping: Callable
         runs = UnrecordedRuns()
         outcome = measure(
             lab,
-            image_id=built.id,
+            build=lambda: built.id,
             number=0,
             seed=int.from_bytes(os.urandom(4)) & 0x7FFFFFFF,
             runs=runs,

@@ -6,7 +6,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import FrameType
 
 import structlog
@@ -20,13 +20,16 @@ from runner.ledger import Campaign
 from runner.lineage import champion
 from runner.proposers import Proposer
 from runner.records import Experiment, Files, NoProposal, Patch, Proposal, ProposalRequest, Verdict
+from runner.sandbox.patience import await_engine
 
 log = structlog.get_logger()
 
 EMPTY_PAUSES_SECONDS = (0.0, 10.0, 60.0, 300.0, 900.0)
 """Waits between conversations that gave no proposal (an API that is away, a refusal); then the campaign ends."""
-MAX_INFRA_FAILURES = 3
-"""Experiments in a row that our own infrastructure failed, after which the campaign ends."""
+MAX_QUARANTINED = 5
+"""Experiments in a row that our own infrastructure failed while the engine answered, after which the campaign
+ends. Each took two equal failures: one bad idea, or one bad minute, does not end a night, and a machine on which
+nothing runs any more does not use up many ideas, which may have cost money."""
 
 
 @dataclass
@@ -142,6 +145,7 @@ def run(lab: Laboratory, proposer: Proposer, stop: StopSwitch, *, more: int | No
     Args:
         more: run this many more experiments and leave the target as it is.
     """
+    lab = replace(lab, stopping=lambda: stop.requested)
     config, ledger = lab.config, lab.ledger
     ends_at = time.monotonic() + config.hours * 3600
     campaign = open_campaign(lab)
@@ -165,6 +169,7 @@ def run(lab: Laboratory, proposer: Proposer, stop: StopSwitch, *, more: int | No
             reason = _end_reason(lab, stop, _count(experiments), target, ends_at, budget_usd)
             if reason is not None:
                 break
+            await_engine(lab.engine, note=lab.observer.note, stopping=lab.stopping)  # before an idea is paid for
             number = _propose(lab, proposer, campaign, experiments, budget_usd)
             if isinstance(number, NoProposal):
                 empty += 1
@@ -190,9 +195,9 @@ def run(lab: Laboratory, proposer: Proposer, stop: StopSwitch, *, more: int | No
         best = champion(ledger.experiments(tag))
         lab.observer.closed(closed, None if best is None else best.val_bpb)
         infra = infra + 1 if closed.verdict is Verdict.INFRA else 0
-        if infra >= MAX_INFRA_FAILURES:
+        if infra >= MAX_QUARANTINED:
             raise EngineError(
-                f"the infrastructure failed {infra} experiments in a row; the last: {closed.reason}",
+                f"{infra} experiments in a row were quarantined, and the engine answers; the last: {closed.reason}",
                 "autoresearch doctor, then start again: nothing is lost",
             )
     log.info("campaign_ended", campaign=tag, reason=reason)

@@ -3,8 +3,10 @@
 AutoresearchError
 ├── ConfigError       a setting, an option or an argument is wrong              (exit 2)
 ├── EngineError       Docker does not answer, refuses, or lost something
+│   ├── EngineAwayError it did not answer for as long as we wait
 │   └── DiskFullError no room left for images, volumes or the ledger
 ├── ImageError        the base image or a candidate image could not be built
+│   └── BaseGoneError the base image was removed under a campaign
 ├── DataError         a corpus is missing, too small, or differs from its hash
 ├── LockedEvalError   a file of the locked evaluation differs from its manifest
 ├── RepositoryError   git: not a repository, detached, dirty, a ref moved
@@ -15,6 +17,11 @@ AutoresearchError
 """
 
 from __future__ import annotations
+
+import re
+
+_FIGURES = re.compile(r"\b(?=\w*\d)[0-9a-fA-F]{8,}\b|\d+")
+"""Ids and numbers."""
 
 
 class AutoresearchError(Exception):
@@ -32,8 +39,18 @@ class AutoresearchError(Exception):
         self.message = message
         self.remedy = remedy
 
+    @property
+    def fault(self) -> str:
+        """What failed, without ids and figures: two failures that share it are the same one."""
+        return without_figures(self.message)
+
     def __str__(self) -> str:
         return self.message if self.remedy is None else f"{self.message}\n  → {self.remedy}"
+
+
+def without_figures(text: str) -> str:
+    """A sentence with its ids and numbers taken out, to compare it with another one."""
+    return _FIGURES.sub("#", text)
 
 
 class ConfigError(AutoresearchError):
@@ -43,7 +60,25 @@ class ConfigError(AutoresearchError):
 
 
 class EngineError(AutoresearchError):
-    """Docker does not answer, refuses, or lost something of ours."""
+    """Docker does not answer, refuses, or lost something of ours.
+
+    Args:
+        fault: what failed, in words that stay the same from one time to the next; the message without ids and
+            figures when absent.
+    """
+
+    def __init__(self, message: str, remedy: str | None = None, *, fault: str | None = None) -> None:
+        super().__init__(message, remedy)
+        self._fault = fault
+
+    @property
+    def fault(self) -> str:
+        """What failed: two failures that share it are the same one."""
+        return self._fault or super().fault
+
+
+class EngineAwayError(EngineError):
+    """Our engine did not answer for as long as we are ready to wait. Says nothing about any experiment."""
 
 
 class DiskFullError(EngineError):
@@ -52,6 +87,10 @@ class DiskFullError(EngineError):
 
 class ImageError(AutoresearchError):
     """The base image or a candidate image could not be built."""
+
+
+class BaseGoneError(ImageError):
+    """Somebody removed the base image of a running campaign: no candidate can be built."""
 
 
 class DataError(AutoresearchError):

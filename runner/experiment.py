@@ -11,7 +11,7 @@ import structlog
 
 from runner import claims as claims_store
 from runner import decision, edits, image
-from runner.errors import BaselineError, EngineError, ImageError, Interrupted, RepositoryError
+from runner.errors import BaselineError, EngineError, Interrupted, RepositoryError
 from runner.laboratory import (
     Examined,
     Failure,
@@ -141,6 +141,19 @@ def stage(lab: Laboratory, campaign: Campaign, experiment: Experiment) -> image.
     return built
 
 
+def builder(lab: Laboratory, campaign: Campaign, experiment: Experiment) -> Callable[[], str]:
+    """Stages a candidate when its image is first wanted, and again when somebody has removed it since."""
+    built: image.Image | None = None
+
+    def present() -> str:
+        nonlocal built
+        if built is None or not image.exists(lab.engine.client, built.id):
+            built = stage(lab, campaign, experiment)
+        return built.id
+
+    return present
+
+
 def run_baseline(
     lab: Laboratory, campaign: Campaign, experiment: Experiment, *, stopping: Callable[[], bool]
 ) -> Experiment:
@@ -152,7 +165,7 @@ def run_baseline(
         Interrupted: `stopping()` became true between two runs.
     """
     bound = log.bind(campaign=campaign.tag, experiment=experiment.number)
-    built = stage(lab, campaign, experiment)
+    build = builder(lab, campaign, experiment)
     runs = LedgerRuns(lab.ledger, campaign.tag, experiment.number)
     scores = [run.val_bpb for run in audited_runs(experiment) if run.val_bpb is not None]
     claims = champion_claims(experiment)
@@ -164,7 +177,7 @@ def run_baseline(
         lab.observer.note(f"baseline: run {index + 1} of {lab.config.baseline_runs}")
         outcome = measure(
             lab,
-            image_id=built.id,
+            build=build,
             number=experiment.number,
             seed=run_seed(campaign, experiment.number, index),
             runs=runs,
@@ -217,20 +230,15 @@ def run_candidate(lab: Laboratory, campaign: Campaign, experiment: Experiment) -
     )
     outcome = _recorded_outcome(lab, experiment, rule)
     if outcome is None:
-        try:
-            built = stage(lab, campaign, experiment)
-        except ImageError as error:
-            outcome = Failure(verdict=Verdict.INFRA, reason=error.message)
-        else:
-            outcome = measure(
-                lab,
-                image_id=built.id,
-                number=experiment.number,
-                seed=run_seed(campaign, experiment.number, 0),
-                runs=LedgerRuns(lab.ledger, campaign.tag, experiment.number),
-                examiner=rule,
-                champion=champion_claims(best),
-            )
+        outcome = measure(
+            lab,
+            build=builder(lab, campaign, experiment),
+            number=experiment.number,
+            seed=run_seed(campaign, experiment.number, 0),
+            runs=LedgerRuns(lab.ledger, campaign.tag, experiment.number),
+            examiner=rule,
+            champion=champion_claims(best),
+        )
     if isinstance(outcome, Failure):
         lab.ledger.close_experiment(
             campaign.tag, experiment.number, verdict=outcome.verdict, reason=outcome.reason, sigma_bpb=sigma

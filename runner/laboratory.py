@@ -20,15 +20,25 @@ from runner import claims as claims_store
 from runner.auditing import Evaluation, examine
 from runner.config import Config
 from runner.contamination import SealedText
-from runner.errors import ConfigError, DiskFullError, EngineError
+from runner.errors import (
+    BaseGoneError,
+    ConfigError,
+    DiskFullError,
+    EngineAwayError,
+    EngineError,
+    ImageError,
+    without_figures,
+)
 from runner.hardware import busy_seconds
 from runner.ledger import Campaign, Ledger
 from runner.observer import Observer
+from runner.quarantine import Faults
 from runner.records import AuditRecord, Phase, RunEnd, RunRecord, SealedScore, Verdict
 from runner.repo import Repository
 from runner.report.text import clean
-from runner.sandbox import Engine, Session, open_session
+from runner.sandbox import Engine, Session, open_session, remove_orphans
 from runner.sandbox.limits import Owner, choose_cores
+from runner.sandbox.patience import await_engine, refuse_other
 from runner.sandbox.scrub import scrub
 from runner.sandbox.session import Mounts
 
@@ -36,10 +46,10 @@ log = structlog.get_logger()
 
 LOG_LINES = 200
 """How much of a training log the ledger keeps."""
-MEASURE_ATTEMPTS = 3
-"""How often a run is tried when the infrastructure fails or other programs disturb it."""
-ENGINE_PAUSE_SECONDS = 5.0
-"""Wait after an engine failure, times the number of the attempt."""
+MAX_DISTURBED = 2
+"""How often a training that other programs disturb is thrown away; the next one counts, with its noise."""
+FAULT_PAUSE_SECONDS = 2.0
+"""Wait before an experiment that the infrastructure failed is tried again."""
 
 _SCORE_FAILURES = {
     3: "no checkpoint was published",
@@ -65,6 +75,7 @@ class Laboratory:
     claims: Path  # of the champion
     base_image: str
     conditions: dict[str, str]  # what two scores must share to be comparable
+    stopping: Callable[[], bool] = lambda: False  # whether a person asked to stop; looked at in long waits
 
     @property
     def branch(self) -> str:
@@ -110,6 +121,10 @@ class Measurement:
     val_bpb: float
     claims_sha256: str
     audit: AuditRecord | None = None
+
+
+class Disturbed(Failure):
+    """A training whose cores other programs used: thrown away, and nobody's failure."""
 
 
 Outcome = Measurement | Failure
@@ -203,43 +218,68 @@ class UnrecordedRuns:
 def measure(
     lab: Laboratory,
     *,
-    image_id: str,
+    build: Callable[[], str],
     number: int,
     seed: int,
     runs: RunLog,
     examiner: Examiner,
     champion: str | None,
 ) -> Outcome:
-    """Train once, score once, examine; an infrastructure failure is tried again before it is told.
+    """Train once, score once, examine; what the infrastructure fails is done again, unless it fails the same way.
 
-    A training whose cores other programs used is thrown away and repeated as well. On a machine that is
-    never quiet the last attempt counts, with its noise: a night must not stand still.
+    While the engine is away, this waits for it. A training whose cores other programs used is thrown away and
+    repeated as well. On a machine that is never quiet the last attempt counts, with its noise: a night must not
+    stand still.
 
     Args:
+        build: returns the id of the image, which it builds if it is not there (any more).
         champion: hash of the claims that an audit compares with; None where there are none.
+
+    Raises:
+        EngineAwayError: the engine stayed away.
+        DiskFullError, BaseGoneError: no attempt can go well before a person has done something.
+        Interrupted: a person asked to stop while the engine was away.
     """
-    measurement = _Measuring(
-        lab=lab, image_id=image_id, number=number, seed=seed, runs=runs, examiner=examiner, champion=champion
-    )
-    failure = Failure(verdict=Verdict.INFRA, reason="not run")
-    for attempt in range(1, MEASURE_ATTEMPTS + 1):
-        last = attempt == MEASURE_ATTEMPTS
+    measurement = _Measuring(lab=lab, number=number, seed=seed, runs=runs, examiner=examiner, champion=champion)
+    faults = Faults()
+    disturbed = 0
+    while True:
+        outcome: Outcome | None = None
         try:
-            outcome = measurement.once(repeat_disturbed=not last)
-        except DiskFullError:
-            raise  # another attempt will not find more room
-        except EngineError as error:
-            failure = Failure(verdict=Verdict.INFRA, reason=error.message)
-            if not last:
-                time.sleep(ENGINE_PAUSE_SECONDS * attempt)  # a daemon that restarts needs a moment
+            refuse_other(lab.engine)
+            outcome = measurement.once(build(), repeat_disturbed=disturbed < MAX_DISTURBED)
+        except (DiskFullError, EngineAwayError, BaseGoneError):
+            raise
+        except (EngineError, ImageError) as error:
+            reason, fault = error.message, error.fault
         else:
             if not isinstance(outcome, Failure) or outcome.verdict is not Verdict.INFRA:
                 return outcome
-            failure = outcome
-        log.warning("run_failed", experiment=number, reason=failure.reason)
-        if not last:
-            lab.observer.note(f"experiment {number}: {failure.reason}; running it again")
-    return failure
+            reason, fault = outcome.reason, without_figures(outcome.reason)
+            disturbed += isinstance(outcome, Disturbed)
+        log.warning("run_failed", experiment=number, reason=reason)
+        ready_again(lab)
+        if not isinstance(outcome, Disturbed):
+            given_up = faults.add(fault)
+            if given_up is not None:
+                lab.observer.note(f"experiment {number}: {given_up}: {reason}")
+                return Failure(verdict=Verdict.INFRA, reason=f"{given_up}: {reason}")
+            time.sleep(FAULT_PAUSE_SECONDS)
+        lab.observer.note(f"experiment {number}: {reason}; running it again")
+
+
+def ready_again(lab: Laboratory) -> None:
+    """Wait for our engine, and remove what a failed clean-up left there: it would disturb the next measurement.
+
+    Raises:
+        EngineAwayError: the engine stayed away.
+        Interrupted: a person asked to stop while it was away.
+    """
+    await_engine(lab.engine, note=lab.observer.note, stopping=lab.stopping)
+    try:
+        remove_orphans(lab.engine, lab.ledger.controller)
+    except EngineError as error:
+        log.warning("cleanup_failed", reason=error.message)  # found again at the next failure, or the next start
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,14 +287,13 @@ class _Measuring:
     """One program with one seed, on its way from a training to a measurement."""
 
     lab: Laboratory
-    image_id: str
     number: int
     seed: int
     runs: RunLog
     examiner: Examiner
     champion: str | None
 
-    def once(self, *, repeat_disturbed: bool) -> Outcome:
+    def once(self, image_id: str, *, repeat_disturbed: bool) -> Outcome:
         """Everything once, in one session."""
         lab = self.lab
         lab.observer.phase(self.number, "start", None)
@@ -262,7 +301,7 @@ class _Measuring:
             lab.engine,
             config=lab.config,
             mounts=lab.mounts,
-            image_id=self.image_id,
+            image_id=image_id,
             owner=lab.owner(self.number),
             max_claims_bytes=lab.evaluation.val_targets.size * 4,
         ) as session:
@@ -432,7 +471,7 @@ def _disturbance(run: RunRecord, config: Config) -> Failure | None:
     share = run.others_cpu_seconds / (run.wall_seconds * config.cpus)
     if share <= config.max_disturbance:
         return None
-    return Failure(verdict=Verdict.INFRA, reason=f"other programs used {share:.0%} of the candidate's cores")
+    return Disturbed(verdict=Verdict.INFRA, reason=f"other programs used {share:.0%} of the candidate's cores")
 
 
 def _lost(phase: Phase, seed: int) -> RunRecord:

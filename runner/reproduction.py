@@ -68,7 +68,7 @@ def reproduce(lab: Laboratory, revision: str, *, audit: bool = False) -> Reprodu
     if built.layer_digest == experiment.layer_digest:
         outcome = measure(
             lab,
-            image_id=built.id,
+            build=lambda: built.id,
             number=experiment.number,
             seed=first.seed,
             runs=runs,

@@ -6,7 +6,7 @@ The engine's connection belongs to the caller: every function takes a `docker.Do
 """
 
 from runner.image.base import Kind, ensure_base, find_base
-from runner.image.candidate import Image, build_candidate, find_candidate, layer_tar
+from runner.image.candidate import Image, build_candidate, exists, find_candidate, layer_tar
 from runner.image.cleanup import remove_images
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "Kind",
     "build_candidate",
     "ensure_base",
+    "exists",
     "find_base",
     "find_candidate",
     "layer_tar",

@@ -17,7 +17,7 @@ from typing import Any
 
 import docker
 
-from runner.errors import ImageError
+from runner.errors import BaseGoneError, EngineError, ImageError
 from runner.image.builder import LABEL, build, context_tar, engine_errors
 from runner.image.cleanup import label_filter
 from runner.records import Files
@@ -101,8 +101,14 @@ def build_candidate(
 
     Raises:
         ImageError: a path is refused, the build failed, or the image is not its base plus one layer.
+        BaseGoneError: there is no such base.
         DiskFullError, EngineError
     """
+    if not exists(client, base_id):
+        raise BaseGoneError(
+            f"somebody removed the base image {base_id}",
+            "start again: it is built again, which takes minutes; nothing is lost",
+        )
     told = label_instruction({f"{LABEL}{name}": value for name, value in {**labels, "kind": "candidate"}.items()})
     context = [
         ("Dockerfile", f"FROM {base_id}\n{told}\nADD {ROOT}.tar /\n".encode()),
@@ -129,6 +135,20 @@ def label_instruction(labels: Mapping[str, str]) -> str:
         if not re.fullmatch(r"[\w.:/@-]*", value, re.ASCII):
             raise ImageError(f"a label may not hold {value!r} ({name})")
     return "LABEL " + " ".join(f'{name}="{value}"' for name, value in labels.items())
+
+
+def exists(client: docker.DockerClient, image_id: str) -> bool:
+    """Whether the engine has an image.
+
+    Raises:
+        ImageError, EngineError
+    """
+    with engine_errors(f"looking for image {image_id}"):
+        try:
+            client.api.inspect_image(image_id)
+        except docker.errors.ImageNotFound:
+            return False
+    return True
 
 
 def find_candidate(client: docker.DockerClient, *, base_id: str, campaign: str, commit: str) -> Image | None:
@@ -165,6 +185,8 @@ def _checked_image(client: docker.DockerClient, image_id: str, base_id: str) -> 
 def _inspect(client: docker.DockerClient, image_id: str) -> Mapping[str, Any]:
     with engine_errors(f"inspecting image {image_id}"):
         attributes: Mapping[str, Any] = client.api.inspect_image(image_id)
+    if not isinstance(attributes, Mapping) or not {"RootFS", "Config"} <= set(attributes):
+        raise EngineError(f"what the Docker engine says of image {image_id} makes no sense", "autoresearch doctor")
     return attributes
 
 

@@ -27,6 +27,8 @@ from runner.sandbox.supervision import GRACE_SECONDS, POLL_SECONDS, Reports, rec
 
 RECEIVE_SECONDS = 60.0
 """Longest wait for bytes that PID 1 has written already."""
+SETTLE_SECONDS = 5.0
+"""How long an engine may take to tell the end of a container whose stream has ended."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,14 +63,28 @@ class Answering:
         Raises:
             EngineError: it will never answer.
         """
-        if self.reports.ready.is_set() or (self.attachment.is_open and not late):
+        if self.attachment.is_open and (not late or self.reports.ready.is_set()):
             return
+        if self.reports.ready.is_set():
+            raise EngineError(f"the waiting {self.phase} container is lost")
         with engine_errors(f"inspecting the {self.phase} container"):
             state = self.engine.client.api.inspect_container(self.container_id)["State"]
+            came = f"{state['Status']}, exit code {state['ExitCode']}"
         raise EngineError(
-            f"the {self.phase} container did not come up ({state['Status']}, exit code {state['ExitCode']})",
+            f"the {self.phase} container did not come up ({came})",
             "is startup_seconds too short? can uid 10001 read .autoresearch/ (modes, SELinux)?",
         )
+
+    def refuse_broken(self) -> None:
+        """A stream that broke will bring no answer: told long before the time for it is over.
+
+        Raises:
+            EngineError: it broke, and the container did not end with it.
+        """
+        closed_at = self.attachment.closed_at
+        if closed_at is None or self.reports.ended.is_set() or time.monotonic() - closed_at < SETTLE_SECONDS:
+            return
+        raise EngineError(f"the stream of the {self.phase} container broke", "autoresearch doctor")
 
     def go(self, seed: int) -> tuple[RunRecord, bytes | None]:
         """Give the word once it is warm; returns how it ended, and the whole answer of a candidate that finished.
@@ -92,12 +108,15 @@ class Answering:
             startup_seconds=GRACE_SECONDS + 5,
             limit_seconds=self.limit_seconds,
             done=self.reports.ended,
+            meanwhile=self.refuse_broken,
         )
         # An engine tells the end of a container before it has delivered the last of its stream.
         self.reports.ended.wait(0 if killed or state.exit_code == 137 else GRACE_SECONDS)
         run = record(self.phase, seed, state, killed and self.reports.started.is_set(), self.reports)
         if run.end is not RunEnd.FINISHED:
             return run, None
+        if not self.reports.ended.is_set():  # else a lost report would pass for an empty answer
+            raise EngineError(f"the last report of the {self.phase} container did not come", "autoresearch doctor")
         answer = self.attachment.receive(self.reports.whole("answer_bytes") or 0, RECEIVE_SECONDS)
         if answer is None and not self.attachment.overflowed:
             raise EngineError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,9 +13,15 @@ import docker
 import requests
 
 from runner.errors import EngineError
+from runner.sandbox.transport import OLDEST_API, open_client
 
 DEFAULT_SOCKET = "unix:///var/run/docker.sock"
-REQUEST_SECONDS = 60
+REQUEST_SECONDS = 60.0
+"""Longest answer to a request that makes, starts or removes something."""
+QUICK_SECONDS = 5.0
+"""Longest answer to a look at a container, and to its kill: one that hangs is given up and asked again."""
+NONSENSE = (KeyError, TypeError, ValueError, struct.error)
+"""What docker-py and we ourselves raise on an answer that is whole and makes no sense."""
 LABEL = "org.autoresearch."
 """Prefix of every label on what is ours. Things are found by label, never by name."""
 
@@ -27,19 +34,35 @@ class Engine:
     daemon_id: str
     version: str
     client: docker.DockerClient
+    api_version: str = OLDEST_API
     cdi_devices: frozenset[str] = frozenset()  # names of devices that the engine can inject by itself
+    request_seconds: float = REQUEST_SECONDS
+    quick_seconds: float = QUICK_SECONDS
 
-    def another_client(self, timeout_seconds: float | None = REQUEST_SECONDS) -> docker.DockerClient:
-        """A client of its own for a thread: a stalled stream must not block the one that kills.
+    def another_client(self) -> docker.DockerClient:
+        """A client of its own for a thread: a stalled stream must not block the one that kills."""
+        return open_client(self.url, self.request_seconds, api_version=self.api_version)
 
-        Args:
-            timeout_seconds: for each read; None for streams that may be silent for long.
-        """
-        return docker.DockerClient(base_url=self.url, timeout=timeout_seconds)
+    def quick_client(self) -> docker.DockerClient:
+        """For looking and killing."""
+        return open_client(self.url, self.quick_seconds, api_version=self.api_version)
+
+    def stream_client(self) -> docker.DockerClient:
+        """For streams that may be silent for long: only the head of an answer has a time limit."""
+        return open_client(self.url, self.request_seconds, api_version=self.api_version, streams=True)
 
 
-def connect(docker_host: str | None = None) -> Engine:
+def connect(
+    docker_host: str | None = None,
+    *,
+    request_seconds: float = REQUEST_SECONDS,
+    quick_seconds: float = QUICK_SECONDS,
+) -> Engine:
     """Connect to the engine at `docker_host`, else `DOCKER_HOST`, else the default socket.
+
+    Args:
+        request_seconds: longest answer to one request.
+        quick_seconds: longest answer to a look or a kill.
 
     Raises:
         EngineError: nothing answers there, it is not local, or we may not use it.
@@ -62,29 +85,43 @@ def connect(docker_host: str | None = None) -> Engine:
             f"no permission on the Docker socket {socket}",
             'sudo usermod -aG docker "$USER", then log in again',
         )
-    client: docker.DockerClient | None = None
+    opened = [open_client(url, request_seconds)]
     try:
-        client = docker.DockerClient(base_url=url, timeout=REQUEST_SECONDS)
-        info = client.info()
-    except (docker.errors.DockerException, requests.RequestException) as error:
-        if client is not None:
-            client.close()
+        api_version: str = opened[0].api.version(api_version=False)["ApiVersion"]
+        opened.append(open_client(url, request_seconds, api_version=api_version))
+        info = opened[1].info()
+        engine = Engine(
+            url=url,
+            daemon_id=info["ID"],
+            version=info["ServerVersion"],
+            client=opened.pop(),
+            api_version=api_version,
+            cdi_devices=frozenset(
+                device["ID"] for device in info.get("DiscoveredDevices") or () if device.get("Source") == "cdi"
+            ),
+            request_seconds=request_seconds,
+            quick_seconds=quick_seconds,
+        )
+    except (docker.errors.DockerException, requests.RequestException, *NONSENSE) as error:
         raise EngineError(f"the Docker engine at {url} does not answer: {error}", "make engine") from error
-    return Engine(
-        url=url,
-        daemon_id=info["ID"],
-        version=info["ServerVersion"],
-        client=client,
-        cdi_devices=frozenset(
-            device["ID"] for device in info.get("DiscoveredDevices") or () if device.get("Source") == "cdi"
-        ),
-    )
+    finally:
+        for client in opened:
+            client.close()
+    return engine
 
 
 @contextmanager
 def engine_errors(doing: str) -> Iterator[None]:
-    """Turn what docker-py and its HTTP layer raise into one EngineError that says what we were doing."""
+    """Turn what docker-py and its HTTP layer raise into one EngineError that says what we were doing.
+
+    Keep the calls to the engine inside and everything else out.
+    """
     try:
         yield
-    except (docker.errors.DockerException, requests.RequestException) as error:
-        raise EngineError(f"the Docker engine failed while {doing}: {error}", "autoresearch doctor") from error
+    except (docker.errors.DockerException, requests.RequestException, *NONSENSE) as error:
+        status = getattr(error, "status_code", None)
+        raise EngineError(
+            f"the Docker engine failed while {doing}: {error or type(error).__name__}",
+            "autoresearch doctor",
+            fault=f"{doing}: {type(error).__name__} {status or ''}".rstrip(),
+        ) from error

@@ -8,6 +8,7 @@ Not covered: kernel and driver bugs. `SECURITY.md` says what the sandbox promise
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from docker.types import DeviceRequest, LogConfig, Mount, Ulimit
 from runner.config import MEBI, Config
 from runner.errors import EngineError
 from runner.sandbox.effective import check_effective, refuse_mounts_below, removed_variables
-from runner.sandbox.engine import LABEL, Engine, engine_errors
+from runner.sandbox.engine import LABEL, QUICK_SECONDS, Engine, engine_errors
 
 log = structlog.get_logger()
 
@@ -177,8 +178,7 @@ def create_container(
         container_id: str = container["Id"]
     try:
         with engine_errors(f"inspecting the {phase} container"):
-            inspected = api.inspect_container(container_id)
-        check_effective(wanted, variables, inspected)
+            check_effective(wanted, variables, api.inspect_container(container_id))
     except BaseException:
         discard(remove_container, engine.client, container_id)
         raise
@@ -222,12 +222,12 @@ def create_output_volume(engine: Engine, config: Config, owner: Owner) -> str:
         "mode=0755,nosuid,nodev,noexec"
     )
     with engine_errors("creating the output volume"):
-        volume = engine.client.volumes.create(
+        volume = engine.client.api.create_volume(
             driver="local",
             driver_opts={"type": "tmpfs", "device": "tmpfs", "o": options},
             labels=owner.labels("output"),
         )
-    name: str = volume.name
+        name: str = volume["Name"]
     return name
 
 
@@ -237,10 +237,15 @@ def discard(remove: Callable[[docker.DockerClient, str], None], client: docker.D
     A removal that fails must neither swallow an interrupt nor throw a finished score away;
     `remove_orphans` finds what stays, at the end of this start and at the beginning of the next.
     """
-    try:
-        remove(client, name)
-    except EngineError as error:
-        log.warning("cleanup_failed", thing=name, reason=error.message)
+    began = time.monotonic()
+    while True:
+        try:
+            return remove(client, name)
+        except EngineError as error:
+            if time.monotonic() - began > QUICK_SECONDS:  # it is away, or stays as it is
+                log.warning("cleanup_failed", thing=name, reason=error.message)
+                return None
+        time.sleep(0.5)
 
 
 def remove_container(client: docker.DockerClient, container_id: str) -> None:

@@ -13,11 +13,11 @@ def remove_orphans(engine: Engine, controller: str) -> int:
     """
     label = {"label": f"{LABEL}controller={controller}"}
     with engine_errors("looking for orphans"):
-        containers = engine.client.api.containers(all=True, filters=label)
-    for container in containers:
-        remove_container(engine.client, container["Id"])
+        containers = [one["Id"] for one in engine.client.api.containers(all=True, filters=label)]
+    for container_id in containers:
+        remove_container(engine.client, container_id)
     with engine_errors("looking for orphans"):
-        volumes = engine.client.api.volumes(filters=label).get("Volumes") or []
-    for volume in volumes:
-        remove_volume(engine.client, volume["Name"])
+        volumes = [one["Name"] for one in engine.client.api.volumes(filters=label).get("Volumes") or []]
+    for name in volumes:
+        remove_volume(engine.client, name)
     return len(containers) + len(volumes)

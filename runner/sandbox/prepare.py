@@ -58,7 +58,7 @@ def run_trusted(
             ),
         )
     tail: deque[str] = deque(maxlen=20)
-    stream = engine.another_client(timeout_seconds=None).api  # a large corpus may be silent for minutes
+    stream = engine.stream_client().api  # a large corpus may be silent for minutes
     try:
         with engine_errors("preparing data"):
             api.start(container["Id"])

@@ -10,12 +10,15 @@ checkpoint for each.
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from runner.config import Config
+from runner.errors import EngineError
 from runner.records import Phase, RunRecord
 from runner.sandbox.answering import Answering, open_answering
 from runner.sandbox.engine import Engine, engine_errors
@@ -33,6 +36,7 @@ from runner.sandbox.streams import follow_logs
 from runner.sandbox.supervision import Reports, record, wait
 
 LOG_BYTES = 256 * 1024
+LOG_ATTEMPTS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +99,7 @@ class Session:
             owner=self.owner,
             interactive=False,
         )
+        over = threading.Event()
         try:
             with engine_errors("starting the train container"):
                 self.engine.client.api.start(container_id)
@@ -106,9 +111,9 @@ class Session:
                 if on_start is not None and reports.started.is_set() and not before:
                     on_start()
 
-            follow_logs(self.engine, container_id, stderr=True, on_line=on_report)
+            follow_logs(self.engine, container_id, stderr=True, on_line=on_report, over=over)
             if on_line is not None:
-                follow_logs(self.engine, container_id, stderr=False, on_line=on_line)
+                follow_logs(self.engine, container_id, stderr=False, on_line=on_line, over=over)
             state, killed = wait(
                 self.engine,
                 container_id,
@@ -124,6 +129,7 @@ class Session:
             log = _read_log(self.engine, container_id, stderr=False).decode("utf-8", "replace")
             return record(Phase.TRAIN, seed, state, killed and reports.started.is_set(), final, log)
         finally:
+            over.set()
             discard(remove_container, self.engine.client, container_id)
 
     def score(self, seed: int) -> tuple[RunRecord, bytes | None]:
@@ -225,7 +231,18 @@ def open_session(
 
 
 def _read_log(engine: Engine, container_id: str, stderr: bool) -> bytes:
-    """One stream of an ended container; the engine caps the log at 2 MB."""
-    with engine_errors("reading a log"):
-        log: bytes = engine.client.api.logs(container_id, stdout=not stderr, stderr=stderr)
-    return log[-LOG_BYTES:]
+    """One stream of an ended container; the engine caps the log at 2 MB. Asked for more than once, if need be.
+
+    Raises:
+        EngineError: every time it failed.
+    """
+    for attempt in range(LOG_ATTEMPTS):
+        try:
+            with engine_errors("reading a log"):
+                log: bytes = engine.client.api.logs(container_id, stdout=not stderr, stderr=stderr)
+                return log[-LOG_BYTES:]
+        except EngineError:
+            if attempt == LOG_ATTEMPTS - 1:
+                raise
+            time.sleep(1.0)  # a training would be lost with it
+    raise AssertionError

@@ -10,14 +10,17 @@ import contextlib
 import socket
 import struct
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 
 import docker
 import requests
 
-from runner.sandbox.engine import Engine
+from runner.sandbox.engine import NONSENSE, Engine
 
 STDOUT, STDERR = 1, 2
+AGAIN_SECONDS = 0.5
+"""Wait before a stream that failed is asked for again."""
 _HEADER = struct.Struct(">BxxxL")  # stream number, length: Docker's multiplexed framing
 
 
@@ -30,9 +33,13 @@ class Attachment:
     def __init__(
         self, engine: Engine, container_id: str, max_stdout_bytes: int, on_report: Callable[[bytes], None]
     ) -> None:
-        self._client = engine.another_client(timeout_seconds=None)
+        self._client = engine.stream_client()
         params = {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
-        self._stream = self._client.api.attach_socket(container_id, params=params)
+        try:
+            self._stream = self._client.api.attach_socket(container_id, params=params)
+        except BaseException:
+            self._client.close()
+            raise
         self._socket: socket.socket = getattr(self._stream, "_sock", self._stream)
         self._socket.settimeout(None)
         self._limit = max_stdout_bytes
@@ -41,14 +48,14 @@ class Attachment:
         self._received = 0  # of stdout, kept or not
         self._arrival = threading.Condition()
         self.overflowed = False
-        self.broken = False
+        self.closed_at: float | None = None  # on the monotonic clock: when the stream ended, in whatever way
         self._thread = threading.Thread(target=self._read, name="claims", daemon=True)
         self._thread.start()
 
     @property
     def is_open(self) -> bool:
         """Whether the container still holds its end."""
-        return self._thread.is_alive()
+        return self.closed_at is None
 
     def send(self, data: bytes) -> None:
         """Write to the container's stdin."""
@@ -60,7 +67,9 @@ class Attachment:
         Returns: None when they did not come, or when they are more than the limit.
         """
         with self._arrival:
-            self._arrival.wait_for(lambda: self._received >= num_bytes or self.broken, timeout_seconds)
+            self._arrival.wait_for(
+                lambda: self._received >= num_bytes or self.closed_at is not None, timeout_seconds
+            )
             return bytes(self._stdout) if self._received == num_bytes and not self.overflowed else None
 
     def close(self) -> None:
@@ -86,8 +95,10 @@ class Attachment:
                     else:
                         self._keep(piece)
         except (OSError, EOFError):
+            return  # broken: the end of the stream lies between two frames, nowhere else
+        finally:
             with self._arrival:
-                self.broken = True  # the end of the stream lies between two frames, nowhere else
+                self.closed_at = time.monotonic()
                 self._arrival.notify_all()
 
     def _keep(self, piece: bytes) -> None:
@@ -109,27 +120,42 @@ class Attachment:
         return bytes(data)
 
 
-def follow_logs(engine: Engine, container_id: str, stderr: bool, on_line: Callable[[str], None]) -> None:
+def follow_logs(
+    engine: Engine,
+    container_id: str,
+    stderr: bool,
+    on_line: Callable[[str], None],
+    over: threading.Event,
+) -> None:
     """Hand every line of one stream to `on_line` from a thread of its own, until the container ends.
 
-    For display and for reports of PID 1; what must not be lost is read again after the end.
+    For display and for reports of PID 1; what must not be lost is read again after the end. A stream that
+    fails is asked for again, from its beginning: lines that were handed over already are passed by.
+
+    Args:
+        over: nobody is interested any more.
     """
+    told = 0
+
+    def lines(client: docker.DockerClient) -> Iterator[bytes]:
+        pending = b""
+        with contextlib.suppress(docker.errors.DockerException, requests.RequestException, OSError, *NONSENSE):
+            for piece in client.api.logs(container_id, stdout=not stderr, stderr=stderr, stream=True, follow=True):
+                *whole, pending = (pending + piece).split(b"\n")
+                pending = pending[-4096:]
+                yield from whole
 
     def follow() -> None:
-        pending = b""
-        client: docker.DockerClient | None = None
-        try:
-            client = engine.another_client(timeout_seconds=None)
-            for piece in client.api.logs(container_id, stdout=not stderr, stderr=stderr, stream=True, follow=True):
-                pending += piece
-                *lines, pending = pending.split(b"\n")
-                pending = pending[-4096:]
-                for line in lines:
-                    on_line(line[:4096].decode("utf-8", "replace"))
-        except (docker.errors.DockerException, requests.RequestException, OSError):
-            return  # display only
-        finally:
-            if client is not None:
+        nonlocal told
+        while not over.is_set():
+            client = engine.stream_client()
+            try:
+                for number, line in enumerate(lines(client)):
+                    if number >= told:
+                        told += 1
+                        on_line(line[:4096].decode("utf-8", "replace"))
+            finally:
                 client.close()
+            over.wait(AGAIN_SECONDS)  # an engine that dies closes the stream as the end of a container does
 
     threading.Thread(target=follow, name="logs", daemon=True).start()

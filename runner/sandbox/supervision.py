@@ -11,14 +11,17 @@ from typing import NamedTuple
 
 import docker
 import requests
+from docker.api.client import APIClient
 
 from runner.errors import EngineError
 from runner.records import Phase, RunEnd, RunRecord
-from runner.sandbox.engine import Engine
+from runner.sandbox.engine import NONSENSE, Engine
 
 POLL_SECONDS = 0.1
 GRACE_SECONDS = 2.0
 """How much later than PID 1 the host kills: it only acts when PID 1 did not."""
+MISSING_TIMES = 3
+"""How often in a row an engine must say that a container is not there before it is believed."""
 FLUSH_SECONDS = 30.0
 """How long PID 1 waits for us to take the rest of an answer; see `locked_eval/supervisor.py`."""
 
@@ -34,6 +37,8 @@ class Reports:
     ready: threading.Event = field(default_factory=threading.Event)
     started: threading.Event = field(default_factory=threading.Event)
     ended: threading.Event = field(default_factory=threading.Event)
+    ending: int | None = None
+    """How PID 1 means to end: it says so before it kills, and `ended` when everything is dead."""
     last: dict[str, object] = field(default_factory=dict)
 
     def feed(self, data: bytes) -> None:
@@ -53,6 +58,9 @@ class Reports:
             self.ready.set()
         elif event == "started":
             self.started.set()
+        elif event == "ending":
+            code = report.get("code")
+            self.ending = code if isinstance(code, int) else None
         elif event == "ended":
             self.last = report
             self.ended.set()
@@ -77,7 +85,7 @@ class State(NamedTuple):
 
 @dataclass
 class Killer:
-    """The host's own deadline: a thread with its own client that kills once, whatever the others do."""
+    """The host's own deadline: a thread with its own client that kills, whatever the others do."""
 
     engine: Engine
     container_id: str
@@ -85,6 +93,7 @@ class Killer:
     fired: bool = False
 
     def watch(self, started: threading.Event, startup_seconds: float, limit_seconds: float) -> None:
+        """Wait until the deadline, then kill until somebody has seen the end."""
         give_up = time.monotonic() + startup_seconds + GRACE_SECONDS
         while not started.is_set() and time.monotonic() < give_up:
             if self.cancelled.wait(POLL_SECONDS):
@@ -93,18 +102,21 @@ class Killer:
             return
         self.fired = True  # recorded before the act: exit code 137 alone is ambiguous
         while not self.cancelled.is_set():
-            try:
-                client = self.engine.another_client()
+            # A frozen process dies when it thaws; an engine may say that it killed, and not have done it; an
+            # engine that is away may come back. PID 1 has its own deadline.
+            for act in (APIClient.kill, APIClient.unpause):
+                client = self.engine.quick_client()
                 try:
-                    client.api.kill(self.container_id)
+                    act(client.api, self.container_id)
+                except docker.errors.NotFound:
+                    return
+                except (docker.errors.DockerException, requests.RequestException, *NONSENSE):
+                    pass  # also: it is not running, it is not paused
                 finally:
                     client.close()
-            except docker.errors.NotFound:
-                return
-            except (docker.errors.DockerException, requests.RequestException):
-                self.cancelled.wait(1.0)  # the daemon is away: PID 1 has its own deadline, and it may come back
-            else:
-                return
+                if self.cancelled.wait(POLL_SECONDS):
+                    return
+            self.cancelled.wait(1.0)
 
 
 def wait(
@@ -117,7 +129,7 @@ def wait(
     done: threading.Event | None = None,
     meanwhile: Callable[[], None] = lambda: None,
 ) -> tuple[State, bool]:
-    """Wait until the container has ended, or `done`.
+    """Wait until the container has ended, or `done`. No single answer of the engine ends the wait.
 
     Args:
         meanwhile: called again and again; what it raises ends the wait.
@@ -133,25 +145,37 @@ def wait(
     )
     thread.start()
     give_up = time.monotonic() + startup_seconds + limit_seconds + FLUSH_SECONDS + 10 * GRACE_SECONDS
+    client = engine.quick_client()
+    missing = 0
     try:
         while True:
+            if done is not None and done.is_set():
+                return State(), killer.fired
             try:
-                if done is not None and done.is_set():
-                    return State(), killer.fired
-                state = engine.client.api.inspect_container(container_id)["State"]
+                state = client.api.inspect_container(container_id)["State"]
                 if state["Status"] in ("exited", "dead"):
-                    return State(state.get("ExitCode"), bool(state.get("OOMKilled"))), killer.fired
+                    return State(state["ExitCode"], bool(state.get("OOMKilled"))), killer.fired
+                paused = bool(state.get("Paused"))
+                missing = 0
             except docker.errors.NotFound as error:
-                raise EngineError("a container of ours was removed by somebody else") from error
-            except (docker.errors.DockerException, requests.RequestException) as error:
+                missing += 1
+                if missing >= MISSING_TIMES:
+                    raise EngineError("a container of ours was removed by somebody else") from error
+            except (docker.errors.DockerException, requests.RequestException, *NONSENSE) as error:
                 if time.monotonic() > give_up:
-                    raise EngineError(f"the Docker engine went away: {error}", "make engine") from error
+                    raise EngineError(
+                        f"the Docker engine went away: {error}", "make engine", fault="the engine went away"
+                    ) from error
+            else:
+                if paused:  # its clock ran on: whatever comes of it is not the candidate's doing
+                    raise EngineError("a container of ours was paused by somebody else")
             if time.monotonic() > give_up:
                 raise EngineError("a container did not end after it was killed", "autoresearch doctor")
             meanwhile()
             time.sleep(POLL_SECONDS)
     finally:
         killer.cancelled.set()
+        client.close()
 
 
 def record(phase: Phase, seed: int, state: State, killed: bool, reports: Reports, log: str = "") -> RunRecord:
@@ -165,9 +189,11 @@ def record(phase: Phase, seed: int, state: State, killed: bool, reports: Reports
     if end is RunEnd.FAILED and out_of_memory and status == -9:
         end = RunEnd.OUT_OF_MEMORY
     if end is RunEnd.LOST and code == 137:
-        if killed:
-            end = RunEnd.DEADLINE
-        elif out_of_memory:
+        if killed and reports.ending is not None:
+            # PID 1 was on time, but what it killed died slowly. One that was silent at its deadline was stopped
+            # from outside, for from inside nobody can: that run stays lost.
+            end = RunEnd.DEADLINE if _ENDS.get(reports.ending) is RunEnd.DEADLINE else RunEnd.LOST
+        elif out_of_memory and not killed:
             end = RunEnd.OUT_OF_MEMORY
     return RunRecord(
         phase=phase,

@@ -345,7 +345,7 @@ def measured(lab, train=TRAIN):
     runs = laboratory.LedgerRuns(lab.ledger, "test", number)
     outcome = laboratory.measure(
         lab,
-        image_id=built.id,
+        build=lambda: built.id,
         number=number,
         seed=1,
         runs=runs,

@@ -198,7 +198,7 @@ def watch(laboratory):
         runs = UnrecordedRuns()
         outcome = measure(
             lab,
-            image_id=built.id,
+            build=lambda: built.id,
             number=1,
             seed=SEED,
             runs=runs,

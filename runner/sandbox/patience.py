@@ -1,0 +1,87 @@
+"""Whether our engine answers, and waiting for it while it does not.
+
+An engine that restarts says nothing about an idea: nobody should be asked for the next one, and paid, meanwhile.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import structlog
+
+from runner.errors import EngineAwayError, EngineError, Interrupted
+from runner.sandbox.engine import Engine, engine_errors
+
+log = structlog.get_logger()
+
+PATIENCE_SECONDS = 600.0
+"""How long an engine may stay away before the night ends: an upgrade of the package takes a minute, a person who
+reads a note some more."""
+PAUSES_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)
+"""Waits between two questions; the last one again and again."""
+
+
+def refuse_other(engine: Engine) -> None:
+    """Make sure that the engine we connected to answers at its socket, and not another one.
+
+    Raises:
+        EngineError: it does not answer, or it has another id.
+    """
+    client = engine.quick_client()
+    try:
+        with engine_errors("asking the engine who it is"):
+            found: str = client.info()["ID"]
+    finally:
+        client.close()
+    if found != engine.daemon_id:
+        raise EngineError(
+            f"another Docker engine ({found}) answers at {engine.url}, where ours ({engine.daemon_id}) was"
+        )
+
+
+def await_engine(
+    engine: Engine,
+    *,
+    note: Callable[[str], None],
+    stopping: Callable[[], bool],
+    patience_seconds: float | None = None,
+) -> None:
+    """Return once our engine answers: at once when it does.
+
+    Args:
+        note: told once that we wait, and once that it is back.
+        stopping: whether a person asked to stop.
+        patience_seconds: longest wait; `PATIENCE_SECONDS` when absent.
+
+    Raises:
+        EngineAwayError: it stayed away.
+        Interrupted: `stopping()` became true while we waited.
+    """
+    patience = PATIENCE_SECONDS if patience_seconds is None else patience_seconds
+    began = time.monotonic()
+    attempts = 0
+    while True:
+        try:
+            refuse_other(engine)
+        except EngineError as error:
+            reason = error.message
+        else:
+            if attempts:
+                note("the Docker engine is back")
+                log.info("engine_back", seconds=round(time.monotonic() - began, 1))
+            return
+        if not attempts:
+            note(f"{reason}; waiting up to {patience / 60:g} minutes for the engine")
+            log.warning("engine_away", reason=reason)
+        pause_ends = time.monotonic() + PAUSES_SECONDS[min(attempts, len(PAUSES_SECONDS) - 1)]
+        attempts += 1
+        while time.monotonic() < pause_ends:
+            if stopping():
+                raise Interrupted("stopped while the Docker engine was away", "the same command goes on")
+            if time.monotonic() - began > patience:
+                raise EngineAwayError(
+                    f"the Docker engine stayed away for {patience / 60:g} minutes: {reason}",
+                    "make engine, then start again: nothing is lost",
+                )
+            time.sleep(0.2)

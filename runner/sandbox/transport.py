@@ -1,0 +1,90 @@
+"""Requests to the engine that end: each by its whole duration.
+
+The time limit of `requests` starts anew with every byte that comes, so an engine that answers a byte now and then
+would hold us for ever. Here the whole answer of a request must have come within its limit.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from typing import Any
+
+import docker
+from docker.transport.unixconn import UnixHTTPAdapter, UnixHTTPConnection, UnixHTTPConnectionPool
+
+OLDEST_API = "1.41"
+"""Of the oldest engine that we know. What an engine speaks is asked without a version."""
+
+
+class _TimedSocket(socket.socket):
+    """A socket whose reads end at a deadline, however many there are."""
+
+    deadline: float | None = None
+
+    def recv_into(self, *arguments: Any, **options: Any) -> int:
+        if self.deadline is not None:
+            left = self.deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError("the whole answer took too long")
+            self.settimeout(left)
+        return super().recv_into(*arguments, **options)
+
+
+class _TimedConnection(UnixHTTPConnection):  # type: ignore[misc]  # docker-py has no types
+    """Limits the answer; of a stream only its head, since a stream may be silent for long."""
+
+    streams = False
+
+    def connect(self) -> None:
+        self.sock = _TimedSocket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self.unix_socket)
+
+    def getresponse(self) -> Any:
+        sock: _TimedSocket = self.sock  # the response may close the connection, but goes on reading from this
+        sock.deadline = None if self.timeout is None else time.monotonic() + self.timeout
+        response = super().getresponse()
+        if self.streams:
+            sock.deadline = None
+            sock.settimeout(None)
+        return response
+
+
+class _TimedPool(UnixHTTPConnectionPool):  # type: ignore[misc]
+    streams = False
+
+    def _new_conn(self) -> _TimedConnection:
+        connection = _TimedConnection(self.base_url, self.socket_path, self.timeout)
+        connection.streams = self.streams
+        return connection
+
+
+class _TimedAdapter(UnixHTTPAdapter):  # type: ignore[misc]
+    def __init__(self, url: str, timeout_seconds: float, streams: bool) -> None:
+        super().__init__(url.replace("unix://", "http+unix://"), timeout_seconds)
+        self.streams = streams
+
+    def get_connection(self, url: str, proxies: Any = None) -> _TimedPool:
+        with self.pools.lock:
+            pool: _TimedPool | None = self.pools.get(url)
+            if pool is None:
+                pool = self.pools[url] = _TimedPool(
+                    url, self.socket_path, self.timeout, maxsize=self.max_pool_size
+                )
+                pool.streams = self.streams
+        return pool
+
+
+def open_client(
+    url: str, timeout_seconds: float, *, api_version: str = OLDEST_API, streams: bool = False
+) -> docker.DockerClient:
+    """A client whose requests take at most so long. Nothing is sent yet.
+
+    Args:
+        url: `unix://…`.
+        streams: the limit is for the head of an answer only.
+    """
+    client = docker.DockerClient(base_url=url, timeout=timeout_seconds, version=api_version)
+    client.api.mount("http+docker://", _TimedAdapter(url, timeout_seconds, streams))
+    return client
