@@ -197,7 +197,7 @@ def run(lab: Laboratory, proposer: Proposer, stop: StopSwitch, *, more: int | No
         infra = infra + 1 if closed.verdict is Verdict.INFRA else 0
         if infra >= MAX_QUARANTINED:
             raise EngineError(
-                f"{infra} experiments in a row were quarantined, and the engine answers; the last: {closed.reason}",
+                f"{infra} experiments in a row quarantined while the engine answers; the last: {closed.reason}",
                 "autoresearch doctor, then start again: nothing is lost",
             )
     log.info("campaign_ended", campaign=tag, reason=reason)
