@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
+from runner.crash_points import Step, around
 from runner.errors import DiskFullError
 
 
@@ -18,7 +19,8 @@ def replace_file(path: Path, data: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial.write_bytes(data)
-        partial.replace(path)
+        with around(Step.FILE_REPLACED):
+            partial.replace(path)
     except OSError as error:
         with contextlib.suppress(OSError):
             partial.unlink()

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from locked_eval import draw, judge, plan, verify
 from runner.config import Config
+from runner.crash_points import Step, around
 from runner.errors import DiskFullError
 from runner.records import AuditRecord, RunRecord
 from runner.sandbox import Session
@@ -194,7 +195,8 @@ def _written(made: plan.Plan, scratch: Path) -> Iterator[Path]:
     try:
         folder.chmod(0o755)
         try:
-            plan.write(made, folder)
+            with around(Step.AUDIT_ROWS_WRITTEN):
+                plan.write(made, folder)
         except OSError as error:
             raise DiskFullError(f"cannot write the audit's rows: {error}", "free some disk") from error
         yield folder

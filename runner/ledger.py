@@ -26,6 +26,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from runner.crash_points import Step, around
 from runner.errors import DiskFullError, LedgerError
 from runner.records import (
     AuditRecord,
@@ -189,7 +190,7 @@ class Ledger:
             self._db.execute(f"PRAGMA {pragma}")
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
         if version < SCHEMA_VERSION:
-            with self._transaction():
+            with self._transaction(None):
                 self._upgrade()
         elif version > SCHEMA_VERSION:
             raise LedgerError(
@@ -224,7 +225,7 @@ class Ledger:
         self.close()
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
+    def _transaction(self, step: Step | None) -> Iterator[sqlite3.Connection]:
         try:
             self._db.execute("BEGIN IMMEDIATE")
             try:
@@ -232,7 +233,11 @@ class Ledger:
             except BaseException:
                 self._db.execute("ROLLBACK")
                 raise
-            self._db.execute("COMMIT")
+            if step is None:
+                self._db.execute("COMMIT")
+            else:
+                with around(step):
+                    self._db.execute("COMMIT")
         except sqlite3.Error as error:
             if "disk is full" in str(error) or "disk I/O" in str(error):
                 raise DiskFullError(f"no room to write the ledger {self.path}", "free some disk") from error
@@ -269,7 +274,7 @@ class Ledger:
     def create_campaign(self, *, tag: str, base_commit: str, conditions: Mapping[str, str]) -> Campaign:
         """Open a new campaign."""
         seed = int.from_bytes(os.urandom(7))
-        with self._transaction() as db:
+        with self._transaction(Step.CAMPAIGN_CREATED) as db:
             db.execute(
                 "INSERT INTO campaigns VALUES (?, ?, ?, ?, 0, ?)",
                 (tag, now(), base_commit, seed, json.dumps(dict(conditions), sort_keys=True)),
@@ -280,12 +285,12 @@ class Ledger:
 
     def set_target(self, tag: str, target: int) -> None:
         """How many experiments are wanted in all."""
-        with self._transaction() as db:
+        with self._transaction(Step.TARGET_SET) as db:
             db.execute("UPDATE campaigns SET target = ? WHERE tag = ?", (target, tag))
 
     def delete_campaign(self, tag: str) -> None:
         """Forget a campaign whole: its experiments, runs, bookings and answers."""
-        with self._transaction() as db:
+        with self._transaction(Step.CAMPAIGN_DELETED) as db:
             db.execute("DELETE FROM campaigns WHERE tag = ?", (tag,))
 
     # ---------------------------------------------------------------- experiments
@@ -309,7 +314,7 @@ class Ledger:
             refused: why its edits cannot be applied; then it is closed as invalid at once.
             bookings: of the answers that led to it; they are the experiment's from now on.
         """
-        with self._transaction() as db:
+        with self._transaction(Step.EXPERIMENT_OPENED) as db:
             (number,) = db.execute(
                 "SELECT coalesce(max(number), -1) + 1 FROM experiments WHERE tag = ?", (tag,)
             ).fetchone()
@@ -341,7 +346,8 @@ class Ledger:
 
     def set_candidate(self, tag: str, number: int, *, commit: str, image_id: str, layer_digest: str) -> None:
         """Write down which commit and image the experiment runs."""
-        self._update(tag, number, tried_commit=commit, image_id=image_id, layer_digest=layer_digest)
+        columns = {"tried_commit": commit, "image_id": image_id, "layer_digest": layer_digest}
+        self._update(Step.CANDIDATE_RECORDED, tag, number, columns, "verdict IS NULL")
 
     def close_experiment(
         self,
@@ -354,29 +360,43 @@ class Ledger:
         delta_bpb: float | None = None,
         sigma_bpb: float | None = None,
     ) -> None:
-        """Write the verdict with the figures that it rests on."""
-        self._update(
-            tag,
-            number,
-            closed_at=now(),
-            verdict=verdict,
-            reason=reason,
-            val_bpb=val_bpb,
-            delta_bpb=delta_bpb,
-            sigma_bpb=sigma_bpb,
-        )
+        """Write the verdict with the figures that it rests on; there is one for ever.
+
+        Raises:
+            LedgerError: it has a verdict already.
+        """
+        columns = {
+            "closed_at": now(),
+            "verdict": verdict,
+            "reason": reason,
+            "val_bpb": val_bpb,
+            "delta_bpb": delta_bpb,
+            "sigma_bpb": sigma_bpb,
+        }
+        self._update(Step.EXPERIMENT_CLOSED, tag, number, columns, "verdict IS NULL")
 
     def set_kept(self, tag: str, number: int, commit: str) -> None:
-        """Write down that the branch now stands at this experiment's commit."""
-        self._update(tag, number, kept_commit=commit)
+        """Write down that the branch now stands at this experiment's commit.
 
-    def _update(self, tag: str, number: int, **columns: Any) -> None:
+        Raises:
+            LedgerError: it is no keep, or its commit is written down already.
+        """
+        condition = "verdict = 'keep' AND kept_commit IS NULL"
+        self._update(Step.KEEP_RECORDED, tag, number, {"kept_commit": commit}, condition)
+
+    def _update(self, step: Step, tag: str, number: int, columns: Mapping[str, Any], condition: str) -> None:
+        """Change one experiment that is in the state for it."""
         assignments = ", ".join(f"{name} = ?" for name in columns)
-        with self._transaction() as db:
-            db.execute(
-                f"UPDATE experiments SET {assignments} WHERE tag = ? AND number = ?",  # noqa: S608  our own names
+        with self._transaction(step) as db:
+            changed = db.execute(
+                f"UPDATE experiments SET {assignments} WHERE tag = ? AND number = ? AND {condition}",  # noqa: S608
                 (*columns.values(), tag, number),
-            )
+            ).rowcount
+            if changed != 1:
+                raise LedgerError(
+                    f"experiment {number} of {tag} cannot take the step {step}: it is closed, or does not exist",
+                    f"autoresearch show {number}",
+                )
 
     def experiments(self, tag: str) -> tuple[Experiment, ...]:
         """Every experiment of a campaign in order, each with its closed runs and its cost."""
@@ -403,7 +423,7 @@ class Ledger:
 
     def open_run(self, tag: str, number: int, phase: Phase, seed: int) -> int:
         """Announce a container; returns the id to close it with."""
-        with self._transaction() as db:
+        with self._transaction(Step.RUN_OPENED) as db:
             cursor = db.execute(
                 "INSERT INTO runs (tag, experiment, phase, seed, opened_at) VALUES (?, ?, ?, ?, ?)",
                 (tag, number, phase, seed, now()),
@@ -412,11 +432,16 @@ class Ledger:
         return cursor.lastrowid
 
     def close_run(self, run_id: int, run: RunRecord) -> None:
-        """Write how a container ended."""
-        with self._transaction() as db:
-            db.execute(
+        """Write how a container ended.
+
+        Raises:
+            LedgerError: that is written down already.
+        """
+        with self._transaction(Step.RUN_CLOSED) as db:
+            changed = db.execute(
                 "UPDATE runs SET closed_at = ?, end = ?, exit_code = ?, wall_seconds = ?, cpu_seconds = ?,"
-                " others_cpu_seconds = ?, log_tail = ?, val_bpb = ?, claims_sha256 = ?, audit = ? WHERE id = ?",
+                " others_cpu_seconds = ?, log_tail = ?, val_bpb = ?, claims_sha256 = ?, audit = ?"
+                " WHERE id = ? AND end IS NULL",
                 (
                     now(),
                     run.end,
@@ -430,7 +455,9 @@ class Ledger:
                     None if run.audit is None else json.dumps(asdict(run.audit)),
                     run_id,
                 ),
-            )
+            ).rowcount
+            if changed != 1:
+                raise LedgerError(f"run {run_id} has ended already, or does not exist", "autoresearch doctor")
 
     # -------------------------------------------------------------------- answers
 
@@ -444,7 +471,7 @@ class Ledger:
             retry_of: the crash that is to be mended.
             usage: what is known at its begin.
         """
-        with self._transaction() as db:
+        with self._transaction(Step.ANSWER_BOOKED) as db:
             cursor = db.execute(
                 "INSERT INTO usage (tag, booked_at, model, request_id, input_tokens, output_tokens,"
                 " cache_read_tokens, cache_write_tokens, cost_usd) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -464,7 +491,7 @@ class Ledger:
             body: JSON; None when it did not come whole.
         """
         packed = None if body is None else zlib.compress(json.dumps(body).encode())
-        with self._transaction() as db:
+        with self._transaction(Step.ANSWER_KEPT) as db:
             db.execute(
                 "UPDATE usage SET booked_at = ?, model = ?, request_id = ?, input_tokens = ?, output_tokens = ?,"
                 " cache_read_tokens = ?, cache_write_tokens = ?, cost_usd = ? WHERE id = ?",
@@ -489,7 +516,7 @@ class Ledger:
 
     def end_conversation(self, tag: str, number: int, retry_of: int | None) -> None:
         """A conversation led to nothing: the next one about the same experiment starts afresh."""
-        with self._transaction() as db:
+        with self._transaction(Step.CONVERSATION_ENDED) as db:
             self._end_conversations(db, tag, number, " AND retry_of IS ?", retry_of)
 
     def has_ended(self, tag: str, number: int, retry_of: int | None) -> bool:
@@ -503,7 +530,7 @@ class Ledger:
 
     def end_conversations(self, tag: str, number: int) -> None:
         """End every conversation about an experiment, its idea's second version included."""
-        with self._transaction() as db:
+        with self._transaction(Step.CONVERSATION_ENDED) as db:
             self._end_conversations(db, tag, number)
 
     def _end_conversations(
@@ -519,7 +546,7 @@ class Ledger:
 
     def seal(self, tag: str, score: SealedScore, claims_sha256: str) -> None:
         """Write down a score on the test rows; a second one of the same run replaces it."""
-        with self._transaction() as db:
+        with self._transaction(Step.SCORE_SEALED) as db:
             db.execute(
                 "INSERT OR REPLACE INTO sealed VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (tag, score.number, score.seed, score.val_bpb, score.test_bpb, claims_sha256, now()),
@@ -535,7 +562,7 @@ class Ledger:
 
     def close_lost_runs(self, tag: str) -> int:
         """Mark runs that a killed controller left open; returns how many."""
-        with self._transaction() as db:
+        with self._transaction(Step.LOST_RUNS_CLOSED) as db:
             cursor = db.execute(
                 "UPDATE runs SET closed_at = ?, end = ? WHERE tag = ? AND end IS NULL", (now(), RunEnd.LOST, tag)
             )

@@ -20,6 +20,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, cast
 
+from runner.crash_points import Step, around
 from runner.errors import RepositoryError
 from runner.records import Files
 
@@ -233,8 +234,10 @@ class Repository:
         self._check_ref_name(ref)
         entries = self._run("ls-tree", "-z", "--full-tree", parent).stdout.split(b"\0")[:-1]
         entries = [entry for entry in entries if entry.partition(b"\t")[2] != WORKLOAD.encode()]
-        if files:
-            entries.append(b"040000 tree " + self._write_workload(files).encode() + b"\t" + WORKLOAD.encode())
+        with around(Step.OBJECTS_WRITTEN):
+            workload = self._write_workload(files) if files else None
+        if workload is not None:
+            entries.append(b"040000 tree " + workload.encode() + b"\t" + WORKLOAD.encode())
         tree = self._make_tree(entries)
         commit = self.make_commit(tree=tree, parent=parent, message=message, when=when)
         self._name_candidate(ref, commit)
@@ -253,7 +256,8 @@ class Repository:
         stamp = int((date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp())
         dates = {f"GIT_{who}_DATE": f"@{stamp} +0000" for who in ("AUTHOR", "COMMITTER")}
         arguments = ("commit-tree", "--no-gpg-sign", "-p", parent, "-F", "-", tree)
-        return self._run(*arguments, stdin=message.encode("utf-8", "replace"), env=dates).text
+        with around(Step.COMMIT_WRITTEN):
+            return self._run(*arguments, stdin=message.encode("utf-8", "replace"), env=dates).text
 
     def advance(self, branch: str, new: str, expected_old: str | None) -> None:
         """Move a branch by compare-and-swap. Already being at `new` is fine.
@@ -274,7 +278,8 @@ class Repository:
         if self.ref(name) == new:
             return
         self.refuse_checked_out(branch)
-        answer = self._update_ref(name, new, expected_old)
+        with around(Step.BRANCH_ADVANCED):
+            answer = self._update_ref(name, new, expected_old)
         held = self.ref(name)
         if held == new:
             return
@@ -393,7 +398,8 @@ class Repository:
             commands += [f"update {ref}-{held[:12]}", held, ""]
             if self.ref(f"{ref}-{held[:12]}") == held:
                 del commands[3:]
-        self._run("update-ref", "-z", "--stdin", stdin="".join(part + "\0" for part in commands).encode())
+        with around(Step.CANDIDATE_NAMED):
+            self._run("update-ref", "-z", "--stdin", stdin="".join(part + "\0" for part in commands).encode())
 
     def _update_ref(self, name: str, new: str, expected_old: str | None) -> _Answer:
         arguments = ("update-ref", "-m", "autoresearch", name, new, expected_old or "")  # "": must not exist

@@ -17,6 +17,7 @@ from typing import Any
 
 import docker
 
+from runner.crash_points import Step, around
 from runner.errors import BaseGoneError, EngineError, ImageError
 from runner.image.builder import LABEL, build, context_tar, engine_errors
 from runner.image.cleanup import label_filter
@@ -114,14 +115,15 @@ def build_candidate(
         ("Dockerfile", f"FROM {base_id}\n{told}\nADD {ROOT}.tar /\n".encode()),
         (f"{ROOT}.tar", layer_tar(files)),
     ]
-    image_id = build(
-        client,
-        context_tar(context),
-        doing="building the candidate's image",
-        labels={},
-        tag=tag,
-        timeout_seconds=_BUILD_SECONDS,
-    )
+    with around(Step.IMAGE_BUILT):
+        image_id = build(
+            client,
+            context_tar(context),
+            doing="building the candidate's image",
+            labels={},
+            tag=tag,
+            timeout_seconds=_BUILD_SECONDS,
+        )
     return _checked_image(client, image_id, base_id)
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runner.config import Config
+from runner.crash_points import Step, around
 from runner.errors import EngineError
 from runner.records import Phase, RunEnd, RunRecord
 from runner.sandbox.engine import Engine, engine_errors
@@ -186,7 +187,8 @@ def open_answering(
         with engine_errors(f"starting the {phase} container"):
             attachment = Attachment(engine, container_id, max_bytes, reports.feed)
             stack.callback(attachment.close)
-            engine.client.api.start(container_id)
+            with around(Step.CONTAINER_STARTED):
+                engine.client.api.start(container_id)
         yield Answering(
             engine=engine,
             container_id=container_id,

@@ -19,6 +19,7 @@ import structlog
 from docker.types import DeviceRequest, LogConfig, Mount, Ulimit
 
 from runner.config import MEBI, Config
+from runner.crash_points import Side, Step, around, reach
 from runner.errors import EngineError
 from runner.sandbox.effective import check_effective, refuse_mounts_below, removed_variables
 from runner.sandbox.engine import LABEL, QUICK_SECONDS, Engine, engine_errors
@@ -160,6 +161,7 @@ def create_container(
     )
     with engine_errors(f"creating the {phase} container"):
         image = api.inspect_image(image_id)
+        reach(Step.CONTAINER_CREATED, Side.BEFORE)
         container = api.create_container(
             image=image_id,
             entrypoint=[PYTHON, "-I", "-S", f"/locked/locked_eval/{program}"],
@@ -175,6 +177,7 @@ def create_container(
             host_config=wanted,
             network_disabled=True,
         )
+        reach(Step.CONTAINER_CREATED, Side.AFTER)  # it is there, and we do not know its id yet
         container_id: str = container["Id"]
     try:
         with engine_errors(f"inspecting the {phase} container"):
@@ -222,11 +225,13 @@ def create_output_volume(engine: Engine, config: Config, owner: Owner) -> str:
         "mode=0755,nosuid,nodev,noexec"
     )
     with engine_errors("creating the output volume"):
+        reach(Step.VOLUME_CREATED, Side.BEFORE)
         volume = engine.client.api.create_volume(
             driver="local",
             driver_opts={"type": "tmpfs", "device": "tmpfs", "o": options},
             labels=owner.labels("output"),
         )
+        reach(Step.VOLUME_CREATED, Side.AFTER)
         name: str = volume["Name"]
     return name
 
@@ -250,7 +255,7 @@ def discard(remove: Callable[[docker.DockerClient, str], None], client: docker.D
 
 def remove_container(client: docker.DockerClient, container_id: str) -> None:
     """Kill and remove a container; one that is gone already is fine."""
-    with engine_errors("removing a container"):
+    with engine_errors("removing a container"), around(Step.CONTAINER_REMOVED):
         try:
             client.api.remove_container(container_id, force=True, v=False)
         except docker.errors.NotFound:
@@ -262,7 +267,7 @@ def remove_container(client: docker.DockerClient, container_id: str) -> None:
 
 def remove_volume(client: docker.DockerClient, name: str) -> None:
     """Remove a volume; one that is gone already is fine."""
-    with engine_errors("removing a volume"):
+    with engine_errors("removing a volume"), around(Step.VOLUME_REMOVED):
         try:
             client.api.remove_volume(name, force=True)
         except docker.errors.NotFound:

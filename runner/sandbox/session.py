@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runner.config import Config
+from runner.crash_points import Step, around
 from runner.errors import EngineError
 from runner.records import Phase, RunRecord
 from runner.sandbox.answering import Answering, open_answering
@@ -101,7 +102,7 @@ class Session:
         )
         over = threading.Event()
         try:
-            with engine_errors("starting the train container"):
+            with engine_errors("starting the train container"), around(Step.CONTAINER_STARTED):
                 self.engine.client.api.start(container_id)
             reports = Reports()
 

@@ -1,0 +1,71 @@
+"""Where a controller can die: a named point before and after every step that outlives it.
+
+Off, and one comparison, unless a test sets `on_reach`: that one may end the process there, as a power cut would.
+`docs/reliability.md` tells what a restart makes of each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+
+
+class Step(StrEnum):
+    """Everything that a controller leaves behind, one step after the other."""
+
+    # Ledger: before and after its COMMIT.
+    CAMPAIGN_CREATED = "campaign_created"
+    CAMPAIGN_DELETED = "campaign_deleted"
+    TARGET_SET = "target_set"
+    ANSWER_BOOKED = "answer_booked"
+    ANSWER_KEPT = "answer_kept"
+    CONVERSATION_ENDED = "conversation_ended"
+    EXPERIMENT_OPENED = "experiment_opened"
+    CANDIDATE_RECORDED = "candidate_recorded"
+    RUN_OPENED = "run_opened"
+    RUN_CLOSED = "run_closed"
+    LOST_RUNS_CLOSED = "lost_runs_closed"
+    SCORE_SEALED = "score_sealed"
+    EXPERIMENT_CLOSED = "experiment_closed"
+    KEEP_RECORDED = "keep_recorded"
+    # Git.
+    OBJECTS_WRITTEN = "objects_written"
+    COMMIT_WRITTEN = "commit_written"
+    CANDIDATE_NAMED = "candidate_named"
+    BRANCH_ADVANCED = "branch_advanced"
+    # Files: before and after the rename that makes one whole.
+    FILE_REPLACED = "file_replaced"
+    AUDIT_ROWS_WRITTEN = "audit_rows_written"
+    # Docker.
+    IMAGE_BUILT = "image_built"
+    VOLUME_CREATED = "volume_created"
+    CONTAINER_CREATED = "container_created"
+    CONTAINER_STARTED = "container_started"
+    CONTAINER_REMOVED = "container_removed"
+    VOLUME_REMOVED = "volume_removed"
+
+
+class Side(StrEnum):
+    """Of a step."""
+
+    BEFORE = "before"
+    AFTER = "after"
+
+
+on_reach: Callable[[Step, Side], None] | None = None
+"""The switch; None: off."""
+
+
+def reach(step: Step, side: Side) -> None:
+    """Here the controller may die."""
+    if on_reach is not None:
+        on_reach(step, side)
+
+
+@contextmanager
+def around(step: Step) -> Iterator[None]:
+    """Both sides of a step; one that fails has no other side."""
+    reach(step, Side.BEFORE)
+    yield
+    reach(step, Side.AFTER)
