@@ -25,7 +25,7 @@ import pytest
 import requests
 
 from runner import image
-from runner.errors import DiskFullError, EngineError, ImageError
+from runner.errors import BaseGoneError, DiskFullError, EngineError, ImageError
 from runner.image import base, builder, cleanup, rootfs, wheels
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -638,7 +638,7 @@ def test_an_image_with_another_environment_than_its_base_is_refused(client, scra
 
 @pytest.mark.docker
 def test_a_missing_base_is_one_clear_error(client, owner):
-    with pytest.raises(ImageError, match="building the candidate's image"):
+    with pytest.raises(BaseGoneError, match="somebody removed the base image"):
         image.build_candidate(client, base_id="sha256:" + "0" * 64, files=FILES, labels=owner)
 
 

@@ -85,6 +85,12 @@ def root(tmp_path):
     return root
 
 
+@pytest.fixture(autouse=True)
+def no_engine(monkeypatch):
+    """Proposals need none."""
+    monkeypatch.setattr(campaign, "await_engine", lambda *_, **__: None)
+
+
 @contextmanager
 def laboratory(root, **settings):
     """All that a proposal needs of a laboratory."""
