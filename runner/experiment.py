@@ -25,7 +25,7 @@ from runner.laboratory import (
 )
 from runner.ledger import Campaign
 from runner.lineage import audited_runs, champion_claims
-from runner.records import Experiment, Files, Patch, Phase, RunEnd, Verdict
+from runner.records import Experiment, Files, Patch, Phase, RunEnd, RunRecord, Verdict
 from runner.report.message import kept_message, tried_message
 from runner.report.text import clean
 
@@ -167,10 +167,9 @@ def run_baseline(
     bound = log.bind(campaign=campaign.tag, experiment=experiment.number)
     build = builder(lab, campaign, experiment)
     runs = LedgerRuns(lab.ledger, campaign.tag, experiment.number)
-    scores = [run.val_bpb for run in audited_runs(experiment) if run.val_bpb is not None]
-    claims = champion_claims(experiment)
-    if claims is not None and claims_store.load(lab.claims, claims) is None:
-        scores.pop()  # killed before they were saved: later audits would have nothing to compare with
+    done = _finished_baseline_runs(lab, campaign, experiment)
+    scores = [run.val_bpb for run in done if run.val_bpb is not None]
+    claims = done[-1].claims_sha256 if done else None
     for index in range(len(scores), lab.config.baseline_runs):
         if stopping():
             raise Interrupted("stopped between two runs of the baseline", "the same command goes on")
@@ -214,6 +213,24 @@ def run_baseline(
     return finish_keep(lab, campaign, experiment.number)
 
 
+def _finished_baseline_runs(lab: Laboratory, campaign: Campaign, experiment: Experiment) -> list[RunRecord]:
+    """The audited runs that an earlier start brought to their end, in the order of their seeds.
+
+    One that was killed between its audit and its seal is not among them, nor a last one whose claims were not
+    saved: later audits would have nothing to compare with.
+    """
+    audited = {run.seed: run for run in audited_runs(experiment)}
+    done: list[RunRecord] = []
+    for index in range(lab.config.baseline_runs):
+        seed = run_seed(campaign, experiment.number, index)
+        if seed not in audited or not lab.ledger.is_sealed(campaign.tag, experiment.number, seed):
+            break
+        done.append(audited[seed])
+    if done and claims_store.load(lab.claims, done[-1].claims_sha256 or "") is None:
+        done.pop()
+    return done
+
+
 def run_candidate(lab: Laboratory, campaign: Campaign, experiment: Experiment) -> Experiment:
     """Take one open experiment to its verdict; what a killed controller had begun is done again."""
     bound = log.bind(campaign=campaign.tag, experiment=experiment.number)
@@ -251,7 +268,7 @@ def run_candidate(lab: Laboratory, campaign: Campaign, experiment: Experiment) -
 def _recorded_outcome(lab: Laboratory, experiment: Experiment, rule: Rule) -> Outcome | None:
     """What the runs before a crash already settle: to measure again would be a second draw.
 
-    A would-be keep whose audit or whose saved claims are missing is measured again: its checkpoint is gone.
+    A would-be keep whose audit, saved claims or sealed score is missing is measured again: its checkpoint is gone.
     """
     last = next((run for run in reversed(experiment.runs) if run.phase in (Phase.SCORE, Phase.AUDIT)), None)
     if last is None or last.end in (RunEnd.LOST, RunEnd.STARTUP):
@@ -265,7 +282,11 @@ def _recorded_outcome(lab: Laboratory, experiment: Experiment, rule: Rule) -> Ou
         and (failure := too_slow(last, rule.score_limit_seconds, lab.config.cpus)) is not None
     ):
         return failure
-    saved = last.phase is Phase.AUDIT and claims_store.load(lab.claims, last.claims_sha256) is not None
+    saved = (
+        last.phase is Phase.AUDIT
+        and claims_store.load(lab.claims, last.claims_sha256) is not None
+        and lab.ledger.is_sealed(lab.config.tag, experiment.number, last.seed)
+    )
     if rule.would_keep(last.val_bpb) and not saved:
         return None
     return Measurement(val_bpb=last.val_bpb, claims_sha256=last.claims_sha256, audit=last.audit)

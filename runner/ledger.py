@@ -552,6 +552,12 @@ class Ledger:
                 (tag, score.number, score.seed, score.val_bpb, score.test_bpb, claims_sha256, now()),
             )
 
+    def is_sealed(self, tag: str, number: int, seed: int) -> bool:
+        """Whether a run has its score on the test rows; not which."""
+        return bool(
+            self._read("SELECT 1 FROM sealed WHERE tag = ? AND number = ? AND seed = ?", tag, number, seed)
+        )
+
     def sealed(self, tag: str) -> tuple[SealedScore, ...]:
         """Scores on the test rows. Only reports for people may ask for them."""
         rows = self._read("SELECT * FROM sealed WHERE tag = ? ORDER BY number, sealed_at", tag)

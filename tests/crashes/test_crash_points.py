@@ -1,0 +1,229 @@
+"""The controller is killed at every step that outlives it, and in its recovery: it ends as if it never had been."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import dataclass
+
+import pytest
+import scripted_night
+
+from runner.crash_points import Side, Step
+from runner.records import Verdict
+
+DOCKER = {
+    Step.VOLUME_CREATED,
+    Step.CONTAINER_CREATED,
+    Step.CONTAINER_STARTED,
+    Step.CONTAINER_REMOVED,
+    Step.VOLUME_REMOVED,
+}
+"""Killed in `tests/containers/test_crashes.py`, with real containers."""
+ELSEWHERE = {
+    Step.CAMPAIGN_DELETED: "a workload that does not run",
+    Step.LOST_RUNS_CLOSED: "the first step of every recovery",
+}
+POINTS = [(step, side) for step in Step if step not in DOCKER | ELSEWHERE.keys() for side in Side]
+
+
+def git(root, *arguments):
+    return subprocess.run(["git", *arguments], cwd=root, check=True, capture_output=True, text=True).stdout
+
+
+def make_repository(root):
+    """A user's repository."""
+    (root / "workload").mkdir(parents=True)
+    for name, text in {"__init__.py": "", "model.py": "", "train.py": scripted_night.TRAIN}.items():
+        (root / "workload" / name).write_text(text)
+    (root / "program.md").write_text("Lower is better.\n")
+    (root / ".gitignore").write_text("/.autoresearch/\n/images/\n")
+    git(root, "init", "-q", "-b", "main")
+    git(root, "add", "-A")
+    git(root, "-c", "user.name=u", "-c", "user.email=u@example.org", "commit", "-qm", "start")
+    return root
+
+
+@dataclass(frozen=True)
+class Told:
+    """How a night ended, and which points it passed, in order."""
+
+    end: int
+    reached: list[tuple[str, str]]
+    errors: str
+
+
+@pytest.fixture(scope="module")
+def night():
+    """Run the night of a folder until it ends, or dies where `item` says."""
+    command = [sys.executable, scripted_night.__file__]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+
+        def one(root, **item):
+            process.stdin.write(json.dumps({"root": str(root), "item": item}) + "\n")
+            process.stdin.flush()
+            end = json.loads(process.stdout.readline())["end"]
+            reached = [tuple(line.split()) for line in root.with_name("reached").read_text().splitlines()]
+            return Told(end, reached, root.with_name("errors").read_text())
+
+        yield one
+        process.stdin.close()
+
+
+def rows(root, table):
+    with sqlite3.connect(root / ".autoresearch" / "ledger.db") as db:
+        db.row_factory = sqlite3.Row
+        return [dict(row) for row in db.execute(f"SELECT * FROM {table} ORDER BY rowid")]
+
+
+FINAL = {"hypothesis", "category", "proposer", "model", "parameters", "retry_of", "champion", "diff", "image_id"}
+FINAL |= {"layer_digest", "verdict", "reason", "val_bpb", "delta_bpb", "sigma_bpb", "number"}
+
+
+def final_state(root):
+    """What a night leaves: verdicts with their figures, money, refs and what they hold, sealed scores, files."""
+    check_whole(root)
+    experiments = [{name: row[name] for name in FINAL} for row in rows(root, "experiments")]
+    money = {}
+    for row in rows(root, "usage"):
+        money.setdefault(row["experiment"], []).append(row["cost_usd"])
+    refs = dict(line.split() for line in git(root, "for-each-ref", "--format=%(refname) %(tree)").splitlines())
+    history = git(root, "log", "--format=%s %T", f"main..autoresearch/{scripted_night.TAG}").splitlines()
+    sealed = [(row["number"], row["seed"], row["val_bpb"], row["test_bpb"]) for row in rows(root, "sealed")]
+    files = sorted(path.name for path in (root / ".autoresearch" / "claims").iterdir())
+    return {"experiments": experiments, "money": money, "refs": refs, "history": history, "sealed": sealed,
+            "files": files, "target": rows(root, "campaigns")[0]["target"]}  # fmt: skip
+
+
+def check_whole(root):
+    """Nothing is damaged, open, doubled or left over; git stands where the ledger says."""
+    assert rows(root, "pragma_integrity_check") == [{"integrity_check": "ok"}]
+    git(root, "fsck", "--strict")
+    assert git(root, "status", "--porcelain") == ""
+    assert git(root, "symbolic-ref", "HEAD") == "refs/heads/main\n"
+    experiments, runs = rows(root, "experiments"), rows(root, "runs")
+    assert [row["number"] for row in experiments] == list(range(len(experiments)))
+    assert all(row["verdict"] and row["closed_at"] for row in experiments), "every attempt ends"
+    assert all(row["end"] and row["closed_at"] for row in runs)
+    kept = [row["kept_commit"] for row in experiments if row["verdict"] == Verdict.KEEP]
+    branch = f"autoresearch/{scripted_night.TAG}"
+    history = [
+        git(root, "rev-parse", "main").strip(),
+        *git(root, "rev-list", "--reverse", f"main..{branch}").split(),
+    ]
+    assert history == kept
+    tried = git(root, "for-each-ref", "--format=%(objectname)", "refs/autoresearch/tried").split()
+    assert tried == [row["tried_commit"] for row in experiments if row["tried_commit"]]
+    left = [path for path in root.rglob("*") if path.name.endswith((".partial", ".lock"))]
+    left += list((root / ".autoresearch" / "audits").glob("*"))
+    assert [path.name for path in left] == ["controller.lock"], left
+
+
+def acknowledged(root, told):
+    """What was committed before a kill is there after it; returns the rows that may not change any more."""
+    if not rows(root, "sqlite_master"):
+        return {}
+    passed = Counter(step for step, side in told.reached if side == Side.AFTER)
+    experiments, runs, usage = (rows(root, table) for table in ("experiments", "runs", "usage"))
+    closed = [row for row in experiments if row["verdict"]]
+    kept = [row for row in closed if row["kept_commit"]]
+    ended = [row for row in runs if row["end"]]
+    assert len(rows(root, "campaigns")) >= passed[Step.CAMPAIGN_CREATED]
+    assert len(experiments) >= passed[Step.EXPERIMENT_OPENED]
+    assert len(closed) >= passed[Step.EXPERIMENT_CLOSED]
+    assert len(kept) >= passed[Step.KEEP_RECORDED]
+    assert len(runs) >= passed[Step.RUN_OPENED]
+    assert len(ended) >= passed[Step.RUN_CLOSED]
+    assert len(usage) >= passed[Step.ANSWER_BOOKED]
+    return {
+        "closed": [{**row, "kept_commit": None} for row in closed],
+        "kept": kept,
+        "ended": ended,
+        "booked": [row for row in usage if row["experiment"] is not None],
+    }
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(night, tmp_path_factory):
+    """The points of a night without a crash, and its final state."""
+    root = make_repository(tmp_path_factory.mktemp("whole") / "repository")
+    told = night(root)
+    assert told.end == 0, told.errors
+    return told.reached, final_state(root)
+
+
+def test_the_night_crosses_every_path(uninterrupted):
+    _, state = uninterrupted
+    verdicts = [row["verdict"] for row in state["experiments"]]
+    assert verdicts == ["keep", "discard", "keep", "crash", "crash", "invalid", "crash", "infra", "keep"]
+    assert state["experiments"][4]["retry_of"] == 3
+    assert "quarantined" in state["experiments"][7]["reason"]
+    assert state["money"] == {None: [0.25], **{number: [0.25] for number in range(1, 9)}}
+    assert len(state["sealed"]) == 4
+
+
+def test_every_point_is_reached_or_has_a_reason(uninterrupted):
+    reached, _ = uninterrupted
+    assert set(reached) >= set(POINTS), "a step that nobody passes is never tested"
+    assert {step for step, _ in reached}.isdisjoint(DOCKER | ELSEWHERE.keys())
+
+
+LOST_ANSWER = ((Step.ANSWER_BOOKED, Side.AFTER), (Step.ANSWER_KEPT, Side.BEFORE))
+"""Killed here, an answer has begun and has not come whole: it is asked for again, its cost stays booked."""
+
+
+@pytest.mark.parametrize(("step", "side"), POINTS, ids=lambda value: str(value))
+def test_a_night_killed_there_and_in_its_recovery_ends_as_if_nothing_had_been(
+    night, tmp_path, uninterrupted, step, side
+):
+    """In the middle of the night, a few steps into the recovery, and at the next time that the point is passed."""
+    reached, whole = uninterrupted
+    root = make_repository(tmp_path / "repository")
+    middle = 1 + reached.count((step, side)) // 2
+    before, lost = {}, 0
+    for item in (
+        {"step": step, "side": side, "occurrence": middle},
+        {"reach": 1 + POINTS.index((step, side)) % 11},
+        {"step": step, "side": side},
+    ):
+        told = night(root, **item)
+        assert told.end == (0 if before and "step" in item and (step, side) not in told.reached else -9), (
+            told.errors
+        )
+        lost += told.end != 0 and told.reached[-1] in LOST_ANSWER
+        after = acknowledged(root, told)
+        for name, old in before.items():
+            assert [row for row in old if row not in after[name]] == [], f"{name}: changed or lost"
+        before = after
+    told = night(root)
+    assert told.end == 0, told.errors
+    state = final_state(root)
+    bookings = sum(len(costs) for costs in state["money"].values())
+    assert bookings == sum(len(costs) for costs in whole["money"].values()) + lost, "no answer is paid for twice"
+    if lost:
+        state["money"] = whole["money"]
+    assert state == whole
+
+
+def test_a_workload_that_does_not_run_is_forgotten_whole_wherever_that_is_interrupted(night, tmp_path):
+    for side in Side:
+        root = make_repository(tmp_path / side / "repository")
+        (root / "workload" / "train.py").write_text("BOOST = 'crash'\n")
+        git(root, "-c", "user.name=u", "-c", "user.email=u@example.org", "commit", "-qam", "break it")
+        assert night(root, step=Step.CAMPAIGN_DELETED, side=side).end == -9
+        told = night(root)
+        assert told.end == 1
+        assert "the unmodified workload got no score" in told.errors
+        assert rows(root, "campaigns") == rows(root, "experiments") == rows(root, "runs") == []
+
+
+def test_a_night_that_is_over_is_not_changed_by_another_start(night, tmp_path):
+    root = make_repository(tmp_path / "repository")
+    night(root)
+    tables = ("experiments", "runs", "usage", "sealed", "answers")
+    before = [rows(root, table) for table in tables]
+    assert night(root).end == 0
+    assert [rows(root, table) for table in tables] == before
