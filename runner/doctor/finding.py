@@ -23,7 +23,8 @@ VERSION_NAMES = (
 PROBE_NAMES = (
     "probes", "limits", "oom-victim", "user", "capabilities", "privileges", "seccomp", "system-calls", "network",
     "mounts", "read-only", "devices", "environment", "torch-inside", "one-gpu", "pids-cap",
-    "memory-cap", "output-cap", "scratch-cap", "shm-cap", "file-cap", "log-cap", "log-rotation", "watchdog",
+    "memory-cap", "output-cap", "scratch-cap", "shm-cap", "descriptors-cap", "file-cap", "log-cap",
+    "log-rotation", "watchdog",
 )  # fmt: skip
 NAMES = (*HOST_NAMES, *VERSION_NAMES, *PROBE_NAMES)
 """Every name that a finding can have: what `[accept]` may speak of."""

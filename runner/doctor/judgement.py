@@ -25,6 +25,8 @@ LOG_BYTES = 2 * 2**20
 LATE_SECONDS = 2.0
 """The most that PID 1 may be late."""
 PAGE_BYTES = 4096
+PIECE_BYTES = 65536
+"""What PID 1 reads of a candidate's output at once."""
 
 _DENIED = {"EPERM", "EACCES", "ENOSYS", "EAFNOSUPPORT", "EPROTONOSUPPORT", "EROFS", "ENETUNREACH", "SIGSYS"}
 _ABSENT = {"ENOENT", "ENOTDIR", "ENXIO", "ENODEV"}
@@ -84,39 +86,43 @@ def judge_bite(report: Report, run: RunRecord, log_bytes: int, task: Mapping[str
         log_bytes: what the engine kept of its output.
         task: the caps that its container was to have.
     """
-    wall_seconds = 0.0 if run.wall_seconds is None else run.wall_seconds
-    log_cap = Throttle.BURST_BYTES + 2 * Throttle.TAIL_BYTES + int(Throttle.BYTES_PER_SECOND * wall_seconds)
     return [
-        _cap("pids-cap", "processes", report.get("processes"), task["pids"]),
+        _cap("pids-cap", {"processes": (report.get("processes"), task["pids"])}),
         finding(
             "memory-cap",
             [] if run.end is RunEnd.OUT_OF_MEMORY else [f"a candidate that takes memory without end: {run.end}"],
             f"killed when it took more than {task['memory_bytes'] >> 20} MiB",
             reason=_ENDLESS,
         ),
-        _cap("output-cap", "bytes", report.get("output_bytes"), task["output_bytes"])
-        if _within(report.get("output_inodes"), OUTPUT_INODES)
-        else _cap("output-cap", "files", report.get("output_inodes"), OUTPUT_INODES),
-        _cap("scratch-cap", "bytes", report.get("scratch_bytes"), task["scratch_bytes"]),
-        _cap("shm-cap", "bytes", report.get("shm_bytes"), task["shm_bytes"]),
+        _cap(
+            "output-cap",
+            {
+                "bytes": (report.get("output_bytes"), task["output_bytes"]),
+                "files": (report.get("output_inodes"), OUTPUT_INODES),
+            },
+        ),
+        _cap("scratch-cap", {"bytes": (report.get("scratch_bytes"), task["scratch_bytes"])}),
+        _cap("shm-cap", {"bytes": (report.get("shm_bytes"), task["shm_bytes"])}),
+        _cap("descriptors-cap", {"open files": (report.get("descriptors"), DESCRIPTORS)}),
         finding(
             "file-cap",
-            _differing({"a file that is stretched": (report.get("stretched"), "EFBIG")})
-            + (
-                []
-                if _within(report.get("descriptors"), DESCRIPTORS)
-                else ["more files can be open than asked for"]
-            ),
-            f"at most {report.get('descriptors')} files are open, none is larger than its file system",
+            _differing({"a file that is stretched": (report.get("stretched"), "EFBIG")}),
+            "no file, holes included, becomes larger than its file system",
             reason=_ENDLESS,
         ),
-        _cap("log-cap", "bytes of output", log_bytes, log_cap),
+        _cap("log-cap", {"bytes of output": (log_bytes, _log_cap(run))}),
     ]
+
+
+def _log_cap(run: RunRecord) -> int:
+    """What PID 1 passes on at most: a burst, a trickle, one piece that began in time, and the end twice."""
+    seconds = 1 + (run.wall_seconds or 0)
+    return Throttle.BURST_BYTES + int(Throttle.BYTES_PER_SECOND * seconds) + PIECE_BYTES + 2 * Throttle.TAIL_BYTES
 
 
 def judge_rotation(log_bytes: int) -> Finding:
     """What the engine kept of a program that printed three times as much as it may keep."""
-    return _cap("log-rotation", "bytes of output", log_bytes, LOG_BYTES)
+    return _cap("log-rotation", {"bytes of output": (log_bytes, LOG_BYTES)})
 
 
 def judge_watch(watch: Watch) -> Finding:
@@ -355,9 +361,15 @@ def _gpu(report: Report, config: Config) -> Finding:
     )
 
 
-def _cap(name: str, unit: str, taken: object, cap: int) -> Finding:
-    problems = [] if _within(taken, cap) else [f"{taken} {unit} where {cap} are the most"]
-    return finding(name, problems, f"{taken} {unit}, of at most {cap}", reason=_ENDLESS)
+def _cap(name: str, taken: Mapping[str, tuple[object, int]]) -> Finding:
+    """Whether what was taken stays within its cap, by unit."""
+    problems = [
+        f"{found} {unit} where {cap} are the most"
+        for unit, (found, cap) in taken.items()
+        if not _within(found, cap)
+    ]
+    fact = ", ".join(f"{found} {unit} of at most {cap}" for unit, (found, cap) in taken.items())
+    return finding(name, problems, fact, reason=_ENDLESS)
 
 
 def _within(taken: object, cap: int) -> bool:

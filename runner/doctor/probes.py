@@ -102,7 +102,7 @@ def probe(
     """
     on_progress("building the candidate of the probes")
     try:
-        with _ground(engine, config, base_image, locked, state_dir, owner) as ground:
+        with open_ground(engine, config, base_image, locked, state_dir, owner) as ground:
             findings: list[Finding] = []
             on_progress("looking around in a container")
             findings += look(ground, torch_version)
@@ -244,7 +244,7 @@ def _stoppable(ground: Ground, wanted: bool) -> tuple[int | None, str | None]:
 
 
 @contextmanager
-def _ground(
+def open_ground(
     engine: Engine, config: Config, base_image: str, locked: Path, state_dir: Path, owner: Owner
 ) -> Iterator[Ground]:
     """The candidate's image and a folder for tasks; both are gone afterwards."""

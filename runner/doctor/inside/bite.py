@@ -23,7 +23,8 @@ FLOOD_BYTES = 8 * MEBI
 
 def fill(folder: str, cap_bytes: int) -> int:
     """Bytes that files take before their file system is full; several, since one may not be that large."""
-    taken, piece, paths = 0, bytes(MEBI // 4), []
+    taken, piece = 0, bytes(MEBI // 4)
+    paths: list[Path] = []
     try:
         while taken < cap_bytes + BEYOND_BYTES:
             paths.append(Path(folder, f"fill{len(paths)}"))
