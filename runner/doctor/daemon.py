@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from runner.sandbox.engine import DEFAULT_SOCKET, LABEL, Engine, engine_errors
@@ -78,6 +78,7 @@ def paused(process: int, limit_seconds: float) -> Iterator[None]:
         [sys.executable, "-I", str(FUSE), str(process), str(limit_seconds)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
         start_new_session=True,  # Ctrl-C is for us alone
     ) as fuse:
         assert fuse.stdout is not None
@@ -89,7 +90,8 @@ def paused(process: int, limit_seconds: float) -> Iterator[None]:
             _await_stop(process)
             yield
         finally:
-            signal.pidfd_send_signal(handle, signal.SIGCONT)
+            with suppress(ProcessLookupError):  # somebody ended it
+                signal.pidfd_send_signal(handle, signal.SIGCONT)
             os.close(handle)
             # Leaving the outer block closes the fuse's stdin, and waits for it.
 
