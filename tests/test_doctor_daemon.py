@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from runner.doctor import daemon
-from runner.sandbox.engine import Engine
+from runner.sandbox.engine import LABEL, Engine
 
 ROOT = Path(__file__).resolve().parents[1]
 ECHO = "import sys\nfor line in sys.stdin: print(line, end='', flush=True)"
@@ -120,3 +120,10 @@ def test_the_daemon_is_whoever_listens_if_it_has_that_name(name, found, tmp_path
 
 def test_without_a_listener_there_is_no_daemon(tmp_path):
     assert daemon.find_daemon(Engine(url=f"unix://{tmp_path}/x", daemon_id="x", version="x", client=None)) is None
+
+
+def test_containers_of_other_controllers_are_told_from_ours_and_from_strangers():
+    ours, theirs, stranger = {f"{LABEL}controller": "a"}, {f"{LABEL}controller": "b"}, {"com.example": "c"}
+    assert daemon.count_others([ours, ours], "a") == (0, 0)
+    assert daemon.count_others([ours, stranger], "a") == (1, 0)
+    assert daemon.count_others([ours, theirs, theirs, stranger], "a") == (3, 2)

@@ -15,9 +15,10 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from runner.sandbox.engine import DEFAULT_SOCKET, LABEL, Engine, engine_errors
 
@@ -52,16 +53,28 @@ def find_daemon(engine: Engine) -> int | None:
     return written if _is_daemon(written) else None
 
 
-def running_containers(engine: Engine, controller: str) -> tuple[int, int]:
-    """How many containers of others run on this engine, and how many of these are another controller's.
+class Others(NamedTuple):
+    """Running containers that are not ours."""
+
+    containers: int
+    of_controllers: int  # those among them that another controller started
+
+
+def running_others(engine: Engine, controller: str) -> Others:
+    """Who else uses this engine now.
 
     Raises:
         EngineError: the engine stopped answering.
     """
     with engine_errors("looking for running containers"):
-        labels = [one.get("Labels") or {} for one in engine.client.api.containers()]
-    others = [found for found in labels if found.get(f"{LABEL}controller") != controller]
-    return len(others), sum(f"{LABEL}controller" in found for found in others)
+        return count_others((one.get("Labels") or {} for one in engine.client.api.containers()), controller)
+
+
+def count_others(labels: Iterable[Mapping[str, str]], controller: str) -> Others:
+    """How many containers with these labels are not this controller's."""
+    owners = [found.get(f"{LABEL}controller") for found in labels]
+    others = [owner for owner in owners if owner != controller]
+    return Others(len(others), len(others) - others.count(None))
 
 
 @contextmanager

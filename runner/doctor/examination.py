@@ -133,7 +133,7 @@ def _probe(
                 controller=ledger.controller, campaign=f"{CAMPAIGN}-{uuid.uuid4().hex[:12]}", experiment=0
             )
             remove_orphans(engine, owner.controller)
-            _, controllers = daemon.running_containers(engine, owner.controller)
+            controllers = daemon.running_others(engine, owner.controller).of_controllers
             if controllers:
                 return [
                     _not_probed(

@@ -237,7 +237,7 @@ def _stoppable(ground: Ground, wanted: bool) -> tuple[int | None, str | None]:
     process = daemon.find_daemon(ground.engine)
     if process is None:
         return None, f"no process {daemon.DAEMON} is seen behind {ground.engine.url}"
-    others, _ = daemon.running_containers(ground.engine, ground.owner.controller)
+    others = daemon.running_others(ground.engine, ground.owner.controller).containers
     if others:
         return None, f"{others} container{'s' if others > 1 else ''} of others would have to do without it"
     return process, None

@@ -100,29 +100,23 @@ def stretch(cap_bytes: int) -> str:
 
 
 def main() -> None:
-    """Everything in turn; memory last, since that is the end."""
-    print(
-        json.dumps(
-            {
-                "probe": "bite",
-                "output_bytes": fill("/out", TASK["output_bytes"]),
-                "output_inodes": litter("/out", TASK["output_inodes"]),
-                "scratch_bytes": fill("/tmp", TASK["scratch_bytes"]),  # noqa: S108
-                "shm_bytes": fill("/dev/shm", TASK["shm_bytes"]),  # noqa: S108
-                "processes": multiply(TASK["pids"]),
-                "descriptors": hold(TASK["descriptors"]),
-                "stretched": stretch(TASK["file_bytes"]),
-            }
-        ),
-        flush=True,
-    )
+    """Everything in turn. The report comes after the flood, whose end alone may be kept; memory is the end."""
+    report = {
+        "probe": "bite",
+        "output_bytes": fill("/out", TASK["output_bytes"]),
+        "output_inodes": litter("/out", TASK["output_inodes"]),
+        "scratch_bytes": fill("/tmp", TASK["scratch_bytes"]),  # noqa: S108
+        "shm_bytes": fill("/dev/shm", TASK["shm_bytes"]),  # noqa: S108
+        "processes": multiply(TASK["pids"]),
+        "descriptors": hold(TASK["descriptors"]),
+        "stretched": stretch(TASK["file_bytes"]),
+    }
     for _ in range(FLOOD_BYTES // 1024):
         sys.stdout.write("x" * 1023 + "\n")
-    sys.stdout.flush()
+    print(json.dumps(report), flush=True)
     taken: list[bytes] = []
     while len(taken) * 16 * MEBI < TASK["memory_bytes"] + 256 * MEBI:
         taken.append(b"x" * (16 * MEBI))
-    print(json.dumps({"probe": "survived"}), flush=True)
 
 
 main()

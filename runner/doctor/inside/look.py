@@ -35,7 +35,7 @@ CALLS: Mapping[str, tuple[int, ...]] = {
     "bpf": (321, 0, address, 64),
     "perf_event_open": (298, address, 0, -1, -1, 0),
     "ptrace": (101, 0),
-    "ptrace PID 1": (101, 16, 1),
+    "ptrace PID 1": (101, 0x4206, 1),  # PTRACE_SEIZE: would not stop it
     "process_vm_readv": (310, os.getpid(), address, 1, address, 1),
     "process_vm_writev": (311, os.getpid(), address, 1, address, 1),
     "pidfd_getfd": (438, -1, 0),
