@@ -17,6 +17,7 @@ from runner.config import load
 from runner.doctor import host
 from runner.doctor.finding import NAMES, Finding, accepting, check_names
 from runner.errors import ConfigError
+from runner.hardware import Gpu
 from runner.sandbox.engine import Engine
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC).timestamp()
@@ -83,6 +84,43 @@ def test_the_clock_is_judged_by_its_time_and_by_who_keeps_it():
     assert host.clock_finding(NOW, 5).level == "note"
     assert host.clock_finding(0.0, 0).level == "problem"
     assert host.clock_state() in range(6)
+
+
+CARDS = tuple(Gpu(uuid=f"GPU-{number}", name="H100", memory_mib=81559) for number in (0, 1))
+
+
+@pytest.mark.parametrize(
+    ("gpu", "gpus", "level", "chosen"),
+    [
+        (None, CARDS, "ok", "GPU-0"),
+        ("GPU-1", CARDS, "ok", "GPU-1"),
+        ("1", CARDS, "ok", "GPU-1"),
+        ("GPU-7", CARDS, "problem", "GPU-7"),
+        (None, (), "problem", None),
+    ],
+)
+def test_the_cuda_profile_needs_its_gpu(gpu, gpus, level, chosen):
+    config = load(Path("/nonexistent"), {"profile": "cuda", "gpu": gpu}, environ={})
+    config, found = host.choose_gpu(config, gpus)
+    assert (found.level, config.gpu) == (level, chosen)
+
+
+def test_the_cpu_profile_uses_no_gpu():
+    config = load(Path("/nonexistent"), {"profile": "cpu", "gpu": "GPU-1"}, environ={})
+    for gpus, level in (((), "note"), (CARDS, "ok")):
+        one, found = host.choose_gpu(config, gpus)
+        assert (one.gpu, found.level) == (None, level)
+
+
+def test_a_driver_that_does_not_answer_is_a_problem(tmp_path, monkeypatch):
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\nexit 9\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
+    gpus, found = host.seen_gpus()
+    assert (gpus, found.level) == ((), "problem")
+    monkeypatch.setenv("PATH", str(tmp_path / "empty"))
+    assert host.seen_gpus() == ((), None)
 
 
 class Disk:
@@ -228,6 +266,15 @@ def test_wrong_settings_are_a_finding_and_the_rest_is_examined(repository):
     assert found["settings"]["level"] == "problem"
     assert "pids" in found["settings"]["fact"]
     assert {"git", "kernel-version"} <= found.keys()
+
+
+def test_outside_a_repository_nothing_is_made(tmp_path, monkeypatch, engine):
+    monkeypatch.chdir(tmp_path)
+    result, findings = run("--json")
+    found = {one["name"]: one for one in findings}
+    assert result.exit_code == 1
+    assert (found["git"]["level"], found["probes"]["level"]) == ("problem", "note")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_acceptance_of_nothing_is_a_wrong_setting(repository):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import time
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,8 +25,8 @@ from runner.sandbox.limits import Owner
 
 log = structlog.get_logger()
 
-CAMPAIGN = "doctor"
-"""Label of what probes make."""
+CAMPAIGN = ":doctor"
+"""Label of what probes make; no campaign can have this name."""
 
 
 def examine(
@@ -44,20 +43,19 @@ def examine(
     Raises:
         ConfigError: a finding is accepted that does not exist.
     """
-    gpus, gpu = host.gpu_finding()
-    profile: host.Profile = "cuda" if gpus else "cpu"
-    root = _root(directory)
-    config, settings = _settings(root, profile)
+    repository = _root(directory)
+    root = repository or directory
+    gpus, broken = host.seen_gpus()
+    config, settings = _settings(root, "cuda" if gpus else "cpu")
     check_names(config.accept)
-    if config.profile == "cuda" and config.gpu is None and gpus:
-        config = config.model_copy(update={"gpu": gpus[0].uuid})
+    config, gpu = host.choose_gpu(config, gpus)
     findings = [
         settings,
         Finding(name="python", level="ok", fact=platform.python_version()),
         host.git_finding(directory),
         host.locked_finding(),
         host.key_finding(),
-        gpu,
+        broken or gpu,
         Finding(name="cores", level="ok", fact=str(len(os.sched_getaffinity(0)))),
         *host.disk_findings("", root, config.profile),
         host.clock_finding(time.time(), host.clock_state()),
@@ -72,7 +70,7 @@ def examine(
         base = image.find_base(engine.client, config.profile)
         findings += [host.base_finding(base), *version_findings(engine, config.profile)]
         if probes:
-            findings += _probe(engine, config, base, StatePaths.of(root), pause_daemon, on_progress)
+            findings += _probe(engine, config, base, repository, pause_daemon, on_progress)
         return accepting(findings, config.accept)
     finally:
         engine.client.close()
@@ -92,11 +90,11 @@ def announce(engine: Engine, config: Config, note: Callable[[str], None]) -> Non
         note(f"{count} ({', '.join(wrong)}): autoresearch doctor --fast says why and what to do")
 
 
-def _root(directory: Path) -> Path:
+def _root(directory: Path) -> Path | None:
     try:
         return Repository(directory).root
     except AutoresearchError:
-        return directory  # a finding of its own
+        return None  # a finding of its own
 
 
 def _settings(root: Path, profile: host.Profile) -> tuple[Config, Finding]:
@@ -120,18 +118,19 @@ def _probe(
     engine: Engine,
     config: Config,
     base: str | None,
-    paths: StatePaths,
+    root: Path | None,
     pause_daemon: bool,
     on_progress: Callable[[str], None],
 ) -> list[Finding]:
     """The probes, where they disturb nobody. A night has the lock; others on this engine share its cores."""
     if base is None:
         return [_not_probed("there is no base image yet", "autoresearch prepare")]
+    if root is None:
+        return [_not_probed("there is no repository here to lock", "run it inside the clone")]
+    paths = StatePaths.of(root)
     try:
         with exclusive(paths.root), Ledger(paths.ledger) as ledger:
-            owner = Owner(
-                controller=ledger.controller, campaign=f"{CAMPAIGN}-{uuid.uuid4().hex[:12]}", experiment=0
-            )
+            owner = Owner(controller=ledger.controller, campaign=CAMPAIGN, experiment=0)
             remove_orphans(engine, owner.controller)
             controllers = daemon.running_others(engine, owner.controller).of_controllers
             if controllers:
@@ -147,7 +146,7 @@ def _probe(
                 config=config,
                 base_image=base,
                 locked=folder,
-                state_dir=paths.root,
+                scratch=paths.probes,
                 owner=owner,
                 torch_version=collect(None, config.profile)["torch-version"],
                 pause_daemon=pause_daemon,

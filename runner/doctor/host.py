@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import locked_eval
 from runner import locked
+from runner.config import Config
 from runner.doctor.finding import Finding
 from runner.errors import AutoresearchError
 from runner.hardware import Gpu, find_gpus
@@ -30,20 +31,35 @@ _UNSYNCHRONISED = 5  # TIME_ERROR of adjtimex(2)
 Profile = Literal["cpu", "cuda"]
 
 
-def gpu_finding() -> tuple[tuple[Gpu, ...], Finding]:
-    """The GPUs, and what to say of them."""
+def seen_gpus() -> tuple[tuple[Gpu, ...], Finding | None]:
+    """The GPUs, and a finding when the driver does not tell them."""
     try:
-        gpus = find_gpus()
+        return find_gpus(), None
     except AutoresearchError as error:
         return (), Finding(name="gpu", level="problem", fact=error.message, remedy=error.remedy)
-    names = ", ".join(f"{gpu.name} ({gpu.memory_mib // 1024} GiB)" for gpu in gpus)
-    return gpus, Finding(
-        name="gpu",
-        level="ok" if gpus else "note",
-        fact=names or "none",
-        reason=None if gpus else "the cpu profile will be used",
-        remedy=None if gpus else "a night needs an NVIDIA GPU and its container toolkit",
-    )
+
+
+def choose_gpu(config: Config, gpus: tuple[Gpu, ...]) -> tuple[Config, Finding]:
+    """The settings with the GPU that a campaign would use, and what to say of it."""
+    names = ", ".join(f"{gpu.name} ({gpu.memory_mib // 1024} GiB)" for gpu in gpus) or "none"
+    if config.profile == "cpu":
+        return config.model_copy(update={"gpu": None}), Finding(
+            name="gpu",
+            level="ok" if gpus else "note",
+            fact=f"{names}; the profile is cpu" if gpus else names,
+            reason="the cpu profile is used",
+            remedy="a real night needs an NVIDIA GPU and its container toolkit",
+        )
+    found = [gpu for index, gpu in enumerate(gpus) if config.gpu in (None, gpu.uuid, str(index))]
+    if not found:
+        return config, Finding(
+            name="gpu",
+            level="problem",
+            fact=f"there is no GPU {config.gpu!r}, but: {names}" if gpus else "nvidia-smi lists no GPU",
+            reason="the profile cuda needs one",
+            remedy="set `gpu` to one of: " + ", ".join(gpu.uuid for gpu in gpus) if gpus else "--profile cpu",
+        )
+    return config.model_copy(update={"gpu": found[0].uuid}), Finding(name="gpu", level="ok", fact=names)
 
 
 def git_finding(directory: Path) -> Finding:

@@ -44,7 +44,7 @@ Report = Mapping[str, Any]
 class Watch:
     """How a run ended that nobody but its PID 1 would end."""
 
-    late_seconds: float | None  # after its deadline; None: it went on
+    late_seconds: float | None  # after its deadline as seen from here, or less; None: it went on
     exit_code: int | None
     paused: bool  # whether the daemon was stopped meanwhile
     why_not: str | None = None  # why it was not
@@ -130,7 +130,7 @@ def judge_watch(watch: Watch) -> Finding:
     if watch.late_seconds is None:
         problems = [f"a run went on for more than {LATE_SECONDS:g} s after its deadline"]
     else:
-        problems = [] if abs(watch.late_seconds) <= LATE_SECONDS else [f"it was {watch.late_seconds:+.1f} s late"]
+        problems = [] if watch.late_seconds <= LATE_SECONDS else [f"it was {watch.late_seconds:.1f} s late"]
         problems += _differing({"exit code": (watch.exit_code, EXIT_DEADLINE)})
     how = "with the daemon stopped" if watch.paused else "with nobody watching"
     found = finding(
@@ -162,12 +162,10 @@ def finding(
 def _limits(report: Report, config: Config, cores: tuple[int, ...]) -> Finding:
     shown = report.get("control_group") or {}
     rlimits = report.get("rlimits") or {}
-    wanted = {
-        "memory_bytes": config.memory_bytes,
-        "memory_and_swap_bytes": config.memory_bytes,
-        "swap_bytes": 0,
-        "pids": config.pids,
-    }
+    memory = config.memory_bytes // PAGE_BYTES * PAGE_BYTES
+    wanted = {"memory_bytes": memory, "pids": config.pids}
+    if report.get("swap_total") != "0 kB":  # else engines may leave these out, and nothing is lost
+        wanted |= {"memory_and_swap_bytes": memory, "swap_bytes": 0}
     problems = _differing(
         {
             **{name: (shown[name], str(value)) for name, value in wanted.items() if name in shown},

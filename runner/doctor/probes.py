@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -22,11 +21,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import structlog
+
 from runner import image
 from runner.config import MEBI, Config
 from runner.doctor import daemon, judgement
 from runner.doctor.finding import Finding
-from runner.errors import AutoresearchError, EngineError
+from runner.errors import AutoresearchError, DiskFullError, EngineError
 from runner.records import Phase, RunRecord
 from runner.report.text import clean
 from runner.sandbox.engine import Engine, engine_errors
@@ -44,10 +45,14 @@ from runner.sandbox.limits import (
 from runner.sandbox.streams import follow_logs
 from runner.sandbox.supervision import GRACE_SECONDS, POLL_SECONDS, Reports, record, wait
 
+log = structlog.get_logger()
+
 INSIDE = Path(__file__).with_name("inside")
 LOOK_SECONDS = 30.0
 BITE_SECONDS = 60.0
-HANG_SECONDS = 2.0
+HANG_SECONDS = 3.0
+FUSE_SECONDS = 1.0
+"""How much later than needed a stopped daemon is woken whatever happens."""
 FLOOD_SECONDS = 30.0
 MAX_LOG_BYTES = 16 * MEBI
 """More of a log is not read: it is too much anyway."""
@@ -81,7 +86,7 @@ def probe(
     config: Config,
     base_image: str,
     locked: Path,
-    state_dir: Path,
+    scratch: Path,
     owner: Owner,
     torch_version: str | None,
     pause_daemon: bool,
@@ -93,17 +98,17 @@ def probe(
         config: of a campaign; its limits are probed.
         base_image: id of the base image.
         locked: host folder that holds `locked_eval/`.
-        state_dir: where a folder for tasks can be made.
+        scratch: a folder for tasks; made, and removed.
         owner: labels of what is made.
         torch_version: what the base image should hold.
         pause_daemon: stop the engine's daemon while PID 1 has to end a run; left out where that could disturb
             others or is not possible, and then the finding says why.
         on_progress: told at the start of each probe what it does.
     """
-    on_progress("building the candidate of the probes")
+    findings: list[Finding] = []
     try:
-        with open_ground(engine, config, base_image, locked, state_dir, owner) as ground:
-            findings: list[Finding] = []
+        on_progress("building the candidate of the probes")
+        with open_ground(engine, config, base_image, locked, scratch, owner) as ground:
             on_progress("looking around in a container")
             findings += look(ground, torch_version)
             on_progress("taking all there is")
@@ -112,17 +117,17 @@ def probe(
             findings.append(flood(ground))
             on_progress("waiting for PID 1 to end a run")
             findings.append(watchdog(ground, pause_daemon))
-            return findings
     except AutoresearchError as error:
-        return [
+        findings.append(
             Finding(
                 name="probes",
                 level="problem",
                 fact=error.message,
-                reason="what a container of this engine holds back was not seen",
+                reason="what a container of this engine holds back was not seen to the end",
                 remedy=error.remedy,
             )
-        ]
+        )
+    return findings
 
 
 def look(ground: Ground, torch_version: str | None) -> list[Finding]:
@@ -188,7 +193,7 @@ def flood(ground: Ground) -> Finding:
                 if time.monotonic() > give_up:
                     raise EngineError(f"printing 6 MB took longer than {FLOOD_SECONDS:g} s", "is the disk full?")
                 time.sleep(POLL_SECONDS)
-        return judgement.judge_rotation(len(_log(ground.engine, container, stderr=False)))
+        return judgement.judge_rotation(len(_output(ground.engine, container, stderr=False)))
 
 
 def watchdog(ground: Ground, pause_daemon: bool) -> Finding:
@@ -196,11 +201,6 @@ def watchdog(ground: Ground, pause_daemon: bool) -> Finding:
     config = ground.config.model_copy(update={"train_seconds": HANG_SECONDS})
     api = ground.engine.client.api
     with _started(ground, config, {"program": "hang"}) as container, ExitStack() as stack:
-        reports = Reports()
-        follow_logs(ground.engine, container, stderr=True, on_line=reports.line)
-        if not reports.started.wait(config.startup_seconds + GRACE_SECONDS):
-            raise EngineError("the probe did not start", "is startup_seconds too short?")
-        deadline = time.monotonic() + HANG_SECONDS
         with engine_errors("inspecting the probe"):
             process = int(api.inspect_container(container)["State"]["Pid"])
         try:
@@ -210,14 +210,19 @@ def watchdog(ground: Ground, pause_daemon: bool) -> Finding:
                 f"PID 1 of a container is not seen from here: {error}", "run on the engine's host"
             ) from error
         stack.callback(os.close, handle)
+        reports = Reports()
+        follow_logs(ground.engine, container, stderr=True, on_line=reports.line)
+        if not reports.started.wait(config.startup_seconds + GRACE_SECONDS):
+            raise EngineError("the probe did not start", "is startup_seconds too short?")
+        deadline = time.monotonic() + HANG_SECONDS  # not before PID 1's own: its word takes time to come here
+        latest = deadline + judgement.LATE_SECONDS
         server, why_not = _stoppable(ground, pause_daemon)
-        patience = HANG_SECONDS + judgement.LATE_SECONDS
         if server is not None:
             try:
-                stack.enter_context(daemon.paused(server, patience + 1))
+                stack.enter_context(daemon.paused(server, latest + FUSE_SECONDS - time.monotonic()))
             except OSError as error:
                 server, why_not = None, f"it cannot be stopped ({error})"
-        ended = daemon.await_end(handle, deadline + judgement.LATE_SECONDS)
+        ended = daemon.await_end(handle, latest)
         stack.close()  # the daemon goes on
         watch = judgement.Watch(
             late_seconds=None if ended is None else ended - deadline,
@@ -245,20 +250,36 @@ def _stoppable(ground: Ground, wanted: bool) -> tuple[int | None, str | None]:
 
 @contextmanager
 def open_ground(
-    engine: Engine, config: Config, base_image: str, locked: Path, state_dir: Path, owner: Owner
+    engine: Engine, config: Config, base_image: str, locked: Path, scratch: Path, owner: Owner
 ) -> Iterator[Ground]:
-    """The candidate's image and a folder for tasks; both are gone afterwards."""
+    """The candidate's image and a folder for tasks; both are gone afterwards, also those of a killed call.
+
+    Raises:
+        AutoresearchError: one of them could not be made.
+    """
     with ExitStack() as stack:
-        stack.callback(image.remove_images, engine.client, owner.facts())
+        stack.callback(_remove_image, engine, owner)
+        _remove_image(engine, owner)
         built = image.build_candidate(
             engine.client,
             base_id=base_image,
             files={f"workload/{path.name}": path.read_bytes() for path in INSIDE.glob("*.py")},
             labels=owner.facts(),
         )
-        state_dir.mkdir(parents=True, exist_ok=True)
-        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=state_dir, prefix="doctor-")))
+        stack.callback(shutil.rmtree, scratch, ignore_errors=True)
+        shutil.rmtree(scratch, ignore_errors=True)
+        try:
+            scratch.mkdir(parents=True)
+        except OSError as error:
+            raise DiskFullError(f"cannot write the tasks of the probes: {error}", "free some disk") from error
         yield Ground(engine=engine, config=config, image_id=built.id, locked=locked, scratch=scratch, owner=owner)
+
+
+def _remove_image(engine: Engine, owner: Owner) -> None:
+    try:
+        image.remove_images(engine.client, {"controller": owner.controller, "campaign": owner.campaign})
+    except AutoresearchError as error:
+        log.warning("cleanup_failed", thing="image of the probes", reason=error.message)
 
 
 def _train(ground: Ground, config: Config, task: Mapping[str, Any]) -> Ended:
@@ -274,9 +295,9 @@ def _train(ground: Ground, config: Config, task: Mapping[str, Any]) -> Ended:
             limit_seconds=config.train_seconds,
         )
         final = Reports()
-        final.feed(_log(ground.engine, container, stderr=True) + b"\n")
+        final.feed(_output(ground.engine, container, stderr=True) + b"\n")
         run = record(Phase.TRAIN, 0, state, killed and reports.started.is_set(), final)
-        return Ended(run, _log(ground.engine, container, stderr=False))
+        return Ended(run, _output(ground.engine, container, stderr=False))
 
 
 @contextmanager
@@ -313,7 +334,7 @@ def _started(ground: Ground, config: Config, task: Mapping[str, Any]) -> Iterato
         yield container
 
 
-def _log(engine: Engine, container: str, *, stderr: bool) -> bytes:
+def _output(engine: Engine, container: str, *, stderr: bool) -> bytes:
     """One stream of an ended container, as far as it is of interest."""
     read = bytearray()
     with engine_errors("reading the log of a probe"):

@@ -16,6 +16,7 @@ from pathlib import Path
 import fake_anthropic
 import pytest
 
+from runner import image
 from runner.ledger import Ledger, exclusive
 from runner.records import RunEnd, Verdict
 
@@ -224,7 +225,9 @@ def test_a_night_killed_in_training_goes_on_where_it_stopped(night, engine, tmp_
         assert refused.returncode == 2
         assert wrong[-1] in refused.stderr
     events = (night.root / ".autoresearch" / "logs" / "night.jsonl").read_text().splitlines()
-    assert {"campaign_started", "campaign_resumed", "branch_advanced"} <= {json.loads(e)["event"] for e in events}
+    assert {"versions_examined", "campaign_started", "campaign_resumed", "branch_advanced"} <= {
+        json.loads(e)["event"] for e in events
+    }
 
     # Every kept commit can be reproduced, also after its image is gone.
     night("clean")
@@ -462,20 +465,23 @@ def test_doctor_says_what_is_there_and_fails_without_an_engine(night, tmp_path):
     assert "make engine" in ill.stdout
 
 
-def test_what_an_operator_accepts_is_no_failure_and_stands_in_the_event_log(night):
+def test_what_an_operator_accepts_is_no_failure(night):
     found = findings(night("doctor", "--fast", "--json", check=False))
     assert "seccomp" not in found, "--fast starts no container"
     problems = [name for name, one in found.items() if one["level"] == "problem"]
-    accept = {name: f"looked into {name}" for name in ["engine-version", *problems]}
-    lines = [f'{name} = "{reason}"' for name, reason in accept.items()]
+    lines = [f'{name} = "looked into it"' for name in {"engine-version", *problems}]
     (night.root / "autoresearch.toml").write_text("[accept]\n" + "\n".join(lines) + "\n")
     again = night("doctor", "--fast", "--json")
     levels = {name: one["level"] for name, one in findings(again).items() if name in problems}
     assert levels == dict.fromkeys(problems, "accepted")
-    night("overnight", "--proposer", "optuna", "--experiments", "0", "--tag", "accepted")
-    events = map(json.loads, (night.root / ".autoresearch" / "logs" / "accepted.jsonl").read_text().splitlines())
-    (examined,) = [one for one in events if one["event"] == "versions_examined"]
-    assert (examined["open"], examined["accepted"]) == ([], accept)
+
+
+def test_doctor_probes_nothing_without_a_base_image(night, engine):
+    if image.find_base(engine.client, "cuda") is not None:
+        pytest.skip("the cuda base image is here")
+    found = findings(night("doctor", "--json", check=False, AUTORESEARCH_PROFILE="cuda"))
+    assert (found["probes"]["level"], found["probes"]["remedy"]) == ("note", "autoresearch prepare")
+    assert found["base-image"]["level"] == "note"
 
 
 def test_doctor_probes_nothing_while_a_controller_works(night):

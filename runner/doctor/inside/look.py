@@ -83,7 +83,6 @@ CONTROL_GROUP = {
     "memory_and_swap_bytes": ("memory/memory.memsw.limit_in_bytes",),
     "swap_bytes": ("memory.swap.max",),
     "pids": ("pids/pids.max", "pids.max"),
-    "cores": ("cpuset/cpuset.cpus", "cpuset.cpus.effective"),
 }
 """What the control group says, by the files of version 1 and 2."""
 
@@ -228,7 +227,7 @@ def control_group() -> dict[str, str]:
 
 
 def status(path: Path) -> dict[str, str]:
-    """The fields of a `status` file of /proc."""
+    """The fields of a file of /proc with a name and a colon on each line."""
     lines = (line.partition(":") for line in path.read_text("utf-8").splitlines())
     return {name: value.strip() for name, _, value in lines}
 
@@ -263,6 +262,7 @@ def main() -> None:
             name: resource.getrlimit(getattr(resource, f"RLIMIT_{name}")) for name in ("CORE", "NOFILE", "FSIZE")
         },
         "control_group": control_group(),
+        "swap_total": status(Path("/proc/meminfo")).get("SwapTotal"),
         "affinity": sorted(os.sched_getaffinity(0)),
         "interfaces": sorted(name for _, name in socket.if_nameindex()),
         "mounts": points,
