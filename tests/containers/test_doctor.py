@@ -179,7 +179,8 @@ def test_without_rotation_of_the_log_the_probe_fires(ground, engine_with):
     assert bad([probes.flood(ground)]).keys() == {"log-rotation"}
 
 
-def test_without_a_deadline_of_pid_1_the_probe_fires(evaluation_with):
+def test_without_a_deadline_of_pid_1_the_probe_fires(evaluation_with, monkeypatch):
+    monkeypatch.setattr(probes, "HANG_SECONDS", 1.0)
     ground = evaluation_with(
         {"supervisor.py": {"self.started_at + self.limit_seconds": "self.started_at + self.limit_seconds + 1000"}}
     )
