@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -71,6 +72,13 @@ class Ground:
     locked: Path  # host folder that holds `locked_eval/`
     scratch: Path  # host folder for tasks, readable by all
     owner: Owner
+
+
+class Running(NamedTuple):
+    """A started candidate, and what its PID 1 says."""
+
+    container: str
+    reports: Reports
 
 
 class Ended(NamedTuple):
@@ -200,7 +208,7 @@ def watchdog(ground: Ground, pause_daemon: bool) -> Finding:
     """Whether PID 1 ends a run that nobody else would end, if possible while the daemon is stopped."""
     config = ground.config.model_copy(update={"train_seconds": HANG_SECONDS})
     api = ground.engine.client.api
-    with _started(ground, config, {"program": "hang"}) as container, ExitStack() as stack:
+    with _started(ground, config, {"program": "hang"}) as (container, reports), ExitStack() as stack:
         with engine_errors("inspecting the probe"):
             process = int(api.inspect_container(container)["State"]["Pid"])
         try:
@@ -210,8 +218,6 @@ def watchdog(ground: Ground, pause_daemon: bool) -> Finding:
                 f"PID 1 of a container is not seen from here: {error}", "run on the engine's host"
             ) from error
         stack.callback(os.close, handle)
-        reports = Reports()
-        follow_logs(ground.engine, container, stderr=True, on_line=reports.line)
         if not reports.started.wait(config.startup_seconds + GRACE_SECONDS):
             raise EngineError("the probe did not start", "is startup_seconds too short?")
         deadline = time.monotonic() + HANG_SECONDS  # not before PID 1's own: its word takes time to come here
@@ -284,9 +290,7 @@ def _remove_image(engine: Engine, owner: Owner) -> None:
 
 def _train(ground: Ground, config: Config, task: Mapping[str, Any]) -> Ended:
     """Run one candidate to its end."""
-    with _started(ground, config, task) as container:
-        reports = Reports()
-        follow_logs(ground.engine, container, stderr=True, on_line=reports.line)
+    with _started(ground, config, task) as (container, reports):
         state, killed = wait(
             ground.engine,
             container,
@@ -301,7 +305,7 @@ def _train(ground: Ground, config: Config, task: Mapping[str, Any]) -> Ended:
 
 
 @contextmanager
-def _started(ground: Ground, config: Config, task: Mapping[str, Any]) -> Iterator[str]:
+def _started(ground: Ground, config: Config, task: Mapping[str, Any]) -> Iterator[Running]:
     """A running candidate with an output volume, made as that of a training is; both are removed."""
     folder = ground.scratch / str(task["program"])
     folder.mkdir(exist_ok=True)
@@ -331,7 +335,10 @@ def _started(ground: Ground, config: Config, task: Mapping[str, Any]) -> Iterato
         stack.callback(discard, remove_container, ground.engine.client, container)
         with engine_errors("starting a probe"):
             ground.engine.client.api.start(container)
-        yield container
+        reports, over = Reports(), threading.Event()
+        stack.callback(over.set)
+        follow_logs(ground.engine, container, stderr=True, on_line=reports.line, over=over)
+        yield Running(container, reports)
 
 
 def _output(engine: Engine, container: str, *, stderr: bool) -> bytes:
