@@ -28,11 +28,12 @@ MEBI = 2**20
 
 
 def _from_text(value: object) -> object:
-    """A list from the environment is JSON."""
+    """A list or a table from the environment is JSON."""
     return json.loads(value) if isinstance(value, str) else value
 
 
 Share = Annotated[float, Field(ge=0, le=1)]
+Reason = Annotated[str, Field(min_length=1)]
 
 
 class Config(BaseModel):
@@ -132,6 +133,9 @@ class Config(BaseModel):
         default=None,
         min_length=1,
         description="runtime of candidates' containers: 'runsc' for gVisor",
+    )
+    accept: Annotated[dict[str, Reason], BeforeValidator(_from_text)] = Field(
+        default={}, description="findings of `autoresearch doctor` that a person accepts: name = reason"
     )
 
 

@@ -22,6 +22,7 @@ class StatePaths:
     ├── wheels/<hash>/         packages for the images
     ├── claims/<tag>/          the champion's claims, by hash; audits draw against them
     ├── audits/                rows of the audit that runs now
+    ├── probes/                tasks of `autoresearch doctor` while it probes
     ├── noise/<profile>.json   what `autoresearch calibrate` measured
     └── reports/<tag>/         results.tsv and progress.png
     """
@@ -51,6 +52,11 @@ class StatePaths:
     def audits(self) -> Path:
         """Rows of the audit that runs now."""
         return self.root / "audits"
+
+    @property
+    def probes(self) -> Path:
+        """Tasks of the doctor's probes, while they run."""
+        return self.root / "probes"
 
     def noise(self, profile: str) -> Path:
         """What honest models showed on this machine."""

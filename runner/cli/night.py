@@ -29,19 +29,21 @@ def open_night(
     Args:
         check: looks at the settings before anything is set up, and may raise.
     """
-    from runner import campaign, preparation
+    from runner import campaign, doctor, preparation
     from runner.cli.display import observing
     from runner.ledger import exclusive
 
     with open_workspace(create=True) as workspace:
         config = resolve_config(workspace.repository.root, _say, profile_of=workspace.profile_of, **settings)
         check(config)
+        doctor.check_names(config.accept)
         stop = campaign.StopSwitch()
         with exclusive(workspace.paths.root), observing() as observer, stop.installed(observer.note):
             log_to_file(workspace.paths.log(config.tag))
             prepared = preparation.prepare(
                 config, ledger=workspace.ledger, paths=workspace.paths, observer=observer
             )
+            doctor.announce(prepared.engine, config, observer.note)
             lab = preparation.open_laboratory(
                 config,
                 prepared,

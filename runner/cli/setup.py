@@ -10,24 +10,38 @@ import click
 from runner.cli.options import campaign_options, json_option, resolve_config
 from runner.cli.workspace import log_to_file, open_workspace, print_json
 
+MARKS = {"ok": ("✓", "green"), "note": ("•", "yellow"), "problem": ("✗", "red"), "accepted": ("≈", "cyan")}
+
 
 @click.command("doctor")
+@click.option("--fast", is_flag=True, help="Versions and settings only: start no container.")
+@click.option("--no-pause", is_flag=True, help="Never stop the engine's daemon, not even for some seconds.")
 @json_option
-def doctor_command(as_json: bool) -> None:
-    """Check engine, GPU, disk, git, key and images; exit 1 when something stops a campaign."""
+def doctor_command(fast: bool, no_pause: bool, as_json: bool) -> None:
+    """Check versions, engine, GPU, disk, git, key and images, and probe what containers hold back.
+
+    Exit code 1 when there is a problem that the setting `accept` does not accept.
+    """
     from runner.doctor import examine
 
-    findings = examine()
-    if as_json:
-        for finding in findings:
+    findings = examine(
+        Path.cwd(),
+        probes=not fast,
+        pause_daemon=not no_pause,
+        on_progress=lambda doing: click.echo(f"{doing} …", err=True),
+    )
+    for finding in findings:
+        if as_json:
             print_json(vars(finding))
-    else:
-        marks = {"ok": ("✓", "green"), "note": ("•", "yellow"), "problem": ("✗", "red")}
-        for finding in findings:
-            mark, colour = marks[finding.level]
-            click.secho(f"{mark} ", fg=colour, nl=False)
-            click.echo(f"{finding.name}: {finding.fact}")
-            if finding.remedy and finding.level != "ok":
+            continue
+        mark, colour = MARKS[finding.level]
+        click.secho(f"{mark} ", fg=colour, nl=False)
+        click.echo(f"{finding.name}: {finding.fact}")
+        if finding.level != "ok":
+            for text in (finding.reason, finding.accepted and f"accepted: {finding.accepted}"):
+                if text:
+                    click.echo(f"    {text}")
+            if finding.remedy and finding.accepted is None:
                 click.echo(f"    → {finding.remedy}")
     raise SystemExit(1 if any(finding.level == "problem" for finding in findings) else 0)
 

@@ -16,7 +16,8 @@ from pathlib import Path
 import fake_anthropic
 import pytest
 
-from runner.ledger import Ledger
+from runner import image
+from runner.ledger import Ledger, exclusive
 from runner.records import RunEnd, Verdict
 
 pytestmark = pytest.mark.docker
@@ -224,7 +225,9 @@ def test_a_night_killed_in_training_goes_on_where_it_stopped(night, engine, tmp_
         assert refused.returncode == 2
         assert wrong[-1] in refused.stderr
     events = (night.root / ".autoresearch" / "logs" / "night.jsonl").read_text().splitlines()
-    assert {"campaign_started", "campaign_resumed", "branch_advanced"} <= {json.loads(e)["event"] for e in events}
+    assert {"versions_examined", "campaign_started", "campaign_resumed", "branch_advanced"} <= {
+        json.loads(e)["event"] for e in events
+    }
 
     # Every kept commit can be reproduced, also after its image is gone.
     night("clean")
@@ -441,16 +444,53 @@ def test_a_night_with_a_language_model_books_its_cost_and_mends_a_crash_though_i
     assert key not in result.stderr + result.stdout
 
 
+def findings(result):
+    return {one["name"]: one for one in map(json.loads, result.stdout.splitlines())}
+
+
 def test_doctor_says_what_is_there_and_fails_without_an_engine(night, tmp_path):
-    healthy = night("doctor", "--json", check=False)
-    findings = {one["name"]: one for one in map(json.loads, healthy.stdout.splitlines())}
-    assert findings["docker"]["level"] == "ok"
-    assert findings["git"]["level"] == "ok"
-    assert findings["model"]["level"] == "note"
-    assert healthy.returncode == any(one["level"] == "problem" for one in findings.values())
+    examined = night("doctor", "--json", check=False)
+    found = findings(examined)
+    assert found["docker"]["level"] == "ok"
+    assert found["git"]["level"] == "ok"
+    assert found["model"]["level"] == "note"
+    assert found["seccomp"]["level"] == "ok"
+    assert found["watchdog"]["level"] in ("ok", "note")
+    problems = {name for name, one in found.items() if one["level"] == "problem"}
+    assert all(name.endswith("-version") or name.startswith(("disk", "docker-")) for name in problems), problems
+    assert examined.returncode == bool(problems)
+    assert "looking around" in examined.stderr
     ill = night("doctor", check=False, DOCKER_HOST=f"unix://{tmp_path}/none.sock")
     assert ill.returncode == 1
     assert "make engine" in ill.stdout
+
+
+def test_what_an_operator_accepts_is_no_failure(night):
+    found = findings(night("doctor", "--fast", "--json", check=False))
+    assert "seccomp" not in found, "--fast starts no container"
+    problems = [name for name, one in found.items() if one["level"] == "problem"]
+    lines = [f'{name} = "looked into it"' for name in {"engine-version", *problems}]
+    (night.root / "autoresearch.toml").write_text("[accept]\n" + "\n".join(lines) + "\n")
+    again = night("doctor", "--fast", "--json")
+    levels = {name: one["level"] for name, one in findings(again).items() if name in problems}
+    assert levels == dict.fromkeys(problems, "accepted")
+
+
+def test_doctor_probes_nothing_without_a_base_image(night, engine):
+    if image.find_base(engine.client, "cuda") is not None:
+        pytest.skip("the cuda base image is here")
+    found = findings(night("doctor", "--json", check=False, AUTORESEARCH_PROFILE="cuda"))
+    assert (found["probes"]["level"], found["probes"]["remedy"]) == ("note", "autoresearch prepare")
+    assert found["base-image"]["level"] == "note"
+
+
+def test_doctor_probes_nothing_while_a_controller_works(night):
+    night("doctor", "--fast", check=False)
+    with exclusive(night.root / ".autoresearch"):
+        found = findings(night("doctor", "--json", check=False))
+    assert found["probes"]["level"] == "note"
+    assert str(os.getpid()) in found["probes"]["fact"]
+    assert not {"seccomp", "watchdog"} & found.keys()
 
 
 def test_help_answers_without_importing_anything_heavy():
