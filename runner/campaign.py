@@ -101,15 +101,29 @@ def open_campaign(lab: Laboratory) -> Campaign:
     for experiment in lab.ledger.experiments(tag):
         if experiment.verdict is Verdict.KEEP and experiment.kept_commit is None:
             finish_keep(lab, campaign, experiment.number)
-    best = champion(lab.ledger.experiments(tag))
+    _put_branch_back(lab, lab.ledger.experiments(tag))
+    log.info("campaign_resumed", campaign=tag, lost_runs=lost)
+    return campaign
+
+
+def _put_branch_back(lab: Laboratory, experiments: tuple[Experiment, ...]) -> None:
+    """Make the branch stand at the champion: one that is missing or behind is a ref update that was lost.
+
+    Raises:
+        RepositoryError: it stands at a commit that the ledger does not know; nothing is overwritten.
+    """
+    best = champion(experiments)
     head = lab.repository.branch_head(lab.branch)
-    if best is not None and head != best.kept_commit:
+    if best is None or best.kept_commit is None or head == best.kept_commit:
+        return
+    if head is not None and head not in {one.kept_commit for one in experiments}:
         raise RepositoryError(
             f"the branch {lab.branch} is at {head}, but the ledger's champion is {best.kept_commit}",
             f"git branch -f {lab.branch} {best.kept_commit}",
         )
-    log.info("campaign_resumed", campaign=tag, lost_runs=lost)
-    return campaign
+    lab.repository.advance(lab.branch, best.kept_commit, expected_old=head)
+    lab.observer.note(f"the branch {lab.branch} was {'missing' if head is None else 'behind'}; it is put back")
+    log.warning("branch_repaired", head=head, champion=best.kept_commit)
 
 
 def ensure_baseline(lab: Laboratory, campaign: Campaign, stop: StopSwitch) -> Experiment:

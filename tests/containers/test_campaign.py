@@ -13,13 +13,12 @@ import pytest
 from fake_proposers import ScriptedProposer, paying
 from silent_observer import SilentObserver
 
-from runner import campaign, experiment, image, laboratory, reproduction
+from runner import campaign, image, laboratory, reproduction
 from runner.contamination import SealedText
 from runner.errors import BaselineError, ConfigError, ProposerError, RepositoryError
 from runner.laboratory import Laboratory
 from runner.ledger import Ledger
-from runner.lineage import audited_runs
-from runner.records import NoProposal, Patch, Phase, Proposal, Replace, RunEnd, Verdict, Write
+from runner.records import NoProposal, Patch, Phase, Proposal, Replace, Verdict, Write
 from runner.repo import Repository
 from runner.sandbox.limits import choose_cores
 
@@ -212,47 +211,6 @@ def test_a_workload_that_does_not_run_leaves_no_campaign_behind(lab, repository)
         night(lab, [])
     assert lab.ledger.campaigns() == ()
     assert lab.repository.branch_head("autoresearch/test") is None
-
-
-def test_a_night_resumes_where_a_killed_one_stopped(lab, monkeypatch):
-    """Die at every step of two experiments: build, score, verdict, branch."""
-
-    class Died(BaseException):
-        pass
-
-    def die(*_, **__):
-        raise Died
-
-    with monkeypatch.context() as patch, pytest.raises(Died):
-        patch.setattr(experiment.image, "build_candidate", die)
-        campaign.run(lab, ScriptedProposer([]), campaign.StopSwitch(), more=1)
-    with monkeypatch.context() as patch, pytest.raises(Died):
-        patch.setattr(laboratory.judge, "score", die)
-        campaign.run(lab, ScriptedProposer([]), campaign.StopSwitch(), more=1)
-    with monkeypatch.context() as patch, pytest.raises(Died):
-        patch.setattr(Repository, "advance", die)
-        campaign.run(lab, ScriptedProposer([]), campaign.StopSwitch(), more=1)
-    with monkeypatch.context() as patch, pytest.raises(Died):
-        patch.setattr(laboratory.judge, "score", die)
-        # The baseline's verdict is in the ledger, its branch is not: opening the campaign mends that.
-        campaign.run(lab, ScriptedProposer([boost(0.0)]), campaign.StopSwitch(), more=1)
-    assert lab.ledger.experiment("test", 1).verdict is None
-    with monkeypatch.context() as patch, pytest.raises(Died):
-        patch.setattr(Ledger, "close_experiment", die)
-        campaign.run(lab, ScriptedProposer([]), campaign.StopSwitch(), more=1)
-    with monkeypatch.context() as patch, pytest.raises(Died):
-        patch.setattr(Repository, "advance", die)
-        campaign.run(lab, ScriptedProposer([]), campaign.StopSwitch(), more=1)
-    scored = [run.phase for run in lab.ledger.experiment("test", 1).runs if run.val_bpb is not None]
-    assert scored == [Phase.SCORE, Phase.AUDIT], "what is in the ledger is not drawn again"
-    assert lab.ledger.experiment("test", 1).verdict is Verdict.KEEP
-    assert lab.ledger.experiment("test", 1).kept_commit is None
-
-    _, rows, _ = night(lab, [boost(5.0, before="0.0")], more=1)
-    assert [row.verdict for row in rows] == [Verdict.KEEP, Verdict.KEEP, Verdict.DISCARD]
-    assert rows[1].kept_commit == lab.repository.branch_head("autoresearch/test")
-    assert RunEnd.LOST in {run.end for run in rows[1].runs}
-    assert len(audited_runs(rows[0])) == 2
 
 
 def test_other_conditions_are_refused_because_scores_would_not_compare(lab):

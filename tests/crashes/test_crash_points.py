@@ -1,4 +1,4 @@
-"""The controller is killed at every step that outlives it, and in its recovery: it ends as if it never had been."""
+"""The controller is killed at every step that outlives it, and in its recovery: it ends as if it never was."""
 
 from __future__ import annotations
 
@@ -227,3 +227,40 @@ def test_a_night_that_is_over_is_not_changed_by_another_start(night, tmp_path):
     before = [rows(root, table) for table in tables]
     assert night(root).end == 0
     assert [rows(root, table) for table in tables] == before
+
+
+def test_a_branch_that_lost_its_last_moves_is_put_back_to_the_champion(night, tmp_path):
+    root = make_repository(tmp_path / "repository")
+    night(root)
+    whole = final_state(root)
+    branch = f"autoresearch/{scripted_night.TAG}"
+    git(root, "branch", "-f", branch, f"{branch}~1")
+    assert night(root).end == 0
+    assert final_state(root) == whole
+    git(root, "branch", "-D", branch)
+    assert night(root).end == 0
+    assert final_state(root) == whole
+
+
+def test_a_branch_that_a_person_moved_is_left_alone_and_named(night, tmp_path):
+    root = make_repository(tmp_path / "repository")
+    night(root)
+    branch = f"autoresearch/{scripted_night.TAG}"
+    moved = git(
+        root,
+        "-c",
+        "user.name=u",
+        "-c",
+        "user.email=u@example.org",
+        "commit-tree",
+        "-m",
+        "mine",
+        "-p",
+        branch,
+        f"{branch}^{{tree}}",
+    ).strip()
+    git(root, "branch", "-f", branch, moved)
+    told = night(root)
+    assert told.end == 1
+    assert moved in told.errors and "git branch -f" in told.errors
+    assert git(root, "rev-parse", branch).strip() == moved
