@@ -23,7 +23,6 @@ POINTS = {
     "a volume is there, and nobody knows its name": (Step.VOLUME_CREATED, Side.AFTER, 1),
     "a container is there, and nobody knows its id": (Step.CONTAINER_CREATED, Side.AFTER, 2),
     "a training runs": (Step.CONTAINER_STARTED, Side.AFTER, 2),
-    "a training has ended": (Step.CONTAINER_REMOVED, Side.BEFORE, 1),
     "the auditors wait for the word": (Step.CONTAINER_STARTED, Side.AFTER, 4),
     "everything is measured, the volume stays": (Step.VOLUME_REMOVED, Side.BEFORE, 1),
 }
