@@ -25,7 +25,9 @@ from runner.hardware import busy_seconds
 from runner.ledger import Campaign, Ledger
 from runner.observer import Observer
 from runner.records import AuditRecord, Phase, RunEnd, RunRecord, SealedScore, Verdict
+from runner.redaction import Redactor
 from runner.repo import Repository
+from runner.report.progress import progress
 from runner.report.text import clean
 from runner.sandbox import Engine, Session, open_session
 from runner.sandbox.limits import Owner, choose_cores
@@ -34,8 +36,8 @@ from runner.sandbox.session import Mounts
 
 log = structlog.get_logger()
 
-LOG_LINES = 200
-"""How much of a training log the ledger keeps."""
+LOG_LINES = 50
+"""How much of a training log the ledger keeps: for people and for the model that mends a crash."""
 MEASURE_ATTEMPTS = 3
 """How often a run is tried when the infrastructure fails or other programs disturb it."""
 ENGINE_PAUSE_SECONDS = 5.0
@@ -61,6 +63,7 @@ class Laboratory:
     mounts: Mounts
     evaluation: Evaluation
     sealed_text: SealedText  # what no candidate may bring along
+    redactor: Redactor  # what no candidate may tell
     scratch: Path  # rows of the running audit
     claims: Path  # of the champion
     base_image: str
@@ -280,15 +283,20 @@ class _Measuring:
             meter.start()
             lab.observer.phase(self.number, "train", lab.config.train_seconds)
 
+        def show(line: str) -> None:
+            if (figures := progress(line)) is not None:
+                lab.observer.line(figures)
+
         def train() -> RunRecord:
             run = session.train(
                 self.seed,
-                on_line=lambda text: lab.observer.line(clean(text, 1)),
+                on_line=show,
                 on_start=started,
                 on_end=meter.stop,
             )
             others = meter.others(run.cpu_seconds)
-            return replace(run, log_tail=clean(run.log_tail, LOG_LINES), others_cpu_seconds=others)
+            shown = lab.redactor.redact(clean(run.log_tail, LOG_LINES))  # from here on nobody sees the rest
+            return replace(run, log_tail=shown, others_cpu_seconds=others)
 
         return self._recorded(Phase.TRAIN, train)
 

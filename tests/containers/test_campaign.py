@@ -13,6 +13,7 @@ import pytest
 from fake_proposers import ScriptedProposer
 from silent_observer import SilentObserver
 
+from locked_eval.corpus_index import IndexBuilder
 from runner import campaign, experiment, image, laboratory, reproduction
 from runner.contamination import SealedText
 from runner.errors import BaselineError, ConfigError, ProposerError, RepositoryError
@@ -20,6 +21,7 @@ from runner.laboratory import Laboratory
 from runner.ledger import Ledger
 from runner.lineage import audited_runs
 from runner.records import NoProposal, Patch, Phase, Proposal, Replace, RunEnd, Usage, Verdict, Write
+from runner.redaction import Redactor
 from runner.repo import Repository
 from runner.sandbox.limits import choose_cores
 
@@ -96,6 +98,7 @@ def lab(engine, base_image, mounts, evaluation, cpu_config, owner, repository, t
         mounts=mounts,
         evaluation=evaluation,
         sealed_text=NOTHING_SEALED,
+        redactor=Redactor(index=IndexBuilder(0).finish(), tokens=[]),
         scratch=tmp_path / "audits",
         claims=tmp_path / "claims",
         base_image=base_image,
