@@ -30,6 +30,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -53,6 +54,13 @@ _OTHER_ESCAPE = re.compile(r"\\[abfnrtv]")
 _CODE_ALONE = re.compile(r"\s*\S{16,}\s*|[\s\d\[\](){},.:;+\-]*\d[\s\d\[\](){},.:;+\-]*")
 _ROT13 = np.arange(256, dtype=np.uint8)
 _ROT13[ord("a") : ord("z") + 1] = np.roll(np.arange(ord("a"), ord("z") + 1), -13)
+
+
+class _Found(NamedTuple):
+    """Numbers of lines."""
+
+    inside: set[int]  # with letters of a repetition
+    beside: set[int]  # short ones at its edges
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,39 +91,46 @@ class Redactor:
     def _repeating(self, lines: Sequence[str]) -> set[int]:
         """Numbers of the lines that take part in a repetition."""
         found: set[int] = set()
-        for text in _readings(lines):
-            found |= self._in_letters(text)
-        found |= self._encoded(lines)
+        beside: set[int] = set()
+        for reading in _readings(lines):
+            letters = self._in_letters(reading)
+            found |= letters.inside
+            beside |= letters.beside
+        codes = self._encoded(lines)
+        for number in codes:
+            beside |= _code_beside(lines, number)
+        found |= codes
         for column in _columns(lines):
-            found |= self._in_letters(column)
-            if self._holds_code("\n".join(column)) is not False:
-                found |= {number for number, word in enumerate(column) if word}
+            letters = self._in_letters(column)
+            found |= letters.inside | self._encoded(column)
+            rows = {len(lines[number].split()) for number in letters.inside}
+            beside |= {number for number in letters.beside if len(lines[number].split()) in rows}
         shapes = _shapes(lines)
-        repeated = {shapes[number] for number in found}
-        return {number for number, shape in enumerate(shapes) if number in found or (shape and shape in repeated)}
+        repeated = {shapes[number] for number in found if shapes[number]}
+        return found | beside | {number for number, shape in enumerate(shapes) if shape in repeated}
 
-    def _in_letters(self, lines: Sequence[str]) -> set[int]:
+    def _in_letters(self, lines: Sequence[str]) -> _Found:
         """Lines whose letters, put together, repeat the corpus forwards, backwards or in rot13."""
         parts = [find_letters(line.encode("utf-8", "replace")).values for line in lines]
-        ends = np.cumsum([len(part) for part in parts])  # (lines,) letters up to the end of each
+        ends = np.cumsum([0, *map(len, parts)])  # (lines + 1,) letters before each line, and all
         letters = np.concatenate([np.zeros(0, np.uint8), *parts])
         stretches = [*self.index.stretches(letters), *self.index.stretches(_ROT13[letters])]
         stretches += [
             Stretch(len(letters) - one.end, len(letters) - one.begin)
             for one in self.index.stretches(letters[::-1])
         ]
-        found: set[int] = set()
+        found = _Found(set(), set())
         for begin, end in stretches:
-            first, last = np.searchsorted(ends, [begin, end - 1], side="right").tolist()
-            while (
-                first > 0
-                and len(parts[first - 1])
-                and begin - ends[first - 1] + len(parts[first - 1]) <= _EDGE_LETTERS
-            ):
-                first -= 1
-            while last + 1 < len(lines) and len(parts[last + 1]) and ends[last + 1] - end <= _EDGE_LETTERS:
-                last += 1
-            found.update(range(first, last + 1))
+            first, last = (np.searchsorted(ends, [begin, end - 1], side="right") - 1).tolist()
+            found.inside.update(range(first, last + 1))
+            for number in range(first - 1, -1, -1):
+                if not len(parts[number]) or begin - ends[number] > _EDGE_LETTERS:
+                    break
+                found.beside.add(number)
+            for number in range(last + 1, len(lines)):
+                if not len(parts[number]) or ends[number + 1] - end > _EDGE_LETTERS:
+                    break
+                found.beside.add(number)
         return found
 
     def _holds_code(self, text: str) -> bool | None:
@@ -126,7 +141,7 @@ class Redactor:
         return any(self.index.stretches(find_letters(one).values) for one in decoded)
 
     def _encoded(self, lines: Sequence[str]) -> set[int]:
-        """Lines with codes of the corpus, found by halving; and lines of nothing but code beside them."""
+        """Lines with codes of the corpus, found by halving."""
         whole = self._holds_code("\n".join(lines))
         if whole is None:
             return set(range(len(lines)))
@@ -134,20 +149,40 @@ class Redactor:
         waiting = [(0, len(lines))] if whole else []
         while waiting:
             begin, end = waiting.pop()
+            if end - begin == 1:
+                found.add(begin)
+                continue
             middle = (begin + end) // 2
-            halves = [half for half in ((begin, middle), (middle, end)) if half[0] < half[1]]
+            halves = [(begin, middle), (middle, end)]
             with_code = [half for half in halves if self._holds_code("\n".join(lines[half[0] : half[1]]))]
-            if end - begin == 1 or not with_code:  # one line, or a code that goes over the middle
-                found.update(range(begin, end))
-            else:
-                waiting += with_code
-        for step in (1, -1):
-            for number in sorted(found, reverse=step < 0):
-                beside = number + step
-                while 0 <= beside < len(lines) and _CODE_ALONE.fullmatch(lines[beside]):
-                    found.add(beside)
-                    beside += step
+            waiting += with_code
+            if not with_code:
+                found |= self._over_the_middle(lines, begin, middle, end)
         return found
+
+    def _over_the_middle(self, lines: Sequence[str], begin: int, middle: int, end: int) -> set[int]:
+        """Of lines that hold a code only together, those that it needs."""
+        first, behind = begin, middle
+        while behind - first > 1:
+            at = (first + behind) // 2
+            first, behind = (at, behind) if self._holds_code("\n".join(lines[at:end])) else (first, at)
+        before, last = middle, end
+        while last - before > 1:
+            at = (before + last) // 2
+            before, last = (before, at) if self._holds_code("\n".join(lines[first:at])) else (at, last)
+        return set(range(first, last))
+
+
+def _code_beside(lines: Sequence[str], number: int) -> set[int]:
+    """Lines of nothing but code that follow each other beside a line of code: what is left of a long one."""
+    found: set[int] = set()
+    if _CODE_ALONE.fullmatch(lines[number]):
+        for step in (1, -1):
+            beside = number + step
+            while 0 <= beside < len(lines) and _CODE_ALONE.fullmatch(lines[beside]):
+                found.add(beside)
+                beside += step
+    return found
 
 
 def _shapes(lines: Sequence[str]) -> list[bytes]:
