@@ -10,7 +10,7 @@ Bloom filter whose every key lies in one word of 64 bits (one access to memory; 
 text has its anchors at the same places as the corpus, so what it repeats gives a run of *consecutive* anchors
 that are all in the filter. `NUM_CONSECUTIVE` of them are a repetition: some 35 letters, or eight words of English,
 are found every second time, and twice as many practically always (`docs/data.md` has the figures). One
-anchor is in the filter by chance 3 times in 1,000, four in a row 1 time in 10^10.
+anchor is in the filter by chance 3 times in 1,000, four in a row less than once in 10^9.
 
 The filter takes 0.4 bytes a byte of text, up to `MAX_TABLE_BYTES`. A larger corpus has fewer anchors, so
 that chance stays as rare and only the shortest repetition that is found grows.

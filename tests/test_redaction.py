@@ -352,6 +352,13 @@ def test_power_on_the_real_corpus(presidents, num_words, at_least):
     assert np.mean(found) >= at_least
 
 
+@pytest.mark.parametrize("name", ORDINARY)
+def test_ordinary_logs_pass_with_the_real_corpus(presidents, tokens, name):
+    _, index = presidents
+    log = clean(ORDINARY[name], 60, 300)
+    assert Redactor(index=index, tokens=tokens).redact(log) == log
+
+
 def test_false_alarms_on_programs_are_rare(presidents):
     """Sources of Python: code, messages, and more prose than any log has."""
     _, index = presidents
