@@ -11,6 +11,7 @@ python prepare.py --source /source --output /output --vocab-size V --context-len
 ├── test/meta.json
 ├── shingles/val.npy      sorted uint64 hashes of all 13-word shingles of the validation documents
 ├── shingles/test.npy     the same of the test documents; both without what stands in the training text too
+├── shingles/corpus.npy   index of all documents, to keep their text out of logs: see `corpus_index.py`
 ├── tokenizer/            ranks.txt, pattern.txt, token_bytes.npy: see `tokenizer.py`
 └── manifest.json         SHA-256 and size of every file above, parameters, counts; written last
 
@@ -56,6 +57,7 @@ import numpy as np
 import numpy.typing as npt
 
 from locked_eval import tokenizer as bpe
+from locked_eval.corpus_index import IndexBuilder
 from locked_eval.disjoint import (
     SHINGLE_WORDS,
     Hashes,
@@ -80,7 +82,7 @@ from locked_eval.splits import (
     scan,
 )
 
-FORMAT = 2
+FORMAT = 3
 MANIFEST_FILE = "manifest.json"
 PARTIAL_FOLDER = ".partial"
 FOLDERS = {Split.TRAIN: "train", Split.VALIDATION: "val", Split.TEST: "test"}
@@ -207,8 +209,8 @@ def _distinct(documents: Sequence[bytes], sealed: ShingleSet) -> Mask:
     return ~np.concatenate(near)
 
 
-def _clear_training(corpus: Corpus, codes: Codes, sealed: ShingleSet, say: Say) -> Hashes:
-    """Mark training documents that are near duplicates of sealed ones, in `codes`.
+def _clear_training(corpus: Corpus, codes: Codes, sealed: ShingleSet, index: IndexBuilder, say: Say) -> Hashes:
+    """Mark training documents that are near duplicates of sealed ones, in `codes`; all of them go into `index`.
 
     Returns: the sealed hashes that stand in the remaining training documents.
     """
@@ -216,12 +218,13 @@ def _clear_training(corpus: Corpus, codes: Codes, sealed: ShingleSet, say: Say) 
     progress = _Progress(say, "comparing", int(corpus.sizes[codes == Split.TRAIN].sum()))
     for batch in corpus.read(codes == Split.TRAIN):
         found = shingle(batch.documents)
-        index, place = sealed.find(found.hashes)
+        where, place = sealed.find(found.hashes)
         shared = np.zeros(len(found.hashes), np.bool_)
-        shared[index] = True
+        shared[where] = True
         near = near_duplicates(found, shared, len(batch.documents))
         codes[batch.numbers[near]] = Split.NEAR_DUPLICATE
-        leaked[place[~near[found.document[index]]]] = True
+        leaked[place[~near[found.document[where]]]] = True
+        index.add(batch.documents)
         progress.add(sum(map(len, batch.documents)))
     return sealed.sorted[leaked]
 
@@ -590,9 +593,12 @@ class _Sealed(NamedTuple):
     in_train: ShingleSet  # those of both that stand in training too
 
 
-def _drop_near_duplicates(corpus: Corpus, codes: Codes, say: Say) -> _Sealed:
-    """Settle the documents of every split, in `codes`."""
+def _drop_near_duplicates(corpus: Corpus, codes: Codes, index: IndexBuilder, say: Say) -> _Sealed:
+    """Settle the documents of every split, in `codes`; every one that was read goes into `index`."""
     sealed = _gather(corpus, codes)
+    for documents in sealed.values():
+        for group, _ in _groups(documents):
+            index.add(group)
     num_documents = sum(map(len, sealed.values()))
     say(f"looking for text that {num_documents:,} documents of validation and test share with others")
     test = _shingle_set(sealed[Split.TEST])
@@ -600,7 +606,7 @@ def _drop_near_duplicates(corpus: Corpus, codes: Codes, say: Say) -> _Sealed:
     codes[np.flatnonzero(codes == Split.VALIDATION)[~distinct]] = Split.NEAR_DUPLICATE
     sealed[Split.VALIDATION] = list(compress(sealed[Split.VALIDATION], distinct.tolist()))
     validation = _shingle_set(sealed[Split.VALIDATION])
-    leaked = _clear_training(corpus, codes, ShingleSet([test.sorted, validation.sorted]), say)
+    leaked = _clear_training(corpus, codes, ShingleSet([test.sorted, validation.sorted]), index, say)
     counts = np.bincount(codes, minlength=len(Split))
     say(f"left out {counts[Split.NEAR_DUPLICATE]:,} near and {counts[Split.DUPLICATE]:,} exact duplicates")
     return _Sealed(sealed, {Split.VALIDATION: validation, Split.TEST: test}, ShingleSet([leaked]))
@@ -621,7 +627,10 @@ def _build(options: Options, folder: Path, say: Say) -> None:
     for name in (*FOLDERS.values(), "shingles", "tokenizer"):
         (folder / name).mkdir()
     corpus, codes = _split_documents(options, say)
-    sealed = _drop_near_duplicates(corpus, codes, say)
+    index = IndexBuilder(int(corpus.sizes.sum()))
+    sealed = _drop_near_duplicates(corpus, codes, index, say)
+    index.save(folder / "shingles" / "corpus.npy")
+    del index  # up to a gigabyte
 
     say(f"training a vocabulary of {options.vocab_size:,}")
     tokenizer = _train_tokenizer(corpus, codes, options.vocab_size)

@@ -134,6 +134,23 @@ def find(before: Files, after: Files, sealed: SealedText) -> str | None:
     return _refuse_opaque(before, after)
 
 
+def decode_runs(text: str, tokens: Sequence[bytes], max_bytes: int) -> list[bytes] | None:
+    """What the encoded runs and the runs of numbers in a text stand for, read in every way.
+
+    Args:
+        tokens: raw bytes by token id.
+        max_bytes: of what they unpack to, and a part for every attempt.
+
+    Returns: None when it is more.
+    """
+    reader = _Reader("", tokens, _Budget(max_bytes))
+    try:
+        reader.codes("", text, 0)
+    except _TooMuch:
+        return None
+    return [reading.text for reading in reader.readings]
+
+
 class _Reading(NamedTuple):
     path: str
     how: str

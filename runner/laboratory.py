@@ -34,7 +34,9 @@ from runner.ledger import Campaign, Ledger
 from runner.observer import Observer
 from runner.quarantine import Faults
 from runner.records import AuditRecord, Phase, RunEnd, RunRecord, SealedScore, Verdict
+from runner.redaction import Redactor
 from runner.repo import Repository
+from runner.report.progress import progress
 from runner.report.text import clean
 from runner.sandbox import Engine, Session, open_session, remove_orphans
 from runner.sandbox.limits import Owner, choose_cores
@@ -44,8 +46,8 @@ from runner.sandbox.session import Mounts
 
 log = structlog.get_logger()
 
-LOG_LINES = 200
-"""How much of a training log the ledger keeps."""
+LOG_LINES = 50
+"""How much of a training log the ledger keeps: for people and for the model that mends a crash."""
 MAX_DISTURBED = 2
 """How often a training that other programs disturb is thrown away; the next one counts, with its noise."""
 FAULT_PAUSE_SECONDS = 2.0
@@ -71,6 +73,7 @@ class Laboratory:
     mounts: Mounts
     evaluation: Evaluation
     sealed_text: SealedText  # what no candidate may bring along
+    redactor: Redactor  # what no candidate may tell
     scratch: Path  # rows of the running audit
     claims: Path  # of the champion
     base_image: str
@@ -319,15 +322,20 @@ class _Measuring:
             meter.start()
             lab.observer.phase(self.number, "train", lab.config.train_seconds)
 
+        def show(line: str) -> None:
+            if (figures := progress(line)) is not None:
+                lab.observer.line(figures)
+
         def train() -> RunRecord:
             run = session.train(
                 self.seed,
-                on_line=lambda text: lab.observer.line(clean(text, 1)),
+                on_line=show,
                 on_start=started,
                 on_end=meter.stop,
             )
             others = meter.others(run.cpu_seconds)
-            return replace(run, log_tail=clean(run.log_tail, LOG_LINES), others_cpu_seconds=others)
+            shown = lab.redactor.redact(clean(run.log_tail, LOG_LINES))  # from here on nobody sees the rest
+            return replace(run, log_tail=shown, others_cpu_seconds=others)
 
         return self._recorded(Phase.TRAIN, train)
 

@@ -56,7 +56,7 @@ def refuse_changes(folder: Path) -> None:
 
 def preparation_digest(locked: Path) -> str:
     """Hash of the code that prepares data; the judge and the supervisor may change without a new data set."""
-    files = ("prepare.py", "tokenizer.py", "splits.py", "disjoint.py")
+    files = ("prepare.py", "tokenizer.py", "splits.py", "disjoint.py", "corpus_index.py")
     digest = hashlib.sha256()
     for name in files:
         path = locked / "locked_eval" / name

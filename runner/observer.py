@@ -20,7 +20,7 @@ class Observer(Protocol):
         """Experiment `number` is now in phase `name`, for at most `seconds`."""
 
     def line(self, text: str) -> None:
-        """One cleaned line of the training output; untrusted, for display only."""
+        """The figures of the running training (`runner.report.progress`); untrusted, for display only."""
 
     def closed(self, experiment: Experiment, best_bpb: float | None) -> None:
         """An experiment got its verdict."""

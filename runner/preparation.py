@@ -18,6 +18,7 @@ from runner.laboratory import Laboratory
 from runner.ledger import Ledger
 from runner.observer import Observer
 from runner.paths import StatePaths
+from runner.redaction import Redactor
 from runner.repo import Repository
 from runner.sandbox import Engine, connect, remove_orphans, run_trusted
 from runner.sandbox.limits import Owner
@@ -108,6 +109,7 @@ def open_laboratory(
     """Put together what experiments need."""
     dataset = prepared.data
     validation, test = dataset.sealed_shingles()
+    tokens = dataset.token_table()
     return Laboratory(
         config=config,
         engine=prepared.engine,
@@ -121,7 +123,8 @@ def open_laboratory(
             token_bytes=dataset.token_bytes(),
             train_text=dataset.train_text(),
         ),
-        sealed_text=SealedText(validation=validation, test=test, tokens=dataset.token_table()),
+        sealed_text=SealedText(validation=validation, test=test, tokens=tokens),
+        redactor=Redactor.open(dataset.corpus_index, tokens),
         scratch=paths.audits,
         claims=paths.claims(config.tag),
         base_image=prepared.base_image,

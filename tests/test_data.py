@@ -26,6 +26,7 @@ from runner.data import climbmix, sotu
 from runner.data.dataset import open_data
 from runner.data.folder import folder_hash
 from runner.errors import DataError
+from runner.redaction import WITHHELD, Redactor
 
 
 def configuration(tmp_path: Path, **settings: object) -> Config:
@@ -504,6 +505,17 @@ def test_sealed_shingles_find_text_of_validation_and_of_test(dataset):
         assert not np.isin(hashes, others).any()
 
 
+def test_a_log_that_repeats_any_split_is_redacted(dataset):
+    found = open_data(dataset)
+    table = found.token_table()
+    redactor = Redactor.open(found.corpus_index, table)
+    train = np.fromfile(dataset / "train" / "shard-03.bin", "<u2")[1:300]
+    for tokens in (train, found.val_rows()[:9].ravel(), found.test_rows()[:9].ravel()):
+        text = b"".join(table[token] for token in tokens).decode("utf-8", "replace")
+        assert redactor.redact(text) == redactor.redact(str(tokens.tolist())) == WITHHELD
+    assert redactor.redact("step 1 loss 2.5 tokens/s 3000") == "step 1 loss 2.5 tokens/s 3000"
+
+
 # ---- what a run gets ----------------------------------------------------------------------------
 
 
@@ -572,7 +584,8 @@ def test_training_text_for_audits_comes_from_every_shard(dataset, monkeypatch):
     "name",
     [
         *("train/shard-00.bin", "train/shard-31.bin", "val/rows.npy", "test/rows.npy", "val/meta.json"),
-        *("shingles/val.npy", "shingles/test.npy", "tokenizer/token_bytes.npy", "tokenizer/ranks.txt"),
+        *("shingles/val.npy", "shingles/test.npy", "shingles/corpus.npy", "tokenizer/token_bytes.npy"),
+        "tokenizer/ranks.txt",
     ],
 )
 def test_a_changed_byte_is_found_and_its_file_named(dataset, name):
@@ -609,7 +622,7 @@ def _edit(dataset: Path, change: object) -> None:
         (lambda manifest: manifest["files"].pop("train/shard-09.bin"), "is damaged"),
         (lambda manifest: manifest["splits"]["train"].pop("shards"), "is damaged"),
         (lambda manifest: manifest.update(format=99), "has format 99"),
-        (lambda manifest: manifest.update(format=1), "has format 1, not 2"),
+        (lambda manifest: manifest.update(format=2), "has format 2, not 3"),
         (lambda manifest: manifest["parameters"].update(context_length=16), "have shapes"),
     ],
 )

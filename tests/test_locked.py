@@ -84,3 +84,10 @@ def test_code_that_does_not_prepare_data_does_not_change_the_data_key(folder, tm
     before = locked.preparation_digest(tmp_path)
     spoil(folder / "judge.py")
     assert locked.preparation_digest(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["prepare.py", "disjoint.py", "corpus_index.py"])
+def test_code_that_prepares_data_changes_the_data_key(folder, tmp_path, name):
+    before = locked.preparation_digest(tmp_path)
+    spoil(folder / name)
+    assert locked.preparation_digest(tmp_path) != before

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from locked_eval import disjoint, splits
 from locked_eval import prepare as program
 from locked_eval import tokenizer as bpe
+from locked_eval.corpus_index import CorpusIndex, find_letters
 
 V, T, ROWS = 400, 64, 200
 MULTIBYTE = ["über", "naïve", "Привет", "漢字仮名", "🙂🙃", "…", "“quoted”"]
@@ -134,6 +135,7 @@ def test_the_manifest_lists_every_file_with_its_hash(prepared, manifest):
         *(f"train/shard-{number:02d}.bin" for number in range(32)),
         *(f"{split}/meta.json" for split in ("train", "val", "test")),
         *("val/rows.npy", "test/rows.npy", "shingles/val.npy", "shingles/test.npy"),
+        "shingles/corpus.npy",
         *("tokenizer/ranks.txt", "tokenizer/pattern.txt", "tokenizer/token_bytes.npy"),
     }
 
@@ -204,6 +206,15 @@ def test_shingles_of_sealed_documents_are_sorted_once_and_complete(prepared, cor
                 inside = disjoint.shingle([tokens.decode(piece[piece != tokens.bos_token])]).hashes[1:-1]
                 assert np.isin(inside, hashes).all()
     assert _hashes(list(sealed)) == set(found["val"].tolist()) | set(found["test"].tolist())
+
+
+def test_the_index_has_every_document_of_every_split_and_nothing_else(prepared, corpus):
+    index = CorpusIndex.open(prepared / "shingles" / "corpus.npy")
+    for path in sorted(corpus.iterdir()):
+        letters = find_letters(path.read_bytes()).values
+        (stretch,) = index.stretches(letters)
+        assert stretch.begin + len(letters) - stretch.end < 120
+    assert index.stretches(find_letters(Writer(99).text(20_000).encode()).values) == []
 
 
 def test_text_that_training_has_too_is_no_sealed_shingle(libraries, pinned, tmp_path):

@@ -20,6 +20,7 @@ from runner.report.audits import audit_lines, sealed_line, sealed_tsv, strikes_l
 from runner.report.explain import explain
 from runner.report.labels import Box, Label, place
 from runner.report.plot import progress_png
+from runner.report.progress import progress
 from runner.report.table import plain_lines, summary, table
 from runner.report.text import REPLACEMENT, clean, cut, one_line
 from runner.report.tsv import COLUMNS, results_tsv
@@ -109,10 +110,40 @@ def test_a_long_line_keeps_its_beginning():
         ("line\u2028separator", f"line{REPLACEMENT}separator"),
         ("\ud800surrogate", f"{REPLACEMENT}surrogate"),
         ("a\tb", "a   b"),
+        ("fill\u3164er\u115f\u1160s\uffa0", f"fill{REPLACEMENT}er{REPLACEMENT}s{REPLACEMENT}"),
+        ("join\u034fer \u2800blank", f"join{REPLACEMENT}er {REPLACEMENT}blank"),
     ],
 )
 def test_what_could_deceive_a_reader_is_neutralised(hostile, seen):
     assert clean(hostile) == seen
+
+
+# Default_Ignorable_Code_Point of Unicode 15.1, and the blank of Braille: nothing of it is seen.
+_IGNORABLE = (
+    *(
+        "\u00ad",
+        "\u034f",
+        "\u061c",
+        "\u115f",
+        "\u1160",
+        "\u17b4",
+        "\u17b5",
+        "\u2800",
+        "\u3164",
+        "\ufeff",
+        "\uffa0",
+    ),
+    *map(chr, [*range(0x180B, 0x1810), *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x2070)]),
+    *map(chr, [*range(0xFE00, 0xFE10), *range(0xFFF0, 0xFFF9), *range(0x1BCA0, 0x1BCA4)]),
+    *map(chr, [*range(0x1D173, 0x1D17B), *range(0xE0000, 0xE1000)]),
+)
+
+
+def test_no_character_that_shows_nothing_is_left():
+    assert set(clean("\n".join(f"a{char}b" for char in _IGNORABLE), len(_IGNORABLE)).split("\n")) == {
+        f"a{REPLACEMENT}b",
+        "ab",
+    }
 
 
 @given(st.text(st.characters(), max_size=400))
@@ -137,6 +168,24 @@ def test_megabytes_of_hostile_text_take_no_time(unit):
     clean(unit * 2_000_000)
     one_line(unit * 2_000_000)
     assert time.process_time() - start < 2
+
+
+@pytest.mark.parametrize(
+    ("line", "figures"),
+    [
+        ("step 120 loss 3.214 tokens/s 31000", "step 120 loss 3.214 tokens/s 31000"),
+        ("step 120 loss 3.214 tokens/s 31000 elapsed 0.3", "step 120 loss 3.214 tokens/s 31000"),
+        ("[rank 0] step 7 | loss 3 | tokens/s 3,100", "step 7 loss 3 tokens/s 3,100"),
+        ("step 1 the people of loss 2.1 these United States tokens/s 9", "step 1 loss 2.1 tokens/s 9"),
+        ("the people of these United States", None),
+        ("step 1 loss nan tokens/s 3", None),
+        ("step 1 loss ٣ tokens/s ٣", None),
+        ("step " * 100_000, None),
+        ("step 1 " * 100_000, None),
+    ],
+)
+def test_a_live_view_gets_figures_and_no_other_text(line, figures):
+    assert progress(line) == figures
 
 
 def test_a_cut_text_never_exceeds_its_limit():

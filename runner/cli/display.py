@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -28,8 +27,6 @@ COLOURS = {
     Verdict.INVALID: "magenta",
     Verdict.INFRA: "yellow",
 }
-_METRICS = re.compile(r"step\s+(\d+).*?loss\s+([\d.]+).*?tokens/s\s+([\d.,]+)")
-"""What the workload prints by convention; for display only, never for a score."""
 
 
 def verdict_line(experiment: Experiment) -> str:
@@ -126,12 +123,9 @@ class LiveObserver:
                 self._metrics = ""
 
     def line(self, text: str) -> None:
-        """Pick the figures of the running training."""
-        found = _METRICS.search(text)
-        if found:
-            step, loss, speed = found.groups()
-            with self._lock:
-                self._metrics = f"step {step}  loss {loss}  {speed} tokens/s"
+        """The figures of the running training."""
+        with self._lock:
+            self._metrics = text
 
     def closed(self, experiment: Experiment, best_bpb: float | None) -> None:
         """Print the verdict above the view."""

@@ -18,7 +18,7 @@ from runner.data.source import Source
 from runner.errors import DataError
 
 MANIFEST_FILE = "manifest.json"
-FORMAT = 2
+FORMAT = 3
 _REMEDY = "autoresearch prepare --force"
 _REQUIRED = (
     "train/meta.json",
@@ -28,6 +28,7 @@ _REQUIRED = (
     "test/meta.json",
     "shingles/val.npy",
     "shingles/test.npy",
+    "shingles/corpus.npy",
     "tokenizer/ranks.txt",
     "tokenizer/pattern.txt",
     "tokenizer/token_bytes.npy",
@@ -108,6 +109,11 @@ class DataSet:
             for name in ("val", "test")
         )
         return val, test
+
+    @property
+    def corpus_index(self) -> Path:
+        """File of a `locked_eval.corpus_index.CorpusIndex` of all documents. Never mounted into a container."""
+        return self.path / "shingles" / "corpus.npy"
 
     def token_table(self) -> list[bytes]:
         """Raw bytes of each of the V tokens; empty for the beginning-of-text token, the last one."""

@@ -28,6 +28,8 @@ _ESCAPE = re.compile(
     r"|\x1b[ -/]+[0-~]"  # character sets
     r"|\x1b[0-OQ-WYZ\\`-~]"  # two-character sequences
 )
+# Letters, marks and symbols that show nothing: grapheme joiner, fillers of Hangul and Khmer, blank Braille.
+_INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
 _NEUTRALISED = re.compile(f"{REPLACEMENT}+")
 
 
@@ -35,7 +37,7 @@ def clean(text: str, max_lines: int = 50, max_chars_per_line: int = 200) -> str:
     """The last lines of untrusted text, as a person would have seen them and nothing else.
 
     Escape sequences go; a line that was rewritten with carriage returns keeps its last state; tabs become
-    spaces; each stretch of control, format (bidirectional, zero-width, tags), private, surrogate or
+    spaces; each stretch of control, format (bidirectional, zero-width, tags), invisible, private, surrogate or
     unassigned characters becomes one U+FFFD. Blank lines at the end are dropped.
 
     Args:
@@ -75,10 +77,11 @@ def _clean_line(line: str, max_chars: int) -> str:
         combining = combining + 1 if category[0] == "M" else 0
         if _is_selector(char) or combining > _MAX_COMBINING:
             continue
-        harmless.append(REPLACEMENT if category[0] == "C" or category in ("Zl", "Zp") else char)
+        is_hidden = category[0] == "C" or category in ("Zl", "Zp") or char in _INVISIBLE
+        harmless.append(REPLACEMENT if is_hidden else char)
     return cut(_NEUTRALISED.sub(REPLACEMENT, "".join(harmless)).rstrip(), max_chars)
 
 
 def _is_selector(char: str) -> bool:
     """Variation selectors pick a glyph's variant; a row of them after an emoji hides one byte each."""
-    return "\ufe00" <= char <= "\ufe0f" or "\U000e0100" <= char <= "\U000e01ef" or "\u180b" <= char <= "\u180d"
+    return "\ufe00" <= char <= "\ufe0f" or "\U000e0100" <= char <= "\U000e01ef" or "\u180b" <= char <= "\u180f"

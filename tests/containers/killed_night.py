@@ -22,12 +22,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from fake_proposers import ScriptedProposer
 from silent_observer import SilentObserver
 
+from locked_eval.corpus_index import IndexBuilder
 from runner import campaign, config, crash_points
 from runner.auditing import Evaluation
 from runner.contamination import SealedText
 from runner.laboratory import Laboratory
 from runner.ledger import Ledger, exclusive
 from runner.records import Proposal, Replace
+from runner.redaction import Redactor
 from runner.repo import Repository
 from runner.sandbox import connect, remove_orphans
 from runner.sandbox.session import Mounts
@@ -70,6 +72,7 @@ def night(root, data, locked, base_image):
                 train_text=np.fromfile(data / "train" / "shard-00.bin", "<u2"),
             ),
             sealed_text=nothing,
+            redactor=Redactor(index=IndexBuilder(0).finish(), tokens=[]),
             scratch=state / "audits",
             claims=state / "claims",
             base_image=base_image,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,12 +14,15 @@ import pytest
 from fake_proposers import ScriptedProposer, paying
 from silent_observer import SilentObserver
 
+from locked_eval.corpus_index import IndexBuilder
 from runner import campaign, image, laboratory, reproduction
 from runner.contamination import SealedText
 from runner.errors import BaselineError, ConfigError, ProposerError, RepositoryError
 from runner.laboratory import Laboratory
 from runner.ledger import Ledger
-from runner.records import NoProposal, Patch, Phase, Proposal, Replace, Verdict, Write
+from runner.proposers.prompt import show_task
+from runner.records import NoProposal, Patch, Phase, Proposal, ProposalRequest, Replace, Verdict, Write
+from runner.redaction import WITHHELD, Redactor
 from runner.repo import Repository
 from runner.sandbox.limits import choose_cores
 
@@ -95,6 +99,7 @@ def lab(engine, base_image, mounts, evaluation, cpu_config, owner, repository, t
         mounts=mounts,
         evaluation=evaluation,
         sealed_text=NOTHING_SEALED,
+        redactor=Redactor(index=IndexBuilder(0).finish(), tokens=[]),
         scratch=tmp_path / "audits",
         claims=tmp_path / "claims",
         base_image=base_image,
@@ -319,3 +324,105 @@ def test_a_branch_that_is_checked_out_is_told_before_the_night_and_not_at_its_fi
     with pytest.raises(RepositoryError, match="checked out"):
         night(lab, [boost(0.0)])
     git(repository.root, "switch", "-q", "main")
+
+
+class SeenLines(SilentObserver):
+    """Remembers the lines of the training."""
+
+    def __init__(self):
+        self.lines = []
+
+    def line(self, text):
+        self.lines.append(text)
+
+
+WORDS = [
+    f"{first}{second} "
+    for first in ("ba", "do", "kin", "lu", "me", "nor", "pa", "ru")
+    for second in ("fa", "ge", "hil", "jo", "ka", "lest", "mo", "nu")
+]
+"""What the tokens of the tiny data set stand for."""
+TELLS = f"""\
+import base64
+import os
+from pathlib import Path
+
+import numpy as np
+
+WORDS = {WORDS!r}
+ids = np.fromfile(Path(os.environ["DATA_DIR"]) / "shard-01.bin", "<u2").tolist()
+text = "".join(WORDS[token] for token in ids)
+print("step 1 loss 4.2 the text is", text[:60], "tokens/s 900", flush=True)
+print("plainly", text[:150])
+print(text[200:350].upper())
+print(repr(text[400:500].replace(" ", "\\n")))
+print("step 2 loss 4.1 tokens/s 900")
+print("\\n".join(text[600:680].split()))
+print(text[800:950][::-1])
+print("step 3 loss 4.0 tokens/s 900")
+print(base64.b64encode(text[1000:1120].encode()).decode())
+print("ids", ids[300:340])
+print("step 4 loss 3.9 tokens/s 900")
+for place in range(350, 365):
+    print("step", place, "token", ids[place])
+raise ValueError("after all: " + text[2000:2150])
+"""
+
+
+def repeats(log, ids):
+    """The longest run of letters that a log shares with a text, and the longest run of its ids."""
+
+    def longest(shown, wanted, size):
+        return any(shown[at : at + size] in wanted for at in range(len(shown) - size + 1))
+
+    letters = re.sub("[^a-z]", "", log.lower())
+    text = "".join(WORDS[token] for token in ids).replace(" ", "")
+    numbers = " ".join(re.findall(r"\b\d+\b", log))
+    said = " ".join(map(str, ids))
+    found = [match for match in re.findall(r"\d+(?: \d+){7}", numbers) if match in said]
+    return longest(letters, text, 36) or longest(letters[::-1], text, 36) or bool(found)
+
+
+def test_no_training_text_reaches_the_ledger_a_watcher_or_a_prompt(lab, mounts):
+    ids = np.fromfile(mounts.train(0)["shard-01.bin"], "<u2").tolist()
+    corpus = "".join(WORDS[token] for token in ids).encode()
+    index = IndexBuilder(len(corpus))
+    index.add([corpus])
+    seen = SeenLines()
+    redactor = Redactor(index=index.finish(), tokens=[word.encode() for word in WORDS])
+    outcome, runs = measured(replace(lab, redactor=redactor, observer=seen), TELLS)
+    assert outcome.verdict is Verdict.CRASH
+    (run,) = [one for one in runs if one.phase is Phase.TRAIN]
+
+    assert not repeats(run.log_tail, ids)
+    shown = run.log_tail.split("\n")
+    assert [line for line in shown if line.startswith("step ")] == [
+        f"step {number} loss {loss} tokens/s 900" for number, loss in ((2, 4.1), (3, 4.0), (4, 3.9))
+    ]
+    assert "Traceback (most recent call last):" in shown, "the rest of the log is there"
+    assert [line for line in shown if "/candidate/workload/train.py" in line]
+    assert shown.count(WITHHELD) >= 25
+
+    # Without the redactor it is all there: what the test looks for can be found.
+    nothing = Redactor(index=IndexBuilder(0).finish(), tokens=[])
+    stored = b"".join(path.read_bytes() for path in lab.ledger.path.parent.glob("ledger.db*"))
+    assert nothing.redact(run.log_tail) == run.log_tail
+    assert repeats(corpus[:150].decode(), ids) and repeats(str(ids[300:340]), ids)
+    for piece in (corpus[:40], corpus[200:240].upper(), corpus[800:840][::-1]):
+        assert piece not in stored
+
+    assert seen.lines == ["step 1 loss 4.2 tokens/s 900", *(line for line in shown if line.startswith("step "))]
+    experiment_ = lab.ledger.experiment("test", 0)
+    request = ProposalRequest(
+        number=1,
+        program="",
+        profile="cpu",
+        train_seconds=3,
+        files={},
+        history=(experiment_,),
+        failed=experiment_,
+        seed=0,
+    )
+    prompt = show_task(request)
+    assert f"<untrusted_log>\n{run.log_tail[:20]}" in prompt
+    assert not repeats(prompt.partition("<untrusted_log>")[2], ids)

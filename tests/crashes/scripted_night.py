@@ -31,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from silent_observer import SilentObserver
 
+from locked_eval.corpus_index import IndexBuilder
 from runner import auditing, campaign, config, crash_points, image, laboratory
 from runner.auditing import Evaluation
 from runner.contamination import SealedText
@@ -38,6 +39,7 @@ from runner.errors import EngineError
 from runner.laboratory import Laboratory
 from runner.ledger import Ledger, exclusive
 from runner.records import NoProposal, Phase, Proposal, Replace, RunEnd, RunRecord, Usage, Write
+from runner.redaction import Redactor
 from runner.repo import Repository
 
 TAG = "test"
@@ -191,6 +193,7 @@ def night(root):
             mounts=SimpleNamespace(locked=None),
             evaluation=known,
             sealed_text=nothing,
+            redactor=Redactor(index=IndexBuilder(0).finish(), tokens=[]),
             scratch=state / "audits",
             claims=state / "claims",
             base_image="base",

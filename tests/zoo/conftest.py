@@ -15,6 +15,7 @@ import pytest
 from animals import WORDS, honest_files
 from silent_observer import SilentObserver
 
+from locked_eval.corpus_index import IndexBuilder
 from locked_eval.disjoint import shingle
 from runner import config as settings
 from runner import edits, image, locked
@@ -23,6 +24,7 @@ from runner.contamination import SealedText
 from runner.laboratory import Examined, Laboratory, Measurement, Outcome, UnrecordedRuns, measure
 from runner.ledger import Ledger
 from runner.records import Edit, Phase, RunRecord
+from runner.redaction import Redactor
 from runner.sandbox import remove_orphans
 from runner.sandbox.session import Mounts
 
@@ -135,6 +137,7 @@ def laboratory(engine, data, config, evaluation, sealed_text, tmp_path_factory):
             mounts=Mounts(locked=locked_folder, train=lambda _: train, val=data / "val", test=data / "test"),
             evaluation=evaluation,
             sealed_text=sealed_text,
+            redactor=Redactor(index=IndexBuilder(0).finish(), tokens=[]),
             scratch=state / "audits",
             claims=state / "claims",
             base_image=image.ensure_base(engine.client, "cpu", ROOT / ".autoresearch", print),

@@ -1,0 +1,19 @@
+"""The figures of a running training, from what the workload prints by convention. Never for a score."""
+
+from __future__ import annotations
+
+import re
+
+_LINE = re.compile(r"step\s+(\d{1,12})\b.{0,80}?loss\s+(\d{1,9}(?:\.\d{1,9})?).{0,80}?tokens/s\s+([\d,]{1,15})")
+
+
+def progress(line: str) -> str | None:
+    """`step 120 loss 3.214 tokens/s 31000` out of an untrusted line; None when it does not say so.
+
+    Nothing else of the line comes through, whatever it is: numbers of bounded length, digits of ASCII.
+    """
+    found = _LINE.search(line[:400])
+    if found is None or not found[0].isascii():
+        return None
+    step, loss, speed = found.groups()
+    return f"step {step} loss {loss} tokens/s {speed}"
