@@ -23,6 +23,22 @@ def test_a_flood_is_cut_to_the_burst_and_its_end_is_kept():
     assert len(end) <= Throttle.TAIL_BYTES + 100
 
 
+def test_empty_lines_are_cut_by_what_the_engine_makes_of_them():
+    """It writes a record of about 75 bytes for each; all that it may still have to write must fit into its log."""
+    throttle = Throttle(0.0)
+    passed = b"".join(throttle.admit(b"\n" * size, 0.0) for size in (1, 1000, 65536, 65536, 1, 1000))
+    written = passed + throttle.finish() + throttle.admit(b"\n" * 65536, 1e6)
+    assert written.count(b"\n") * (75 + len(r"\n")) < 2**19
+    assert throttle.finish().count(b"\n") <= Throttle.TAIL_LINES + 1
+
+
+def test_short_lines_at_the_end_of_a_flood_are_kept():
+    throttle = Throttle(0.0)
+    for number in range(100_000):
+        throttle.admit(b"step %d\n" % number, 0.0)
+    assert throttle.finish().splitlines()[-200:] == [b"step %d" % number for number in range(99_800, 100_000)]
+
+
 def test_after_a_flood_a_quiet_candidate_is_heard_again():
     throttle = Throttle(0.0)
     for _ in range(20):
