@@ -99,7 +99,8 @@ def laboratory(root, **settings):
     with Ledger(root / ".autoresearch" / "ledger.db") as ledger:
         yield Laboratory(
             config=config, engine=None, repository=Repository(root), ledger=ledger, observer=SilentObserver(),
-            mounts=None, evaluation=None, sealed_text=nothing, redactor=None, scratch=root, claims=root, base_image="",
+            mounts=None, evaluation=None,
+            sealed_text=nothing, redactor=None, scratch=root, claims=root, base_image="",
             conditions={},
         )  # fmt: skip
 
