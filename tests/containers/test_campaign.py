@@ -370,9 +370,9 @@ raise ValueError("after all: " + text[2000:2150])
 
 
 def repeats(log, ids):
-    """The longest run of letters that a log shares with a text, and the longest run of its ids."""
+    """Whether a log has 36 letters of a text in a row, forwards or backwards, or eight of its token ids."""
 
-    def longest(shown, wanted, size):
+    def has_run(shown, wanted, size):
         return any(shown[at : at + size] in wanted for at in range(len(shown) - size + 1))
 
     letters = re.sub("[^a-z]", "", log.lower())
@@ -380,7 +380,7 @@ def repeats(log, ids):
     numbers = " ".join(re.findall(r"\b\d+\b", log))
     said = " ".join(map(str, ids))
     found = [match for match in re.findall(r"\d+(?: \d+){7}", numbers) if match in said]
-    return longest(letters, text, 36) or longest(letters[::-1], text, 36) or bool(found)
+    return has_run(letters, text, 36) or has_run(letters[::-1], text, 36) or bool(found)
 
 
 def test_no_training_text_reaches_the_ledger_a_watcher_or_a_prompt(lab, mounts):
@@ -403,25 +403,29 @@ def test_no_training_text_reaches_the_ledger_a_watcher_or_a_prompt(lab, mounts):
     assert [line for line in shown if "/candidate/workload/train.py" in line]
     assert shown.count(WITHHELD) >= 25
 
-    # Without the redactor it is all there: what the test looks for can be found.
-    nothing = Redactor(index=IndexBuilder(0).finish(), tokens=[])
+    assert repeats(corpus[:150].decode(), ids) and repeats(str(ids[300:340]), ids), (
+        "what is looked for can be found"
+    )
     stored = b"".join(path.read_bytes() for path in lab.ledger.path.parent.glob("ledger.db*"))
-    assert nothing.redact(run.log_tail) == run.log_tail
-    assert repeats(corpus[:150].decode(), ids) and repeats(str(ids[300:340]), ids)
+    assert b"tokens/s 900" in stored
     for piece in (corpus[:40], corpus[200:240].upper(), corpus[800:840][::-1]):
         assert piece not in stored
 
-    assert seen.lines == ["step 1 loss 4.2 tokens/s 900", *(line for line in shown if line.startswith("step "))]
-    experiment_ = lab.ledger.experiment("test", 0)
+    # The live view may miss the last lines of a program that ends; what it gets are figures.
+    assert set(seen.lines) <= {
+        f"step {number} loss {loss} tokens/s 900" for number, loss in ((1, 4.2), (2, 4.1), (3, 4.0), (4, 3.9))
+    }
+    failed = lab.ledger.experiment("test", 0)
     request = ProposalRequest(
         number=1,
         program="",
         profile="cpu",
         train_seconds=3,
         files={},
-        history=(experiment_,),
-        failed=experiment_,
+        history=(failed,),
+        failed=failed,
         seed=0,
+        journal=None,  # nobody is asked
     )
     prompt = show_task(request)
     assert f"<untrusted_log>\n{run.log_tail[:20]}" in prompt
