@@ -2,7 +2,7 @@
 
 Nothing here touches the user's checkout, index, HEAD, current branch, stash, configuration or hooks.
 There is no index of our own either: a candidate's tree is its parent's top level with the entry
-`workload` exchanged (`ls-tree`, `hash-object --no-filters`, `mktree`, `commit-tree`, `update-ref`), so
+`workload` exchanged (`ls-tree`, `hash-object --no-filters`, `commit-tree`, `update-ref`), so
 that a stale `index.lock`, a running rebase or a clean filter in `.gitattributes` cannot get in the way.
 
 Every git process ends within the call that started it: there is nothing to close.
@@ -14,7 +14,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterable, Mapping
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
@@ -186,6 +186,14 @@ class Repository:
         """Every ref below `prefix` (`refs/autoresearch/tried/night`) with the commit that it names."""
         lines = self._run("for-each-ref", "--format=%(refname) %(objectname)", prefix).text.splitlines()
         return dict(line.split(" ", 1) for line in lines)
+
+    def is_whole(self, commits: Iterable[str], since: str) -> bool:
+        """Whether every object of these commits is in the database, as far as `since` does not have it.
+
+        A power cut can lose what a file system had promised to keep.
+        """
+        wanted = "".join(f"{commit}\n" for commit in (*commits, f"^{since}")).encode()
+        return self._run("rev-list", "--objects", "--quiet", "--stdin", stdin=wanted, check=False).status == 0
 
     def branch_head(self, branch: str) -> str | None:
         """The commit at the tip of a branch (`autoresearch/night`), or None."""
@@ -366,10 +374,10 @@ class Repository:
         """Write the blobs and trees of `workload/` and return its tree id."""
         for path in files:
             _check_workload_path(path)
-        with tempfile.TemporaryDirectory(prefix="autoresearch-") as scratch:
-            names = [Path(scratch) / str(number) for number in range(len(files))]
-            for name, content in zip(names, files.values(), strict=True):
-                name.write_bytes(content)
+        with ExitStack() as stack:
+            # By descriptor: a file without a name is gone with this process, however that ends.
+            streams = [stack.enter_context(_as_file(content)) for content in files.values()]
+            names = [f"/proc/{os.getpid()}/fd/{stream.fileno()}" for stream in streams]
             written = self._run(
                 *("hash-object", "-w", "--no-filters", "--stdin-paths"),
                 stdin="".join(f"{name}\n" for name in names).encode(),
@@ -387,7 +395,18 @@ class Repository:
         return self._make_tree([entry.encode("utf-8", "surrogateescape") for entry in entries])
 
     def _make_tree(self, entries: list[bytes]) -> str:
-        return self._run("mktree", "-z", stdin=b"".join(entry + b"\0" for entry in entries)).text
+        """Write a tree of lines as `ls-tree` gives them.
+
+        By `hash-object`, because `mktree` reads no settings, so that it does not wait for the disk.
+        """
+        parts = []
+        for entry in entries:
+            facts, _, name = entry.partition(b"\t")
+            mode, kind, found = facts.split()
+            order = name + b"/" if kind == b"tree" else name
+            parts.append((order, mode.lstrip(b"0") + b" " + name + b"\0" + bytes.fromhex(found.decode("ascii"))))
+        body = b"".join(part for _, part in sorted(parts))
+        return self._run("hash-object", "-w", "-t", "tree", "--stdin", stdin=body).text
 
     def _name_candidate(self, ref: str, commit: str) -> None:
         held = self.ref(ref)
