@@ -242,14 +242,20 @@ class Repository:
         self._check_ref_name(ref)
         entries = self._run("ls-tree", "-z", "--full-tree", parent).stdout.split(b"\0")[:-1]
         entries = [entry for entry in entries if entry.partition(b"\t")[2] != WORKLOAD.encode()]
+        tree = self._write_tree(entries, files)
+        commit = self.make_commit(tree=tree, parent=parent, message=message, when=when)
+        self._name_candidate(ref, commit)
+        if not self.is_whole([commit], since=parent):
+            self._write_tree(entries, files)  # somebody's `git gc --prune=now` came before the name
+        return Staged(commit, tree)
+
+    def _write_tree(self, entries: list[bytes], files: Files) -> str:
+        """Write the blobs and trees of a candidate; `entries` are what lies beside `workload/`."""
         with around(Step.OBJECTS_WRITTEN):
             workload = self._write_workload(files) if files else None
         if workload is not None:
-            entries.append(b"040000 tree " + workload.encode() + b"\t" + WORKLOAD.encode())
-        tree = self._make_tree(entries)
-        commit = self.make_commit(tree=tree, parent=parent, message=message, when=when)
-        self._name_candidate(ref, commit)
-        return Staged(commit, tree)
+            entries = [*entries, b"040000 tree " + workload.encode() + b"\t" + WORKLOAD.encode()]
+        return self._make_tree(entries)
 
     def make_commit(self, *, tree: str, parent: str, message: str, when: str) -> str:
         """Write a commit object and return its id. No ref moves; the same arguments give the same id.
