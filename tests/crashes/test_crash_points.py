@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sqlite3
 import subprocess
 import sys
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import scripted_night
@@ -16,6 +18,7 @@ import scripted_night
 from runner.crash_points import Side, Step
 from runner.records import Verdict
 
+ROOT = Path(__file__).resolve().parents[2]
 DOCKER = {
     Step.VOLUME_CREATED,
     Step.CONTAINER_CREATED,
@@ -175,6 +178,12 @@ def test_every_point_is_reached_or_has_a_reason(uninterrupted):
     reached, _ = uninterrupted
     assert set(reached) >= set(POINTS), "a step that nobody passes is never tested"
     assert {step for step, _ in reached}.isdisjoint(DOCKER | ELSEWHERE.keys())
+
+
+def test_the_page_says_what_a_restart_makes_of_every_step():
+    page = (ROOT / "docs" / "reliability.md").read_text("utf-8")
+    told = page.partition("### What a restart makes of each")[2].partition("\n## ")[0]
+    assert sorted(re.findall(r"`([a-z]+_[a-z_]+)`", told)) == sorted(Step)
 
 
 LOST_ANSWER = ((Step.ANSWER_BOOKED, Side.AFTER), (Step.ANSWER_KEPT, Side.BEFORE))
