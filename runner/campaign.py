@@ -13,12 +13,13 @@ import structlog
 
 from runner import contamination, edits
 from runner.errors import BaselineError, ConfigError, EngineError, ProposerError, RepositoryError
-from runner.experiment import finish_keep, run_baseline, run_candidate
+from runner.experiment import run_baseline, run_candidate
 from runner.journal import LedgerJournal, budget_reason
 from runner.laboratory import Laboratory, refuse_other_conditions
 from runner.ledger import Campaign
 from runner.lineage import champion
 from runner.proposers import Proposer
+from runner.reconciliation import reconcile
 from runner.records import Experiment, Files, NoProposal, Patch, Proposal, ProposalRequest, Verdict
 from runner.sandbox.patience import await_engine
 
@@ -75,7 +76,7 @@ def open_campaign(lab: Laboratory) -> Campaign:
 
     Raises:
         ConfigError: it exists under other conditions, so that scores would not be comparable.
-        RepositoryError: HEAD cannot start one, or somebody moved its branch.
+        RepositoryError: HEAD cannot start one, somebody moved its branch, or git lost what cannot be made again.
     """
     tag = lab.config.tag
     lab.repository.refuse_checked_out(lab.branch)
@@ -98,32 +99,9 @@ def open_campaign(lab: Laboratory) -> Campaign:
         return campaign
     refuse_other_conditions(lab, campaign)
     lost = lab.ledger.close_lost_runs(tag)
-    for experiment in lab.ledger.experiments(tag):
-        if experiment.verdict is Verdict.KEEP and experiment.kept_commit is None:
-            finish_keep(lab, campaign, experiment.number)
-    _put_branch_back(lab, lab.ledger.experiments(tag))
+    reconcile(lab, campaign)
     log.info("campaign_resumed", campaign=tag, lost_runs=lost)
     return campaign
-
-
-def _put_branch_back(lab: Laboratory, experiments: tuple[Experiment, ...]) -> None:
-    """Make the branch stand at the champion: one that is missing or behind is a ref update that was lost.
-
-    Raises:
-        RepositoryError: it stands at a commit that the ledger does not know; nothing is overwritten.
-    """
-    best = champion(experiments)
-    head = lab.repository.branch_head(lab.branch)
-    if best is None or best.kept_commit is None or head == best.kept_commit:
-        return
-    if head is not None and head not in {one.kept_commit for one in experiments}:
-        raise RepositoryError(
-            f"the branch {lab.branch} is at {head}, but the ledger's champion is {best.kept_commit}",
-            f"git branch -f {lab.branch} {best.kept_commit}",
-        )
-    lab.repository.advance(lab.branch, best.kept_commit, expected_old=head)
-    lab.observer.note(f"the branch {lab.branch} was {'missing' if head is None else 'behind'}; it is put back")
-    log.warning("branch_repaired", head=head, champion=best.kept_commit)
 
 
 def ensure_baseline(lab: Laboratory, campaign: Campaign, stop: StopSwitch) -> Experiment:

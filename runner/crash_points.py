@@ -15,6 +15,7 @@ class Step(StrEnum):
     """Everything that a controller leaves behind, one step after the other."""
 
     # Ledger: before and after its COMMIT.
+    LEDGER_MADE = "ledger_made"
     CAMPAIGN_CREATED = "campaign_created"
     CAMPAIGN_DELETED = "campaign_deleted"
     TARGET_SET = "target_set"
@@ -36,6 +37,7 @@ class Step(StrEnum):
     BRANCH_ADVANCED = "branch_advanced"
     # Files: before and after the rename that makes one whole.
     FILE_REPLACED = "file_replaced"
+    EVALUATION_PINNED = "evaluation_pinned"
     AUDIT_ROWS_WRITTEN = "audit_rows_written"
     # Docker.
     IMAGE_BUILT = "image_built"

@@ -26,6 +26,7 @@ from runner.laboratory import (
 from runner.ledger import Campaign
 from runner.lineage import audited_runs, champion_claims
 from runner.records import Experiment, Files, Patch, Phase, RunEnd, RunRecord, Verdict
+from runner.repo import Staged
 from runner.report.message import kept_message, tried_message
 from runner.report.text import clean
 
@@ -102,26 +103,31 @@ def candidate_files(lab: Laboratory, campaign: Campaign, experiment: Experiment)
     return applied
 
 
-def stage(lab: Laboratory, campaign: Campaign, experiment: Experiment) -> image.Image:
-    """Commit the candidate under its ref and build its image; repeating it gives the same commit.
-
-    Raises:
-        ImageError: the build failed.
-    """
-    files = candidate_files(lab, campaign, experiment)
+def commit_candidate(lab: Laboratory, campaign: Campaign, experiment: Experiment, files: Files) -> Staged:
+    """Commit a candidate's files under its ref; repeating it gives the same commit."""
     parent = campaign.base_commit
     if experiment.champion is not None:
         before = lab.ledger.experiment(campaign.tag, experiment.champion)
         assert before is not None and before.kept_commit is not None
         parent = before.kept_commit
     assert experiment.started_at is not None
-    commit, tree = lab.repository.stage(
+    return lab.repository.stage(
         parent=parent,
         files=files,
         message=tried_message(experiment),
         ref=tried_ref(campaign.tag, experiment.number),
         when=experiment.started_at,
     )
+
+
+def stage(lab: Laboratory, campaign: Campaign, experiment: Experiment) -> image.Image:
+    """Commit the candidate and build its image.
+
+    Raises:
+        ImageError: the build failed.
+    """
+    files = candidate_files(lab, campaign, experiment)
+    commit, tree = commit_candidate(lab, campaign, experiment, files)
     lab.observer.phase(experiment.number, "build", None)
     built = image.build_candidate(
         lab.engine.client,
@@ -327,27 +333,32 @@ def _closed(lab: Laboratory, campaign: Campaign, number: int) -> Experiment:
     return closed
 
 
+def commit_keep(lab: Laboratory, experiment: Experiment, parent: str) -> str:
+    """Make the commit of a kept candidate on its champion's; repeating it gives the same commit."""
+    assert experiment.tried_commit is not None and experiment.ended_at is not None
+    return lab.repository.make_commit(
+        tree=lab.repository.resolve(f"{experiment.tried_commit}^{{tree}}"),
+        parent=parent,
+        message=kept_message(
+            experiment,
+            base_image=lab.conditions["base_image"],  # by its inputs: ids differ between builds
+            data=lab.conditions["data"],
+            evaluation=lab.conditions["evaluation"],
+        ),
+        when=experiment.ended_at,
+    )
+
+
 def finish_keep(lab: Laboratory, campaign: Campaign, number: int) -> Experiment:
-    """Advance the branch to a kept experiment; done again after a crash it gives the same commit."""
+    """Advance the branch to a kept experiment."""
     experiments = lab.ledger.experiments(campaign.tag)
     experiment = experiments[number]
-    assert experiment.tried_commit is not None and experiment.ended_at is not None
     if experiment.champion is None:
         parent, commit = None, campaign.base_commit
     else:
         parent = experiments[experiment.champion].kept_commit
         assert parent is not None
-        commit = lab.repository.make_commit(
-            tree=lab.repository.resolve(f"{experiment.tried_commit}^{{tree}}"),
-            parent=parent,
-            message=kept_message(
-                experiment,
-                base_image=lab.conditions["base_image"],  # by its inputs: ids differ between builds
-                data=lab.conditions["data"],
-                evaluation=lab.conditions["evaluation"],
-            ),
-            when=experiment.ended_at,
-        )
+        commit = commit_keep(lab, experiment, parent)
     lab.repository.advance(lab.branch, commit, expected_old=parent)
     lab.ledger.set_kept(campaign.tag, number, commit)
     log.info("branch_advanced", experiment=number, commit=commit)

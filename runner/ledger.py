@@ -190,7 +190,7 @@ class Ledger:
             self._db.execute(f"PRAGMA {pragma}")
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
         if version < SCHEMA_VERSION:
-            with self._transaction(None):
+            with self._transaction(Step.LEDGER_MADE):
                 self._upgrade()
         elif version > SCHEMA_VERSION:
             raise LedgerError(
@@ -225,7 +225,7 @@ class Ledger:
         self.close()
 
     @contextmanager
-    def _transaction(self, step: Step | None) -> Iterator[sqlite3.Connection]:
+    def _transaction(self, step: Step) -> Iterator[sqlite3.Connection]:
         try:
             self._db.execute("BEGIN IMMEDIATE")
             try:
@@ -233,11 +233,8 @@ class Ledger:
             except BaseException:
                 self._db.execute("ROLLBACK")
                 raise
-            if step is None:
+            with around(step):
                 self._db.execute("COMMIT")
-            else:
-                with around(step):
-                    self._db.execute("COMMIT")
         except sqlite3.Error as error:
             if "disk is full" in str(error) or "disk I/O" in str(error):
                 raise DiskFullError(f"no room to write the ledger {self.path}", "free some disk") from error

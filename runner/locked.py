@@ -13,6 +13,7 @@ from tempfile import mkdtemp
 
 import locked_eval
 from locked_eval import manifest
+from runner.crash_points import Step, around
 from runner.errors import LockedEvalError
 
 
@@ -31,12 +32,15 @@ def pin(state_dir: Path) -> tuple[Path, str]:
     if not folder.exists() or manifest.differences(folder / "locked_eval"):
         shutil.rmtree(folder, ignore_errors=True)  # a copy, torn by a power cut or touched by somebody
         folder.parent.mkdir(parents=True, exist_ok=True)
+        for left in folder.parent.glob(".partial-*"):  # of a controller that was killed
+            shutil.rmtree(left, ignore_errors=True)
         partial = Path(mkdtemp(dir=folder.parent, prefix=".partial-"))
         shutil.copytree(source, partial / "locked_eval", ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
         # Whatever the umask here: uid 10001 must read this, and so must a PID 1 that may not override modes.
         for path in (partial, *partial.rglob("*")):
             path.chmod(0o755 if path.is_dir() else 0o644)
-        partial.rename(folder)
+        with around(Step.EVALUATION_PINNED):
+            partial.rename(folder)
     return folder, digest
 
 

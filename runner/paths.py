@@ -49,6 +49,11 @@ class StatePaths:
         return self.root / "claims" / tag
 
     @property
+    def rewritten(self) -> tuple[Path, ...]:
+        """Folders whose files are replaced as a whole; a killed controller may leave a part beside one."""
+        return tuple(self.root / name for name in ("claims", "noise", "reports"))
+
+    @property
     def audits(self) -> Path:
         """Rows of the audit that runs now."""
         return self.root / "audits"

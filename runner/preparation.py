@@ -9,6 +9,7 @@ from pathlib import Path
 import structlog
 
 from runner import data, image, locked
+from runner.atomic import remove_partials
 from runner.auditing import Evaluation
 from runner.config import Config
 from runner.contamination import SealedText
@@ -52,7 +53,7 @@ def prepare(
     engine = connect(config.docker_host)
     log.info("engine_connected", url=engine.url, daemon=engine.daemon_id, version=engine.version)
     orphans = remove_orphans(engine, ledger.controller)
-    shutil.rmtree(paths.audits, ignore_errors=True)
+    remove_leftovers(paths)
     if orphans:
         observer.note(f"removed {orphans} containers and volumes of an interrupted run")
     folder, digest = locked.pin(paths.root)
@@ -60,6 +61,13 @@ def prepare(
     owner = Owner(controller=ledger.controller, campaign=config.tag, experiment=0)
     dataset = prepare_data(config, engine, folder, paths, owner, observer, force=force)
     return Prepared(engine=engine, base_image=base, locked=folder, locked_digest=digest, data=dataset)
+
+
+def remove_leftovers(paths: StatePaths) -> None:
+    """Remove the unfinished files of a controller that was killed. The lock must be held."""
+    shutil.rmtree(paths.audits, ignore_errors=True)
+    for folder in paths.rewritten:
+        remove_partials(folder)
 
 
 def prepare_data(

@@ -2,7 +2,7 @@
 
 Nothing here touches the user's checkout, index, HEAD, current branch, stash, configuration or hooks.
 There is no index of our own either: a candidate's tree is its parent's top level with the entry
-`workload` exchanged (`ls-tree`, `hash-object --no-filters`, `mktree`, `commit-tree`, `update-ref`), so
+`workload` exchanged (`ls-tree`, `hash-object --no-filters`, `commit-tree`, `update-ref`), so
 that a stale `index.lock`, a running rebase or a clean filter in `.gitattributes` cannot get in the way.
 
 Every git process ends within the call that started it: there is nothing to close.
@@ -14,7 +14,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterable, Mapping
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
@@ -187,6 +187,14 @@ class Repository:
         lines = self._run("for-each-ref", "--format=%(refname) %(objectname)", prefix).text.splitlines()
         return dict(line.split(" ", 1) for line in lines)
 
+    def is_whole(self, commits: Iterable[str], since: str) -> bool:
+        """Whether every object of these commits is in the database, as far as `since` does not have it.
+
+        A power cut can lose what a file system had promised to keep.
+        """
+        wanted = "".join(f"{commit}\n" for commit in (*commits, f"^{since}")).encode()
+        return self._run("rev-list", "--objects", "--quiet", "--stdin", stdin=wanted, check=False).status == 0
+
     def branch_head(self, branch: str) -> str | None:
         """The commit at the tip of a branch (`autoresearch/night`), or None."""
         return self.ref(f"refs/heads/{branch}")
@@ -234,14 +242,20 @@ class Repository:
         self._check_ref_name(ref)
         entries = self._run("ls-tree", "-z", "--full-tree", parent).stdout.split(b"\0")[:-1]
         entries = [entry for entry in entries if entry.partition(b"\t")[2] != WORKLOAD.encode()]
+        tree = self._write_tree(entries, files)
+        commit = self.make_commit(tree=tree, parent=parent, message=message, when=when)
+        self._name_candidate(ref, commit)
+        if not self.is_whole([commit], since=parent):
+            self._write_tree(entries, files)  # somebody's `git gc --prune=now` came before the name
+        return Staged(commit, tree)
+
+    def _write_tree(self, entries: list[bytes], files: Files) -> str:
+        """Write the blobs and trees of a candidate; `entries` are what lies beside `workload/`."""
         with around(Step.OBJECTS_WRITTEN):
             workload = self._write_workload(files) if files else None
         if workload is not None:
-            entries.append(b"040000 tree " + workload.encode() + b"\t" + WORKLOAD.encode())
-        tree = self._make_tree(entries)
-        commit = self.make_commit(tree=tree, parent=parent, message=message, when=when)
-        self._name_candidate(ref, commit)
-        return Staged(commit, tree)
+            entries = [*entries, b"040000 tree " + workload.encode() + b"\t" + WORKLOAD.encode()]
+        return self._make_tree(entries)
 
     def make_commit(self, *, tree: str, parent: str, message: str, when: str) -> str:
         """Write a commit object and return its id. No ref moves; the same arguments give the same id.
@@ -366,10 +380,10 @@ class Repository:
         """Write the blobs and trees of `workload/` and return its tree id."""
         for path in files:
             _check_workload_path(path)
-        with tempfile.TemporaryDirectory(prefix="autoresearch-") as scratch:
-            names = [Path(scratch) / str(number) for number in range(len(files))]
-            for name, content in zip(names, files.values(), strict=True):
-                name.write_bytes(content)
+        with ExitStack() as stack:
+            # By descriptor: a file without a name is gone with this process, however that ends.
+            streams = [stack.enter_context(_as_file(content)) for content in files.values()]
+            names = [f"/proc/{os.getpid()}/fd/{stream.fileno()}" for stream in streams]
             written = self._run(
                 *("hash-object", "-w", "--no-filters", "--stdin-paths"),
                 stdin="".join(f"{name}\n" for name in names).encode(),
@@ -387,7 +401,18 @@ class Repository:
         return self._make_tree([entry.encode("utf-8", "surrogateescape") for entry in entries])
 
     def _make_tree(self, entries: list[bytes]) -> str:
-        return self._run("mktree", "-z", stdin=b"".join(entry + b"\0" for entry in entries)).text
+        """Write a tree of lines as `ls-tree` gives them.
+
+        By `hash-object`, because `mktree` reads no settings, so that it does not wait for the disk.
+        """
+        parts = []
+        for entry in entries:
+            facts, _, name = entry.partition(b"\t")
+            mode, kind, found = facts.split()
+            order = name + b"/" if kind == b"tree" else name
+            parts.append((order, mode.lstrip(b"0") + b" " + name + b"\0" + bytes.fromhex(found.decode("ascii"))))
+        body = b"".join(part for _, part in sorted(parts))
+        return self._run("hash-object", "-w", "-t", "tree", "--stdin", stdin=body).text
 
     def _name_candidate(self, ref: str, commit: str) -> None:
         held = self.ref(ref)

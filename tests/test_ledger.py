@@ -204,6 +204,32 @@ def test_an_open_experiment_ends_every_conversation_about_its_number(ledger):
     assert ledger.recall_answer("t", 1, **ASKED).body == "next"
 
 
+def test_a_verdict_a_commit_and_an_end_are_written_once_for_ever(ledger):
+    number = ledger.open_experiment("t", proposal(), diff="d", champion=None)
+    one = ledger.open_run("t", number, Phase.TRAIN, 5)
+    with pytest.raises(LedgerError):
+        ledger.set_kept("t", number, "k")  # no verdict yet
+    ledger.close_run(one, run())
+    ledger.close_experiment("t", number, verdict=Verdict.KEEP, reason="r", val_bpb=1.5)
+    ledger.set_kept("t", number, "k")
+    before = ledger.experiments("t")
+    for again in (
+        lambda: ledger.close_run(one, run(end=RunEnd.LOST)),
+        lambda: ledger.close_experiment("t", number, verdict=Verdict.INFRA, reason="another"),
+        lambda: ledger.set_kept("t", number, "another"),
+        lambda: ledger.set_candidate("t", number, commit="c", image_id="i", layer_digest="l"),
+        lambda: ledger.close_run(one + 1, run()),
+        lambda: ledger.close_experiment("t", number + 1, verdict=Verdict.INFRA, reason="nobody"),
+    ):
+        with pytest.raises(LedgerError):
+            again()
+    assert ledger.experiments("t") == before
+    discarded = ledger.open_experiment("t", proposal(), diff="d", champion=0)
+    ledger.close_experiment("t", discarded, verdict=Verdict.DISCARD, reason="r", val_bpb=1.6)
+    with pytest.raises(LedgerError):
+        ledger.set_kept("t", discarded, "k")
+
+
 def test_runs_that_a_dead_controller_left_open_are_closed_as_lost(ledger):
     number = ledger.open_experiment("t", proposal(), diff="", champion=None)
     done = ledger.open_run("t", number, Phase.TRAIN, 1)

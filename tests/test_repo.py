@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from runner import crash_points
+from runner.crash_points import Side, Step
 from runner.errors import RepositoryError
 from runner.records import AuditRecord, Experiment, Phase, RunEnd, RunRecord, Verdict
 from runner.repo import Repository
@@ -278,6 +281,29 @@ def test_staging_twice_gives_the_same_ids(repository):
     assert stage(repository) == stage(repository)
 
 
+def test_objects_that_are_collected_before_they_have_a_name_are_written_again(root, repository, monkeypatch):
+    def collect(step, side):
+        if (step, side) == (Step.OBJECTS_WRITTEN, Side.AFTER):
+            monkeypatch.setattr(crash_points, "on_reach", None)
+            git(root, "gc", "--quiet", "--prune=now")
+
+    monkeypatch.setattr(crash_points, "on_reach", collect)
+    staged = stage(repository)
+    assert crash_points.on_reach is None
+    assert repository.read_workload(staged.commit) == FILES
+    assert git(root, "fsck", "--strict") == ""
+
+
+def test_names_stand_in_the_order_that_git_wants(root, repository):
+    names = ("a", "a.py", "a-b", "a/x.py", "a0", "B.py", "é.py")
+    files = {f"workload/{name}": name.encode() for name in names if name != "a"}
+    staged = stage(repository, files=files)
+    assert git(root, "fsck", "--strict") == ""
+    assert repository.read_workload(staged.commit) == files
+    same = git(root, "ls-tree", f"{staged.commit}:workload")
+    assert git(root, "mktree", stdin=same + "\n") == git(root, "rev-parse", f"{staged.commit}:workload")
+
+
 def test_the_same_moment_in_another_notation_gives_the_same_id(repository, monkeypatch):
     first = stage(repository)
     monkeypatch.setenv("TZ", "Asia/Tokyo")
@@ -477,6 +503,43 @@ def test_a_stale_ref_lock_is_named_with_its_remedy(root, repository):
     with pytest.raises(RepositoryError, match=r"night\.lock") as caught:
         repository.advance(BRANCH, keep(repository), base)
     assert str(lock) in caught.value.remedy
+
+
+def test_objects_and_refs_are_on_the_disk_before_anybody_is_told(root, repository, tmp_path):
+    """As git itself counts what it waits for; `core.fsync` is what a power cut would otherwise undo."""
+    trace = tmp_path / "trace"
+
+    with Path(os.environ["GIT_CONFIG_GLOBAL"]).open("a") as config:
+        config.write(f"[trace2]\neventTarget = {trace}\n")
+
+    def waits(action):
+        trace.write_text("")
+        made = action()
+        events = [json.loads(line) for line in trace.read_text().splitlines()]
+        told = [one["value"] for one in events if one.get("key") == "fsync/hardware-flush"]  # git 2.39
+        told += [one["count"] for one in events if one.get("name") == "hardware-flush"]  # later ones
+        return made, sum(map(int, told))
+
+    head = repository.resolve("HEAD")
+    _, flushed = waits(lambda: repository.advance(BRANCH, head, None))
+    assert flushed == 1, "the ref"
+    staged, flushed = waits(lambda: stage(repository))
+    assert flushed == 2 + 4 + 1 + 1, "two files, four folders, the commit, its ref"
+    assert waits(lambda: stage(repository)) == (staged, 0), "there already"
+
+
+def test_a_commit_is_whole_only_with_all_its_objects(root, repository):
+    base = repository.resolve("HEAD")
+    commit = keep(repository)
+    assert repository.is_whole([commit, base], since=base)
+    assert repository.is_whole([], since=base)
+    for name in (f"{commit}:workload/train.py", f"{commit}:workload/deep", commit):
+        found = git(root, "rev-parse", name)
+        path = root / ".git/objects" / found[:2] / found[2:]
+        path.rename(path.with_suffix(".away"))
+        assert not repository.is_whole([commit], since=base), name
+        path.with_suffix(".away").rename(path)
+    assert repository.is_whole([commit], since=base)
 
 
 def test_the_users_checkout_is_untouched_byte_for_byte(root, repository):

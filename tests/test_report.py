@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from rich.console import Console
 
+from runner.errors import DiskFullError
 from runner.records import AuditRecord, Experiment, Phase, RunEnd, RunRecord, SealedScore, Verdict
 from runner.report.audits import audit_lines, sealed_line, sealed_tsv, strikes_line
 from runner.report.explain import explain
@@ -441,11 +442,11 @@ def test_a_picture_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypat
     target = tmp_path / "progress.png"
     target.write_bytes(b"old")
 
-    def full(self, content):
+    def full(_descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pathlib.Path.write_bytes", full)
-    with pytest.raises(OSError, match="No space"):
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(DiskFullError, match="No space"):
         progress_png(night(8), target, "night")
     monkeypatch.undo()
     assert target.read_bytes() == b"old"

@@ -158,7 +158,6 @@ def write_reports(ledger: Ledger, paths: StatePaths, tag: str) -> tuple[Path, ..
 
     experiments = ledger.experiments(tag)
     folder = paths.report(tag)
-    folder.mkdir(parents=True, exist_ok=True)
     tables = {"results.tsv": results_tsv(experiments), "sealed.tsv": sealed_tsv(ledger.sealed(tag))}
     for name, text in tables.items():
         replace_file(folder / name, text.encode())

@@ -9,14 +9,12 @@ the rest of the night.
 from __future__ import annotations
 
 import io
-import os
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from runner.atomic import replace_file
 from runner.records import Experiment, Verdict
 from runner.report.labels import Box, Label, nearest, place
 from runner.report.night import is_kept, score_of, sum_up
@@ -40,17 +38,17 @@ class _Point(NamedTuple):
 
 
 def progress_png(experiments: Sequence[Experiment], path: Path, title: str) -> None:
-    """Draw the experiments and put the picture in place atomically.
+    """Draw the experiments and put the picture in place in one step.
 
     Args:
         experiments: in the order of their numbers; open ones are left out.
-        path: where the picture goes; its folder must exist.
+        path: where the picture goes.
         title: first words of the heading.
 
     Raises:
-        OSError: the folder cannot be written.
+        DiskFullError: it cannot be written.
     """
-    _write_atomically(path, _render([one for one in experiments if one.verdict is not None], title))
+    replace_file(path, _render([one for one in experiments if one.verdict is not None], title))
 
 
 def _render(experiments: Sequence[Experiment], title: str) -> bytes:
@@ -255,20 +253,3 @@ def _drawable(text: str) -> str:
 
     known = get_font(findfont(FontProperties())).get_charmap()
     return "".join(char if ord(char) in known else "\N{WHITE SQUARE}" for char in text)
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    with _temporary_beside(path) as temporary:
-        temporary.write_bytes(content)
-        temporary.chmod(0o644)
-        temporary.replace(path)
-
-
-@contextmanager
-def _temporary_beside(path: Path) -> Iterator[Path]:
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    try:
-        yield Path(name)
-    finally:
-        Path(name).unlink(missing_ok=True)

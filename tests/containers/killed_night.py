@@ -9,7 +9,6 @@ locked evaluation. Without a step the night runs to its end.
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import sys
 from pathlib import Path
@@ -28,6 +27,8 @@ from runner.auditing import Evaluation
 from runner.contamination import SealedText
 from runner.laboratory import Laboratory
 from runner.ledger import Ledger, exclusive
+from runner.paths import StatePaths
+from runner.preparation import remove_leftovers
 from runner.records import Proposal, Replace
 from runner.redaction import Redactor
 from runner.repo import Repository
@@ -57,7 +58,7 @@ def night(root, data, locked, base_image):
     with Ledger(state / "ledger.db") as ledger, exclusive(state):
         engine = connect()
         remove_orphans(engine, ledger.controller)
-        shutil.rmtree(state / "audits", ignore_errors=True)
+        remove_leftovers(StatePaths(state))
         lab = Laboratory(
             config=config.load(root, settings, environ={}).model_copy(update=changes),
             engine=engine,

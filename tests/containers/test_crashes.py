@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import killed_night
 import pytest
@@ -13,19 +12,38 @@ import test_campaign
 
 from runner.crash_points import Side, Step
 from runner.ledger import Ledger
+from runner.lineage import audited_runs
 from runner.records import RunEnd, Verdict
 from runner.repo import Repository
 from runner.sandbox import remove_orphans
 
 pytestmark = pytest.mark.docker
 
-POINTS = {
-    "a volume is there, and nobody knows its name": (Step.VOLUME_CREATED, Side.AFTER, 1),
-    "a container is there, and nobody knows its id": (Step.CONTAINER_CREATED, Side.AFTER, 2),
-    "a training runs": (Step.CONTAINER_STARTED, Side.AFTER, 2),
-    "the auditors wait for the word": (Step.CONTAINER_STARTED, Side.AFTER, 4),
-    "everything is measured, the volume stays": (Step.VOLUME_REMOVED, Side.BEFORE, 1),
+DOCKER = {
+    Step.VOLUME_CREATED,
+    Step.CONTAINER_CREATED,
+    Step.CONTAINER_STARTED,
+    Step.CONTAINER_REMOVED,
+    Step.VOLUME_REMOVED,
 }
+CHAIN = (
+    (Step.VOLUME_CREATED, Side.BEFORE, 1, 0),
+    (Step.VOLUME_CREATED, Side.AFTER, 1, 1),  # nobody knows its name
+    (Step.CONTAINER_CREATED, Side.BEFORE, 2, 2),  # the volume and the scorer
+    (Step.CONTAINER_CREATED, Side.AFTER, 2, 3),  # nobody knows its id
+    (Step.CONTAINER_STARTED, Side.BEFORE, 1, 2),
+    (Step.CONTAINER_STARTED, Side.AFTER, 2, 3),  # it goes on to train
+    # The first things that are removed from here on are what the one before left: killed in the recovery itself.
+    (Step.CONTAINER_REMOVED, Side.BEFORE, 1, 3),
+    (Step.CONTAINER_REMOVED, Side.AFTER, 1, 2),
+    (Step.VOLUME_REMOVED, Side.BEFORE, 1, 1),
+    (Step.VOLUME_REMOVED, Side.AFTER, 1, 0),
+    # And from here on they are what the training and the audit have done with.
+    (Step.CONTAINER_REMOVED, Side.BEFORE, 1, 3),  # trained, and the ledger does not know it
+    (Step.CONTAINER_STARTED, Side.AFTER, 4, 4),  # the auditors wait for the word
+    (Step.VOLUME_REMOVED, Side.BEFORE, 2, 1),  # everything is measured; the first one was the recovery's
+)
+"""Where each start of one night dies, and how many containers and volumes that leaves."""
 
 
 @pytest.fixture(scope="module")
@@ -70,23 +88,45 @@ def ours(engine, controller):
     return engine.client.api.containers(all=True, filters=label) + volumes
 
 
-@pytest.mark.parametrize(("step", "side", "occurrence"), POINTS.values(), ids=POINTS.keys())
-def test_what_a_dead_controller_left_is_found_and_its_night_goes_on(
-    night, after_baseline, engine, tmp_path, step, side, occurrence
+def test_every_step_around_a_container_is_in_the_chain():
+    assert {(step, side) for step, side, *_ in CHAIN} == {(step, side) for step in DOCKER for side in Side}
+
+
+@pytest.mark.timeout(600)
+def test_a_night_that_dies_at_every_step_around_a_container_ends_as_if_it_never_had(
+    night, after_baseline, engine, tmp_path
 ):
-    root = tmp_path / "repository"
-    shutil.copytree(after_baseline, root)
+    """Each start is the recovery of the one before, and dies in it or further on."""
+    whole, root = tmp_path / "whole", tmp_path / "repository"
+    for copy in (whole, root):
+        shutil.copytree(after_baseline, copy)
     with Ledger(root / ".autoresearch" / "ledger.db") as ledger:
         controller = ledger.controller
     assert ours(engine, controller) == []
-    for _ in range(2):
+    for step, side, occurrence, left in CHAIN:
         assert night(root, step, side, occurrence) == -9
-        assert ours(engine, controller), "the dead one left something, or the test proves nothing"
+        assert len(ours(engine, controller)) == left, (step, side, ours(engine, controller))
     assert night(root) == 0
     assert ours(engine, controller) == []
+    assert night(whole) == 0
+
+    (_, one), sealed = told(root)
+    (_, other), other_sealed = told(whole)
+    assert (one.verdict, one.number, one.diff) == (other.verdict, other.number, other.diff)
+    assert one.verdict is Verdict.KEEP
+    assert one.val_bpb == pytest.approx(other.val_bpb, abs=1e-4)  # the audits' draws differ
+    assert one.layer_digest == other.layer_digest
+    assert sealed == pytest.approx(other_sealed)
+    assert audited_runs(one)[-1].claims_sha256 == audited_runs(other)[-1].claims_sha256, "bit by bit"
+    assert RunEnd.LOST in {run.end for run in one.runs}
+    assert RunEnd.LOST not in {run.end for run in other.runs}
+    repository = Repository(root)
+    assert one.kept_commit == repository.branch_head(f"autoresearch/{killed_night.TAG}")
+    assert len(repository.refs("refs/autoresearch/tried")) == 2
+    assert list((root / ".autoresearch" / "audits").glob("*")) == []
+
+
+def told(root):
+    """What the ledger has of a night."""
     with Ledger(root / ".autoresearch" / "ledger.db") as ledger:
-        baseline, one = ledger.experiments(killed_night.TAG)
-    assert (baseline.verdict, one.verdict) == (Verdict.KEEP, Verdict.KEEP)
-    assert one.kept_commit == Repository(root).branch_head(f"autoresearch/{killed_night.TAG}")
-    assert RunEnd.LOST in {run.end for run in one.runs} or step is Step.VOLUME_CREATED or side is Side.BEFORE
-    assert list((Path(root) / ".autoresearch" / "audits").glob("*")) == []
+        return ledger.experiments(killed_night.TAG), [one.test_bpb for one in ledger.sealed(killed_night.TAG)]

@@ -16,7 +16,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import signal
 import sys
 import traceback
@@ -32,12 +31,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from silent_observer import SilentObserver
 
 from locked_eval.corpus_index import IndexBuilder
-from runner import auditing, campaign, config, crash_points, image, laboratory
+from runner import auditing, campaign, config, crash_points, image, laboratory, locked, preparation
 from runner.auditing import Evaluation
 from runner.contamination import SealedText
 from runner.errors import EngineError
 from runner.laboratory import Laboratory
 from runner.ledger import Ledger, exclusive
+from runner.paths import StatePaths
 from runner.records import NoProposal, Phase, Proposal, Replace, RunEnd, RunRecord, Usage, Write
 from runner.redaction import Redactor
 from runner.repo import Repository
@@ -180,7 +180,8 @@ def night(root):
     )
     changes = {"vocab_size": VOCAB_SIZE, "context_length": CONTEXT, "baseline_runs": 2, "noise_prior_bpb": 1e-4}
     with Ledger(state / "ledger.db") as ledger, exclusive(state):
-        shutil.rmtree(state / "audits", ignore_errors=True)  # as `preparation.prepare`
+        preparation.remove_leftovers(StatePaths(state))
+        locked.pin(state)
         rows = ledger.experiments(TAG)
         done = sum(one.number > 0 and one.verdict is not None for one in rows)
         nothing = SealedText(validation=np.array([], np.uint64), test=np.array([], np.uint64), tokens=[])
@@ -195,7 +196,7 @@ def night(root):
             sealed_text=nothing,
             redactor=Redactor(index=IndexBuilder(0).finish(), tokens=[]),
             scratch=state / "audits",
-            claims=state / "claims",
+            claims=StatePaths(state).claims(TAG),
             base_image="base",
             conditions={"data": "d", "evaluation": "e", "base_image": "b"},
         )

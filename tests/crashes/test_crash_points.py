@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import sqlite3
 import subprocess
 import sys
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import scripted_night
@@ -15,6 +18,7 @@ import scripted_night
 from runner.crash_points import Side, Step
 from runner.records import Verdict
 
+ROOT = Path(__file__).resolve().parents[2]
 DOCKER = {
     Step.VOLUME_CREATED,
     Step.CONTAINER_CREATED,
@@ -57,16 +61,21 @@ class Told:
 
 
 @pytest.fixture(scope="module")
-def night():
-    """Run the night of a folder until it ends, or dies where `item` says."""
+def night(tmp_path_factory):
+    """Run the night of a folder until it ends, or dies where `item` says; no temporary file may outlive it."""
+    scratch = tmp_path_factory.mktemp("scratch")
     command = [sys.executable, scripted_night.__file__]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    environment = {**os.environ, "TMPDIR": str(scratch)}
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    ) as process:
 
         def one(root, **item):
             process.stdin.write(json.dumps({"root": str(root), "item": item}) + "\n")
             process.stdin.flush()
             end = json.loads(process.stdout.readline())["end"]
             reached = [tuple(line.split()) for line in root.with_name("reached").read_text().splitlines()]
+            assert list(scratch.iterdir()) == []
             return Told(end, reached, root.with_name("errors").read_text())
 
         yield one
@@ -93,7 +102,7 @@ def final_state(root):
     refs = dict(line.split() for line in git(root, "for-each-ref", "--format=%(refname) %(tree)").splitlines())
     history = git(root, "log", "--format=%s %T", f"main..autoresearch/{scripted_night.TAG}").splitlines()
     sealed = [(row["number"], row["seed"], row["val_bpb"], row["test_bpb"]) for row in rows(root, "sealed")]
-    files = sorted(path.name for path in (root / ".autoresearch" / "claims").iterdir())
+    files = sorted(path.name for path in (root / ".autoresearch" / "claims" / scripted_night.TAG).iterdir())
     return {"experiments": experiments, "money": money, "refs": refs, "history": history, "sealed": sealed,
             "files": files, "target": rows(root, "campaigns")[0]["target"]}  # fmt: skip
 
@@ -117,7 +126,7 @@ def check_whole(root):
     assert history == kept
     tried = git(root, "for-each-ref", "--format=%(objectname)", "refs/autoresearch/tried").split()
     assert tried == [row["tried_commit"] for row in experiments if row["tried_commit"]]
-    left = [path for path in root.rglob("*") if path.name.endswith((".partial", ".lock"))]
+    left = [path for path in root.rglob("*") if path.name.endswith(".lock") or ".partial" in path.name]
     left += list((root / ".autoresearch" / "audits").glob("*"))
     assert [path.name for path in left] == ["controller.lock"], left
 
@@ -169,6 +178,12 @@ def test_every_point_is_reached_or_has_a_reason(uninterrupted):
     reached, _ = uninterrupted
     assert set(reached) >= set(POINTS), "a step that nobody passes is never tested"
     assert {step for step, _ in reached}.isdisjoint(DOCKER | ELSEWHERE.keys())
+
+
+def test_the_page_says_what_a_restart_makes_of_every_step():
+    page = (ROOT / "docs" / "reliability.md").read_text("utf-8")
+    told = page.partition("### What a restart makes of each")[2].partition("\n## ")[0]
+    assert sorted(re.findall(r"`([a-z]+_[a-z_]+)`", told)) == sorted(Step)
 
 
 LOST_ANSWER = ((Step.ANSWER_BOOKED, Side.AFTER), (Step.ANSWER_KEPT, Side.BEFORE))
@@ -225,8 +240,10 @@ def test_a_night_that_is_over_is_not_changed_by_another_start(night, tmp_path):
     night(root)
     tables = ("experiments", "runs", "usage", "sealed", "answers")
     before = [rows(root, table) for table in tables]
-    assert night(root).end == 0
+    told = night(root)
+    assert told.end == 0
     assert [rows(root, table) for table in tables] == before
+    assert {step for step, _ in told.reached} == {Step.LOST_RUNS_CLOSED, Step.TARGET_SET}, "nothing to repair"
 
 
 def test_a_branch_that_lost_its_last_moves_is_put_back_to_the_champion(night, tmp_path):
@@ -240,6 +257,74 @@ def test_a_branch_that_lost_its_last_moves_is_put_back_to_the_champion(night, tm
     git(root, "branch", "-D", branch)
     assert night(root).end == 0
     assert final_state(root) == whole
+
+
+def test_a_branch_that_lost_its_moves_during_a_keep_is_put_back_as_well(night, tmp_path, uninterrupted):
+    reached, whole = uninterrupted
+    root = make_repository(tmp_path / "repository")
+    last = (Step.KEEP_RECORDED, Side.BEFORE)
+    assert night(root, step=last[0], side=last[1], occurrence=reached.count(last)).end == -9
+    git(root, "branch", "-f", f"autoresearch/{scripted_night.TAG}", "main")
+    told = night(root)
+    assert told.end == 0, told.errors
+    assert final_state(root) == whole
+
+
+LOST = {
+    "the champion's commit": ("autoresearch/test",),
+    "a candidate's commit and its ref": ("refs/autoresearch/tried/test/0003",),
+    "a file of the champion": ("autoresearch/test:workload/train.py",),
+    "every commit of the campaign": ("autoresearch/test", "autoresearch/test~1", "refs/autoresearch/tried/*"),
+    "every object of the campaign": ("--all",),
+}
+
+
+@pytest.mark.parametrize("names", LOST.values(), ids=LOST.keys())
+def test_commits_that_git_lost_are_made_again_from_the_ledger(night, tmp_path, uninterrupted, names):
+    root = make_repository(tmp_path / "repository")
+    night(root)
+    refs = git(root, "for-each-ref")
+    tried = git(root, "for-each-ref", "--format=%(refname)", "refs/autoresearch/tried").split()
+    lost = []
+    for name in names:
+        if name == "--all":
+            lost += git(root, "rev-list", "--objects", "--no-object-names", *tried, "^main").split()
+            lost += git(root, "rev-list", "main..autoresearch/test").split()
+        else:
+            lost += git(root, "rev-parse", *(tried if name.endswith("*") else [name])).split()
+    for found in lost:
+        (root / ".git" / "objects" / found[:2] / found[2:]).unlink(missing_ok=True)
+    for name in names:
+        if name.startswith("refs/") and not name.endswith("*"):
+            (root / ".git" / name).unlink()
+    assert lost
+    told = night(root)
+    assert told.end == 0, told.errors
+    assert git(root, "for-each-ref") == refs, "the same commits"
+    assert final_state(root) == uninterrupted[1]
+
+
+def test_an_object_that_cannot_be_made_again_is_an_error(night, tmp_path):
+    root = make_repository(tmp_path / "repository")
+    night(root)
+    head = git(root, "rev-parse", "autoresearch/test").strip()
+    path = root / ".git" / "objects" / head[:2] / head[2:]
+    path.chmod(0o644)
+    path.write_bytes(b"")  # as a file system without a journal leaves it
+    told = night(root)
+    assert told.end == 1
+    assert "git fsck" in told.errors
+    assert path.read_bytes() == b"", "what is damaged is left for a person to look at"
+
+
+def test_a_file_that_was_being_written_is_removed_at_the_next_start(night, tmp_path):
+    root = make_repository(tmp_path / "repository")
+    assert night(root, step=Step.FILE_REPLACED, side=Side.BEFORE).end == -9
+    claims = root / ".autoresearch" / "claims" / scripted_night.TAG
+    assert [path.suffix for path in claims.iterdir()] == [".partial"]
+    told = night(root, step=Step.LOST_RUNS_CLOSED, side=Side.BEFORE)
+    assert told.end == -9
+    assert list(claims.iterdir()) == []
 
 
 def test_a_branch_that_a_person_moved_is_left_alone_and_named(night, tmp_path):
