@@ -9,6 +9,8 @@ import pytest
 from runner.errors import EngineError
 from runner.sandbox import Engine, connect
 
+pytest_plugins = ["tiny_candidates"]
+
 
 @pytest.fixture(scope="session")
 def engine():

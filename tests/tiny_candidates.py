@@ -1,4 +1,7 @@
-"""Real containers for small candidates: a base image, a tiny data set, a session."""
+"""Fixtures for real containers with small candidates: a base image, a tiny data set, a session.
+
+Registered by `tests/conftest.py`: `tests/containers/` and `tests/hostile/` both use it.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from runner.sandbox import open_session, remove_orphans
 from runner.sandbox.limits import Owner
 from runner.sandbox.session import Mounts
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 VOCAB_SIZE, CONTEXT, ROWS = 64, 16, 10
 
 MODEL = """
@@ -38,8 +41,9 @@ publish(lambda path: path.write_bytes(b"weights"))
 
 def pytest_collection_modifyitems(items):
     """One worker for all real containers: they are pinned to the same core, and some have clocks."""
+    folders = {Path(__file__).with_name(name) for name in ("containers", "hostile")}
     for item in items:
-        if "containers" in item.path.parts:
+        if folders & set(item.path.parents):
             item.add_marker(pytest.mark.xdist_group("containers"))
 
 
@@ -113,27 +117,39 @@ def owner(engine):
     assert left == 0, "a container or volume was left behind"
 
 
+@contextmanager
+def open_candidate(engine, *, base_image, config, mounts, owner, files, max_claims_bytes=ROWS * CONTEXT * 4):
+    """A session for a candidate; what `files` does not hold of its `workload/` is honest and small."""
+    tree = {"__init__.py": "", "model.py": MODEL, "train.py": PUBLISH, **files}
+    built = image.build_candidate(
+        engine.client,
+        base_id=base_image,
+        files={f"workload/{name}": text.encode() for name, text in tree.items()},
+        labels=owner.facts(),
+    )
+    with open_session(
+        engine,
+        config=config,
+        mounts=mounts,
+        image_id=built.id,
+        owner=owner,
+        max_claims_bytes=max_claims_bytes,
+    ) as opened:
+        yield opened
+
+
 @pytest.fixture
 def session(engine, base_image, mounts, cpu_config, owner):
     """Open a session for a candidate: `with session({"train.py": …}) as opened`."""
 
-    @contextmanager
     def open_one(files, **changes):
-        tree = {"__init__.py": "", "model.py": MODEL, "train.py": PUBLISH, **files}
-        built = image.build_candidate(
-            engine.client,
-            base_id=base_image,
-            files={f"workload/{name}": text.encode() for name, text in tree.items()},
-            labels=owner.facts(),
-        )
-        with open_session(
+        return open_candidate(
             engine,
+            base_image=base_image,
             config=cpu_config.model_copy(update=changes),
             mounts=mounts,
-            image_id=built.id,
             owner=owner,
-            max_claims_bytes=ROWS * CONTEXT * 4,
-        ) as opened:
-            yield opened
+            files=files,
+        )
 
     return open_one
