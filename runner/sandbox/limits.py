@@ -29,6 +29,7 @@ log = structlog.get_logger()
 PYTHON = "/opt/venv/bin/python"
 CANDIDATE_UID = 10001  # not 65534: that uid may own a file system's reserved blocks
 MAX_INODES = 65536
+DISCARD_ATTEMPTS = 3
 
 
 class OutputVolume(NamedTuple):
@@ -182,6 +183,9 @@ def create_container(
     try:
         with engine_errors(f"inspecting the {phase} container"):
             check_effective(wanted, variables, api.inspect_container(container_id))
+            # A volume that is gone is made anew by the engine, on disk and without a limit.
+            if output_volume is not None and not api.inspect_volume(output_volume.name).get("Options"):
+                raise EngineError("somebody removed the output volume")
     except BaseException:
         discard(remove_container, engine.client, container_id)
         raise
@@ -243,14 +247,15 @@ def discard(remove: Callable[[docker.DockerClient, str], None], client: docker.D
     `remove_orphans` finds what stays, at the end of this start and at the beginning of the next.
     """
     began = time.monotonic()
-    while True:
+    for left in reversed(range(DISCARD_ATTEMPTS)):
         try:
             return remove(client, name)
         except EngineError as error:
-            if time.monotonic() - began > QUICK_SECONDS:  # it is away, or stays as it is
+            if not left or time.monotonic() - began > QUICK_SECONDS:
                 log.warning("cleanup_failed", thing=name, reason=error.message)
                 return None
         time.sleep(0.5)
+    return None
 
 
 def remove_container(client: docker.DockerClient, container_id: str) -> None:
