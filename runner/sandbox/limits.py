@@ -29,6 +29,7 @@ log = structlog.get_logger()
 PYTHON = "/opt/venv/bin/python"
 CANDIDATE_UID = 10001  # not 65534: that uid may own a file system's reserved blocks
 MAX_INODES = 65536
+DISCARD_ATTEMPTS = 3
 
 
 class OutputVolume(NamedTuple):
@@ -243,14 +244,15 @@ def discard(remove: Callable[[docker.DockerClient, str], None], client: docker.D
     `remove_orphans` finds what stays, at the end of this start and at the beginning of the next.
     """
     began = time.monotonic()
-    while True:
+    for left in reversed(range(DISCARD_ATTEMPTS)):
         try:
             return remove(client, name)
         except EngineError as error:
-            if time.monotonic() - began > QUICK_SECONDS:  # it is away, or stays as it is
+            if not left or time.monotonic() - began > QUICK_SECONDS:
                 log.warning("cleanup_failed", thing=name, reason=error.message)
                 return None
         time.sleep(0.5)
+    return None
 
 
 def remove_container(client: docker.DockerClient, container_id: str) -> None:
