@@ -183,6 +183,9 @@ def create_container(
     try:
         with engine_errors(f"inspecting the {phase} container"):
             check_effective(wanted, variables, api.inspect_container(container_id))
+            # A volume that is gone is made anew by the engine, on disk and without a limit.
+            if output_volume is not None and not api.inspect_volume(output_volume.name).get("Options"):
+                raise EngineError("somebody removed the output volume")
     except BaseException:
         discard(remove_container, engine.client, container_id)
         raise
