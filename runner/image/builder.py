@@ -14,6 +14,7 @@ from typing import Any
 
 import docker
 import requests
+import urllib3
 
 from runner.errors import DiskFullError, EngineError, ImageError
 
@@ -40,7 +41,7 @@ def engine_errors(doing: str) -> Iterator[None]:
         yield
     except docker.errors.DockerException as error:
         raise refusal(doing, str(error)) from error
-    except requests.RequestException as error:
+    except (requests.RequestException, urllib3.exceptions.HTTPError) as error:  # docker-py lets urllib3's out
         raise EngineError(f"the Docker engine stopped answering while {doing}: {error}", "make engine") from error
 
 
@@ -114,6 +115,8 @@ def build(
             timeout=timeout_seconds,
             decode=True,
         ):
+            if not isinstance(event, Mapping):
+                raise ImageError(f"failed while {doing}: the builder's answer makes no sense", "docker version")
             image_id = _image_id(event) or image_id
             said = [*said, *str(event.get("stream", "")).splitlines()][-_TAIL_LINES:]
             if "error" in event:

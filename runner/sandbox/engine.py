@@ -11,6 +11,7 @@ from pathlib import Path
 
 import docker
 import requests
+import urllib3
 
 from runner.errors import EngineError
 from runner.sandbox.transport import OLDEST_API, open_client
@@ -20,8 +21,8 @@ REQUEST_SECONDS = 60.0
 """Longest answer to a request that makes, starts or removes something."""
 QUICK_SECONDS = 5.0
 """Longest answer to a look at a container, and to its kill: one that hangs is given up and asked again."""
-NONSENSE = (KeyError, TypeError, ValueError, struct.error)
-"""What docker-py and we ourselves raise on an answer that is whole and makes no sense."""
+NONSENSE = (KeyError, TypeError, ValueError, AttributeError, struct.error, urllib3.exceptions.HTTPError)
+"""What docker-py and we ourselves raise on an answer that makes no sense, and what it lets through of urllib3's."""
 LABEL = "org.autoresearch."
 """Prefix of every label on what is ours. Things are found by label, never by name."""
 

@@ -170,7 +170,7 @@ class FaultyEngine:
                 # The engine is done; what the client still wants to say to it goes nowhere.
                 _shut(client)
                 return
-            answer = b"".join(iter(lambda: upstream.recv(65536), b""))
+            answer = upstream.recv(65536)
             if fault is Fault.HANG_AFTER:
                 _tell(rule)
                 self._over.wait()
@@ -181,7 +181,9 @@ class FaultyEngine:
                         return
             else:
                 assert fault is Fault.TRUNCATED
-                client.sendall(answer[: -max(1, len(answer.partition(b"\r\n\r\n")[2]) // 2)])
+                while not (body := answer.partition(b"\r\n\r\n")[2]):
+                    answer += upstream.recv(65536)
+                client.sendall(answer[: -max(1, len(body) // 2)])
         _tell(rule)
 
 
