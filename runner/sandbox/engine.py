@@ -22,7 +22,7 @@ REQUEST_SECONDS = 60.0
 QUICK_SECONDS = 5.0
 """Longest answer to a look at a container, and to its kill: one that hangs is given up and asked again."""
 NONSENSE = (KeyError, TypeError, ValueError, AttributeError, struct.error, urllib3.exceptions.HTTPError)
-"""What docker-py and we ourselves raise on an answer that makes no sense, and what it lets through of urllib3's."""
+"""What an answer that makes no sense raises in docker-py and here, and what it lets through of urllib3's."""
 LABEL = "org.autoresearch."
 """Prefix of every label on what is ours. Things are found by label, never by name."""
 

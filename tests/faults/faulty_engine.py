@@ -139,6 +139,9 @@ class FaultyEngine:
             except OSError:
                 pass  # one side has gone; so has the other, now
             finally:
+                # Closing alone would wait for the thread that still reads what the client says.
+                _shut(client)
+                _shut(upstream)
                 with self._lock:
                     self._open -= {client, upstream}
 
@@ -167,8 +170,6 @@ class FaultyEngine:
             sender.start()
             if fault is None:
                 _pump(upstream, client)
-                # The engine is done; what the client still wants to say to it goes nowhere.
-                _shut(client)
                 return
             answer = upstream.recv(65536)
             if fault is Fault.HANG_AFTER:
