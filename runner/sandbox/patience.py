@@ -31,12 +31,14 @@ def refuse_other(engine: Engine) -> None:
     client = engine.quick_client()
     try:
         with engine_errors("asking the engine who it is"):
-            found: str = client.info()["ID"]
+            info = client.info()
+            found = info["ID"], info["DockerRootDir"]
     finally:
         client.close()
-    if found != engine.daemon_id:
+    ours = engine.daemon_id, engine.data_root
+    if found != ours:
         raise EngineError(
-            f"another Docker engine ({found}) answers at {engine.url}, where ours ({engine.daemon_id}) was"
+            f"another Docker engine ({' in '.join(found)}) answers at {engine.url}, where ours ({' in '.join(ours)}) was"
         )
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
+import json
 import os
 import shutil
 import signal
@@ -154,8 +156,43 @@ def private_engine() -> Iterator[PrivateEngine]:
             engine.end()
 
 
-def copy_image(source: docker.DockerClient, image_id: str, target: str) -> None:
-    """Bring an image from one engine to another, as a stream (20 s for the base image)."""
-    with contextlib.closing(docker.DockerClient(base_url=target, timeout=300)) as client:
-        for _ in client.api.load_image(source.api.get_image(image_id)):
-            pass
+def copy_image(source: docker.DockerClient, image_id: str, target: PrivateEngine) -> None:
+    """Bring an image from another engine: by hard links where both store layers as overlays, in about a second.
+
+    Layers are never written to, so two engines can share the files. Else as a stream, which takes 20 s and more.
+    """
+    theirs, ours = Path(source.info()["DockerRootDir"]), target.folder / "data"
+    try:
+        target.kill(signal.SIGTERM)
+        _link_image(theirs, ours, image_id)
+    except OSError:
+        target.start()
+        with contextlib.closing(docker.DockerClient(base_url=target.url, timeout=300)) as client:
+            for _ in client.api.load_image(source.api.get_image(image_id)):
+                pass
+    else:
+        target.start()
+
+
+def _link_image(theirs: Path, ours: Path, image_id: str) -> None:
+    """Configuration and layers of an image, in the layout of the `overlay2` driver.
+
+    Raises:
+        OSError: another layout, or another disk.
+    """
+    configuration = Path("image/overlay2/imagedb/content/sha256") / image_id.removeprefix("sha256:")
+    shutil.copy(theirs / configuration, ours / configuration)
+    chain = ""
+    for layer in json.loads((theirs / configuration).read_text())["rootfs"]["diff_ids"]:
+        chain = f"sha256:{hashlib.sha256(f'{chain} {layer}'.encode()).hexdigest()}" if chain else layer
+        facts = Path("image/overlay2/layerdb/sha256") / chain.removeprefix("sha256:")
+        shutil.copytree(theirs / facts, ours / facts)
+        folder = (theirs / facts / "cache-id").read_text()
+        shutil.copytree(
+            theirs / "overlay2" / folder, ours / "overlay2" / folder, symlinks=True, copy_function=_link
+        )
+        (ours / "overlay2/l" / (theirs / "overlay2" / folder / "link").read_text()).symlink_to(f"../{folder}/diff")
+
+
+def _link(source: str, target: str) -> None:
+    os.link(source, target, follow_symlinks=False)
