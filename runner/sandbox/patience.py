@@ -37,9 +37,8 @@ def refuse_other(engine: Engine) -> None:
         client.close()
     ours = engine.daemon_id, engine.data_root
     if found != ours:
-        raise EngineError(
-            f"another Docker engine ({' in '.join(found)}) answers at {engine.url}, where ours ({' in '.join(ours)}) was"
-        )
+        theirs, ours_named = " in ".join(found), " in ".join(ours)
+        raise EngineError(f"another Docker engine ({theirs}) answers at {engine.url}, ours was {ours_named}")
 
 
 def await_engine(

@@ -14,6 +14,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -162,24 +163,30 @@ def copy_image(source: docker.DockerClient, image_id: str, target: PrivateEngine
     Layers are never written to, so two engines can share the files. Else as a stream, which takes 20 s and more.
     """
     theirs, ours = Path(source.info()["DockerRootDir"]), target.folder / "data"
-    try:
-        target.kill(signal.SIGTERM)
-        _link_image(theirs, ours, image_id)
-    except OSError:
-        target.start()
+    view = target.folder / "view"
+    view.mkdir()
+    target.kill(signal.SIGTERM)
+    # In a mount namespace of its own, which ends with the process: nothing that removes `view` can meet the mount.
+    linking = [sys.executable, __file__, str(theirs), str(ours), str(view), image_id]
+    linked = subprocess.run(["unshare", "--mount", *linking], check=False, capture_output=True)
+    if linked.returncode != 0:
+        shutil.rmtree(ours)
+    target.start()
+    if linked.returncode != 0:
         with contextlib.closing(docker.DockerClient(base_url=target.url, timeout=300)) as client:
             for _ in client.api.load_image(source.api.get_image(image_id)):
                 pass
-    else:
-        target.start()
 
 
-def _link_image(theirs: Path, ours: Path, image_id: str) -> None:
+def _link_image(theirs: Path, ours: Path, view: Path, image_id: str) -> None:
     """Configuration and layers of an image, in the layout of the `overlay2` driver.
 
     Raises:
         OSError: another layout, or another disk.
     """
+    # Each engine mounts its own folder over itself, and no link leads from mount to mount: go below them.
+    subprocess.run(["mount", "--bind", "/", view], check=True)
+    theirs, ours = view / theirs.relative_to("/"), view / ours.relative_to("/")
     configuration = Path("image/overlay2/imagedb/content/sha256") / image_id.removeprefix("sha256:")
     shutil.copy(theirs / configuration, ours / configuration)
     chain = ""
@@ -196,3 +203,7 @@ def _link_image(theirs: Path, ours: Path, image_id: str) -> None:
 
 def _link(source: str, target: str) -> None:
     os.link(source, target, follow_symlinks=False)
+
+
+if __name__ == "__main__":
+    _link_image(*map(Path, sys.argv[1:4]), sys.argv[4])
