@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from fake_proposers import ScriptedProposer
 
+from locked_eval.corpus_index import IndexBuilder
 from runner import campaign
 from runner import config as settings
 from runner.auditing import Evaluation
@@ -27,6 +28,7 @@ from runner.contamination import SealedText
 from runner.laboratory import Laboratory
 from runner.ledger import Ledger
 from runner.records import Experiment, Proposal, Replace
+from runner.redaction import Redactor
 from runner.repo import Repository
 from runner.sandbox import Engine, connect, remove_orphans
 from runner.sandbox.session import Mounts
@@ -170,6 +172,7 @@ class Site:
                 sealed_text=SealedText(
                     validation=np.array([], np.uint64), test=np.array([], np.uint64), tokens=[]
                 ),
+                redactor=Redactor(index=IndexBuilder(0).finish(), tokens=[]),
                 scratch=root / ".autoresearch" / "audits",
                 claims=root / ".autoresearch" / "claims",
                 base_image=self.base_image,

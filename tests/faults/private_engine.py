@@ -139,13 +139,16 @@ def private_engine() -> Iterator[PrivateEngine]:
     if shutil.which("dockerd") is None:
         pytest.skip("a private Docker engine needs dockerd on this machine")
     ROOT.mkdir(mode=0o700, exist_ok=True)
-    for leftover in ROOT.iterdir():
-        with (leftover / "lock").open("a") as lock, contextlib.suppress(BlockingIOError, FileNotFoundError):
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            PrivateEngine(leftover).end()
-    folder = Path(tempfile.mkdtemp(dir=ROOT))
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with contextlib.ExitStack() as stack:
+        with ROOT.with_suffix(".lock").open("w") as turn:
+            fcntl.flock(turn, fcntl.LOCK_EX)  # else a folder whose lock is not taken yet would pass for a leftover
+            for leftover in ROOT.iterdir():
+                with (leftover / "lock").open("w") as lock, contextlib.suppress(BlockingIOError):
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    PrivateEngine(leftover).end()
+            folder = Path(tempfile.mkdtemp(dir=ROOT))
+            held = stack.enter_context((folder / "lock").open("w"))
+            fcntl.flock(held, fcntl.LOCK_EX)
         engine = PrivateEngine(folder)
         try:
             engine.start()
