@@ -32,9 +32,10 @@ class Engine:
     """One engine. `docker.from_env()` is not used: it can follow a CLI context to another host."""
 
     url: str
-    daemon_id: str
+    daemon_id: str  # engines before 23 take it from /etc/docker: two on one machine share it
     version: str
     client: docker.DockerClient
+    data_root: str = ""  # which tells these two apart
     api_version: str = OLDEST_API
     cdi_devices: frozenset[str] = frozenset()  # names of devices that the engine can inject by itself
     request_seconds: float = REQUEST_SECONDS
@@ -96,6 +97,7 @@ def connect(
             daemon_id=info["ID"],
             version=info["ServerVersion"],
             client=opened.pop(),
+            data_root=info["DockerRootDir"],
             api_version=api_version,
             cdi_devices=frozenset(
                 device["ID"] for device in info.get("DiscoveredDevices") or () if device.get("Source") == "cdi"

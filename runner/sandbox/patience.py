@@ -28,16 +28,18 @@ def refuse_other(engine: Engine) -> None:
     Raises:
         EngineError: it does not answer, or it has another id.
     """
+    engine.client.close()  # its idle connections: one may lead to another engine that was here for a while
     client = engine.quick_client()
     try:
         with engine_errors("asking the engine who it is"):
-            found: str = client.info()["ID"]
+            info = client.info()
+            found = info["ID"], info["DockerRootDir"]
     finally:
         client.close()
-    if found != engine.daemon_id:
-        raise EngineError(
-            f"another Docker engine ({found}) answers at {engine.url}, where ours ({engine.daemon_id}) was"
-        )
+    ours = engine.daemon_id, engine.data_root
+    if found != ours:
+        theirs, ours_named = " in ".join(found), " in ".join(ours)
+        raise EngineError(f"another Docker engine ({theirs}) answers at {engine.url}, ours was {ours_named}")
 
 
 def await_engine(
