@@ -18,6 +18,7 @@ from threading import Thread
 from typing import Any
 
 import numpy as np
+import structlog
 from fake_proposers import ScriptedProposer
 
 from locked_eval.corpus_index import IndexBuilder
@@ -180,16 +181,28 @@ class Site:
             )
             engine.client.close()
 
-    def start(self, sleep: float, *values: float) -> subprocess.Popen[str]:
-        """A controller in a process of its own; each idea trains for `sleep` seconds."""
+    @contextmanager
+    def controller(self, sleep: float, *values: float):
+        """A controller in a process of its own, killed at the end; each idea trains for `sleep` seconds."""
         path = Path(self.repository).with_name("site.json")
         path.write_text(json.dumps(asdict(self)))
-        return subprocess.Popen(
+        with subprocess.Popen(
             [sys.executable, __file__, path, str(sleep), *map(str, values)],
             env={"PATH": "/usr/bin:/bin", "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"},
             stdout=subprocess.PIPE,
             text=True,
-        )
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
+    def finish(self, sleep: float, *values: float) -> list[list[Any]]:
+        """All that one controller says, from its start to the end of its night."""
+        with self.controller(sleep, *values) as controller:
+            told = [json.loads(line) for line in controller.stdout]
+            assert controller.wait(60) == 0, told
+        return told
 
 
 def make_repository(root: Path) -> Path:
@@ -228,6 +241,7 @@ class Speaker(Operator):
 def main() -> None:
     """One controller, from its first look for what an earlier one left, to the end of its night."""
     site = Site(**json.loads(Path(sys.argv[1]).read_text()))
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     ideas = [idea(float(value), sleep=float(sys.argv[2])) for value in sys.argv[3:]]
     with site.laboratory(Speaker()) as lab:
         print(json.dumps(["orphans", remove_orphans(lab.engine, lab.ledger.controller)]), flush=True)

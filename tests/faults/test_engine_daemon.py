@@ -153,23 +153,17 @@ def test_a_night_survives_what_happens_to_its_daemon(private_site, private, engi
     assert_nothing_stays(private_site, private)
 
 
-def started_controller(site, *arguments):
-    """A controller in a process of its own, whose first experiment trains."""
-    controller = site.start(*arguments)
+def await_training(controller):
+    """Read what a controller says until its first experiment trains."""
     for line in controller.stdout:
         if json.loads(line)[:3] == ["phase", 1, "train"]:
-            return controller
+            return
     raise AssertionError("it never trained")
 
 
-def finished(site, *arguments):
-    """What the next controller says."""
-    with site.start(*arguments) as controller:
-        return [json.loads(line) for line in controller.stdout]
-
-
 def test_no_training_outlives_its_deadline_with_controller_and_daemon_dead(private_site, private):
-    with started_controller(private_site, 60, 3.0) as controller:
+    with private_site.controller(60, 3.0) as controller:
+        await_training(controller)
         began = time.monotonic()
         private.kill()
         controller.kill()
@@ -178,18 +172,19 @@ def test_no_training_outlives_its_deadline_with_controller_and_daemon_dead(priva
         assert time.monotonic() - began < DEADLINE + LATE
         time.sleep(0.05)
     private.start()
-    told = finished(private_site, 60, 3.0)
+    told = private_site.finish(60, 3.0)
     assert told[0][0] == "orphans" and told[0][1] >= 2
     assert told[-1] == ["closed", 1, "discard"]
     assert_nothing_stays(private_site, private)
 
 
 def test_a_machine_that_restarts_loses_one_measurement_and_nothing_else(private_site, private):
-    with started_controller(private_site, 1, 3.0, 3.1) as controller:
+    with private_site.controller(1, 3.0, 3.1) as controller:
+        await_training(controller)
         controller.kill()
         private.crash()
     assert private.contained() == {}
     private.start()
-    told = finished(private_site, 1, 3.0, 3.1)
+    told = private_site.finish(1, 3.0, 3.1)
     assert [fact for fact in told if fact[0] == "closed"] == [["closed", 1, "discard"], ["closed", 2, "discard"]]
     assert_nothing_stays(private_site, private)

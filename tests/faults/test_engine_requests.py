@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import signal
 from dataclasses import replace
 
 import pytest
@@ -117,16 +115,15 @@ def test_a_controller_killed_before_it_knew_the_id_leaves_a_container_that_the_n
     faulty_site, faulty, engine, site
 ):
     (held,) = faulty.fail("POST .*/containers/create", Fault.HANG_AFTER)
-    with faulty_site.start(0.0, 3.0) as controller:
+    with faulty_site.controller(0.0, 3.0) as controller:
         assert held.hit.wait(60)
-        controller.send_signal(signal.SIGKILL)
+        controller.kill()
     with site.laboratory(Operator()) as lab:
         label = {"label": f"{LABEL}controller={lab.ledger.controller}"}
         (made,) = engine.client.api.containers(all=True, filters=label)
         assert made["State"] == "created"
         assert lab.ledger.experiment("test", 1).verdict is None
-    with site.start(0.0, 3.0) as controller:
-        told = [json.loads(line) for line in controller.stdout]
+    told = site.finish(0.0, 3.0)
     assert told[0] == ["orphans", 2], "the container and its volume"
     assert told[-1] == ["closed", 1, "discard"]
     assert engine.client.api.containers(all=True, filters=label) == []
