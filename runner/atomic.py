@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from runner.crash_points import Step, around
-from runner.errors import DiskFullError
+from runner.errors import DiskFullError, remedy_of
 
 SUFFIX = ".partial"
 
@@ -30,7 +30,7 @@ def replace_file(path: Path, data: bytes) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             partial.unlink()
-        raise DiskFullError(f"cannot write {path}: {error}", "free some disk") from error
+        raise DiskFullError(f"cannot write {path}: {error}", remedy_of(error)) from error
 
 
 def remove_partials(folder: Path) -> None:

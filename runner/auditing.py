@@ -17,7 +17,7 @@ import numpy.typing as npt
 from locked_eval import draw, judge, plan, verify
 from runner.config import Config
 from runner.crash_points import Step, around
-from runner.errors import DiskFullError
+from runner.errors import DiskFullError, remedy_of
 from runner.records import AuditRecord, RunRecord
 from runner.sandbox import Session
 
@@ -191,14 +191,14 @@ def _written(made: plan.Plan, scratch: Path) -> Iterator[Path]:
         scratch.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(dir=scratch))
     except OSError as error:
-        raise DiskFullError(f"cannot write the audit's rows: {error}", "free some disk") from error
+        raise DiskFullError(f"cannot write the audit's rows: {error}", remedy_of(error)) from error
     try:
         folder.chmod(0o755)
         try:
             with around(Step.AUDIT_ROWS_WRITTEN):
                 plan.write(made, folder)
         except OSError as error:
-            raise DiskFullError(f"cannot write the audit's rows: {error}", "free some disk") from error
+            raise DiskFullError(f"cannot write the audit's rows: {error}", remedy_of(error)) from error
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -68,7 +68,8 @@ class StopSwitch:
             yield self
         finally:
             for number, handler in before.items():
-                signal.signal(number, handler)
+                # A killed one is on its way out: until the process is gone, nothing interrupts that.
+                signal.signal(number, signal.SIG_IGN if self._killed else handler)
 
 
 def open_campaign(lab: Laboratory) -> Campaign:

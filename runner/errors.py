@@ -18,6 +18,7 @@ AutoresearchError
 
 from __future__ import annotations
 
+import errno
 import re
 
 _FIGURES = re.compile(r"\b(?=\w*\d)[0-9a-fA-F]{8,}\b|\d+")
@@ -46,6 +47,20 @@ class AutoresearchError(Exception):
 
     def __str__(self) -> str:
         return self.message if self.remedy is None else f"{self.message}\n  → {self.remedy}"
+
+
+_REMEDIES = {
+    errno.ENOSPC: "free some disk (df -h, df -i), then start again: nothing is lost",
+    errno.EDQUOT: "free some of your quota, then start again: nothing is lost",
+    errno.EROFS: "dmesg tells why it is read-only; make it writable, then start again: nothing is lost",
+    errno.EACCES: "ls -ld tells whose it is; run as the user who owns the clone",
+    errno.EPERM: "ls -ld tells whose it is; run as the user who owns the clone",
+}
+
+
+def remedy_of(error: OSError) -> str:
+    """What to do about a file that the operating system refuses."""
+    return _REMEDIES.get(error.errno or 0, "autoresearch doctor, then start again: nothing is lost")
 
 
 def without_figures(text: str) -> str:

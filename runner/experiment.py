@@ -26,7 +26,7 @@ from runner.laboratory import (
 from runner.ledger import Campaign
 from runner.lineage import audited_runs, champion_claims
 from runner.records import Experiment, Files, Patch, Phase, RunEnd, RunRecord, Verdict
-from runner.repo import Staged
+from runner.repo import Staged, write_again
 from runner.report.message import kept_message, tried_message
 from runner.report.text import clean
 
@@ -351,6 +351,13 @@ def commit_keep(lab: Laboratory, experiment: Experiment, parent: str) -> str:
 
 def finish_keep(lab: Laboratory, campaign: Campaign, number: int) -> Experiment:
     """Advance the branch to a kept experiment."""
+    commit = write_again(lambda: _advance(lab, campaign, number))
+    lab.ledger.set_kept(campaign.tag, number, commit)
+    log.info("branch_advanced", experiment=number, commit=commit)
+    return _closed(lab, campaign, number)
+
+
+def _advance(lab: Laboratory, campaign: Campaign, number: int) -> str:
     experiments = lab.ledger.experiments(campaign.tag)
     experiment = experiments[number]
     if experiment.champion is None:
@@ -360,6 +367,4 @@ def finish_keep(lab: Laboratory, campaign: Campaign, number: int) -> Experiment:
         assert parent is not None
         commit = commit_keep(lab, experiment, parent)
     lab.repository.advance(lab.branch, commit, expected_old=parent)
-    lab.ledger.set_kept(campaign.tag, number, commit)
-    log.info("branch_advanced", experiment=number, commit=commit)
-    return _closed(lab, campaign, number)
+    return commit

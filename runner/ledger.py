@@ -13,6 +13,7 @@ killed controller left; `campaign` finishes it.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -20,14 +21,14 @@ import sqlite3
 import uuid
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from runner.crash_points import Step, around
-from runner.errors import DiskFullError, LedgerError
+from runner.errors import AutoresearchError, DiskFullError, LedgerError, remedy_of
 from runner.records import (
     AuditRecord,
     Experiment,
@@ -136,6 +137,9 @@ CREATE TABLE answers (                  -- what language models said, so that no
 MIGRATIONS = {1: "ALTER TABLE runs ADD COLUMN audit TEXT;\n" + SEALED, 2: ANSWERS}
 """Format → what makes the next one of it."""
 
+LEAST_ROOM_BYTES = 64 * 1024
+"""A file system with less is full: SQLite wants that much for the smallest of its files."""
+
 
 def now() -> str:
     """UTC now, ISO 8601 to the second."""
@@ -181,9 +185,7 @@ class Ledger:
                 self._db.close()
             if isinstance(error, LedgerError):
                 raise
-            raise LedgerError(
-                f"the ledger {path} cannot be opened: {error}", f"move {path} away to start a new one"
-            ) from error
+            raise _failure(path, error) from error
 
     def _prepare(self) -> None:
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
@@ -227,26 +229,24 @@ class Ledger:
     @contextmanager
     def _transaction(self, step: Step) -> Iterator[sqlite3.Connection]:
         try:
-            self._db.execute("BEGIN IMMEDIATE")
             try:
+                self._db.execute("BEGIN IMMEDIATE")
                 yield self._db
+                with around(step):
+                    self._db.execute("COMMIT")
             except BaseException:
-                self._db.execute("ROLLBACK")
+                if self._db.in_transaction:  # SQLite ends some that failed by itself
+                    with suppress(sqlite3.Error):  # what failed first is what people must read
+                        self._db.execute("ROLLBACK")
                 raise
-            with around(step):
-                self._db.execute("COMMIT")
         except sqlite3.Error as error:
-            if "disk is full" in str(error) or "disk I/O" in str(error):
-                raise DiskFullError(f"no room to write the ledger {self.path}", "free some disk") from error
-            raise LedgerError(f"the ledger {self.path} failed: {error}", "autoresearch doctor") from error
+            raise _failure(self.path, error) from error
 
     def _read(self, query: str, *values: object) -> list[sqlite3.Row]:
         try:
             return self._db.execute(query, values).fetchall()
         except sqlite3.Error as error:
-            raise LedgerError(
-                f"the ledger {self.path} cannot be read: {error}", f"sqlite3 {self.path} .recover"
-            ) from error
+            raise _failure(self.path, error) from error
 
     @property
     def controller(self) -> str:
@@ -264,9 +264,7 @@ class Ledger:
 
     def campaigns(self) -> tuple[str, ...]:
         """Names of all campaigns, the newest first."""
-        return tuple(
-            row[0] for row in self._read("SELECT tag FROM campaigns ORDER BY created_at DESC, rowid DESC")
-        )
+        return tuple(row[0] for row in self._read("SELECT tag FROM campaigns ORDER BY rowid DESC"))
 
     def create_campaign(self, *, tag: str, base_commit: str, conditions: Mapping[str, str]) -> Campaign:
         """Open a new campaign."""
@@ -413,8 +411,8 @@ class Ledger:
 
     def cost_usd(self, tag: str) -> float:
         """All money spent in a campaign."""
-        (cost,) = self._db.execute("SELECT coalesce(sum(cost_usd), 0) FROM usage WHERE tag = ?", (tag,)).fetchone()
-        return float(cost)
+        (row,) = self._read("SELECT coalesce(sum(cost_usd), 0) FROM usage WHERE tag = ?", tag)
+        return float(row[0])
 
     # ----------------------------------------------------------------------- runs
 
@@ -557,7 +555,7 @@ class Ledger:
 
     def sealed(self, tag: str) -> tuple[SealedScore, ...]:
         """Scores on the test rows. Only reports for people may ask for them."""
-        rows = self._read("SELECT * FROM sealed WHERE tag = ? ORDER BY number, sealed_at", tag)
+        rows = self._read("SELECT * FROM sealed WHERE tag = ? ORDER BY number, rowid", tag)
         return tuple(
             SealedScore(number=row["number"], seed=row["seed"], val_bpb=row["val_bpb"], test_bpb=row["test_bpb"])
             for row in rows
@@ -634,27 +632,77 @@ def _experiment(row: sqlite3.Row, runs: tuple[RunRecord, ...], cost_usd: float) 
     )
 
 
+def _failure(path: Path, error: sqlite3.Error | OSError) -> AutoresearchError:
+    """What SQLite or the file system refused, in our words."""
+    if isinstance(error, OSError):
+        return _lock_failure(path, error)
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the extended codes are told in the text
+    disk = code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
+    if code == sqlite3.SQLITE_FULL or (disk and _is_full(path.parent)):
+        return DiskFullError(f"no room to write the ledger {path}", remedy_of(OSError(errno.ENOSPC, "")))
+    what = f"the ledger {path} cannot be used: {error}"
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        mended = path.with_name("mended.db")
+        return LedgerError(
+            what,
+            f"it is left as it is: sqlite3 {path} .recover | sqlite3 {mended} saves what can be read; "
+            f"or move {path} away, with what begins with its name, to start a new one",
+        )
+    if disk or code == sqlite3.SQLITE_READONLY:
+        return LedgerError(
+            what, f"can {path.parent} be written? ls -ld, df -h, dmesg; then start again: nothing is lost"
+        )
+    return LedgerError(what, "autoresearch doctor, then start again: nothing is lost")
+
+
+def _is_full(folder: Path) -> bool:
+    """Whether its file system has no room for another file."""
+    try:
+        found = os.statvfs(folder)
+    except OSError:
+        return False
+    return found.f_bavail * found.f_frsize < LEAST_ROOM_BYTES or (found.f_files > 0 and found.f_favail == 0)
+
+
+def _lock_failure(path: Path, error: OSError) -> AutoresearchError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFullError(f"no room to write {path}", remedy_of(error))
+    return LedgerError(f"{path} cannot be written: {error}", remedy_of(error))
+
+
 @contextmanager
 def exclusive(state_dir: Path) -> Iterator[None]:
     """Hold the controller's lock of a state folder; the kernel releases it however the process ends.
 
+    Children do not inherit it: one that outlives us holds up nobody.
+
     Raises:
-        LedgerError: another controller holds it, named by its process id.
+        LedgerError: another controller holds it, named by its process id; or it cannot be written.
+        DiskFullError: no room for it.
     """
-    state_dir.mkdir(parents=True, exist_ok=True)
-    with (state_dir / "controller.lock").open("a+", encoding="ascii") as file:
+    path = state_dir / "controller.lock"
+    try:
+        state_dir.mkdir(parents=True, exist_ok=True)
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise _lock_failure(path, error) from error
+    try:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            file.seek(0)
+            holder = os.pread(lock, 20, 0).decode("ascii", "replace").strip()
             raise LedgerError(
-                f"another controller (process {file.read().strip() or 'unknown'}) works in {state_dir}",
+                f"another controller (process {holder or 'unknown'}) works in {state_dir}",
                 "autoresearch status shows what it does; stop it with Ctrl-C or kill",
             ) from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+        try:
+            os.ftruncate(lock, 0)
+            os.pwrite(lock, str(os.getpid()).encode(), 0)
+        except OSError as error:
+            raise _lock_failure(path, error) from error
         yield
+    finally:
+        os.close(lock)
 
 
 def is_running(state_dir: Path) -> bool:

@@ -10,22 +10,25 @@ Every git process ends within the call that started it: there is nothing to clos
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Mapping
-from contextlib import ExitStack, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple, cast
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, TypeVar, cast
 
 from runner.crash_points import Step, around
-from runner.errors import RepositoryError
+from runner.errors import DiskFullError, RepositoryError, remedy_of
 from runner.records import Files
 
 if TYPE_CHECKING:
     from git import Git
+
+T = TypeVar("T")
 
 WORKLOAD = "workload"
 TRUSTED_FOLDERS = (WORKLOAD, "locked_eval", "images")  # a campaign uses these as committed, never as on disk
@@ -63,6 +66,10 @@ class LoggedCommit(NamedTuple):
     commit: str
     subject: str
     trailers: Mapping[str, str]
+
+
+class ObjectGoneError(RepositoryError):
+    """Somebody's `git gc --prune=now` took an object that no ref named yet. Writing it again mends that."""
 
 
 class _Answer(NamedTuple):
@@ -240,6 +247,9 @@ class Repository:
             RepositoryError: a path outside `workload/`, or a name that git does not allow.
         """
         self._check_ref_name(ref)
+        return write_again(lambda: self._stage(parent, files, message, ref, when))
+
+    def _stage(self, parent: str, files: Files, message: str, ref: str, when: str) -> Staged:
         entries = self._run("ls-tree", "-z", "--full-tree", parent).stdout.split(b"\0")[:-1]
         entries = [entry for entry in entries if entry.partition(b"\t")[2] != WORKLOAD.encode()]
         tree = self._write_tree(entries, files)
@@ -343,7 +353,7 @@ class Repository:
         command = ["env", *(part for name in strange for part in ("-u", name))] if strange else []
         command += [self._git.GIT_PYTHON_GIT_EXECUTABLE or "git", "-C", str(self.root), "--no-pager"]
         command += [part for setting in _SETTINGS for part in ("-c", setting)]
-        with nullcontext() if stdin is None else _as_file(stdin) as stream:
+        with _scratch_errors(), nullcontext() if stdin is None else _as_file(stdin) as stream:
             result = self._git.execute(
                 [*command, *arguments],
                 istream=stream,
@@ -380,7 +390,7 @@ class Repository:
         """Write the blobs and trees of `workload/` and return its tree id."""
         for path in files:
             _check_workload_path(path)
-        with ExitStack() as stack:
+        with _scratch_errors(), ExitStack() as stack:
             # By descriptor: a file without a name is gone with this process, however that ends.
             streams = [stack.enter_context(_as_file(content)) for content in files.values()]
             names = [f"/proc/{os.getpid()}/fd/{stream.fileno()}" for stream in streams]
@@ -455,12 +465,31 @@ class Repository:
         return commits
 
 
+def write_again(write: Callable[[], T]) -> T:
+    """The result of `write`, which writes objects and names them; done again when they were taken in between."""
+    try:
+        return write()
+    except ObjectGoneError:
+        return write()
+
+
 def _start_git() -> Git:
     try:
         from git import Git  # lazy: GitPython looks for the git program on import, and fails without one
     except ImportError as error:
         raise RepositoryError(f"git does not start: {_first_line(str(error))}", "apt-get install git") from error
     return Git()
+
+
+@contextmanager
+def _scratch_errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        what = f"files for git cannot be written in {tempfile.gettempdir()}: {error}"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFullError(what, remedy_of(error)) from error
+        raise RepositoryError(what, remedy_of(error)) from error
 
 
 def _as_file(content: bytes) -> BinaryIO:
@@ -503,7 +532,7 @@ def _no_repository(path: Path, stderr: str) -> RepositoryError:
     return RepositoryError(f"git cannot open {path}: {_first_line(stderr)}", f"git -C {_quoted(str(path))} status")
 
 
-def _refused(command: str, stderr: str) -> RepositoryError:
+def _refused(command: str, stderr: str) -> RepositoryError | DiskFullError:
     lock = re.search(r"'(.+\.lock)': File exists", stderr)
     if lock:
         return RepositoryError(
@@ -516,12 +545,19 @@ def _refused(command: str, stderr: str) -> RepositoryError:
         return RepositoryError(
             f"a branch named {name} is in the way of the campaign's branch", f"git branch -m {name} NAME"
         )
-    return RepositoryError(f"git {command} failed: {_first_line(stderr)}", "git fsck")
+    if re.search(r"nonexistent object|is unavailable|bad object|not a valid object|invalid object", stderr):
+        return ObjectGoneError(f"git {command} misses an object: {_first_line(stderr)}", "git fsck")
+    failed = f"git {command} failed: {_first_line(stderr)}"
+    for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+        if os.strerror(number) in stderr:
+            kind = DiskFullError if number in (errno.ENOSPC, errno.EDQUOT) else RepositoryError
+            return kind(failed, remedy_of(OSError(number, "")))
+    return RepositoryError(failed, "git fsck")
 
 
 def _first_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[0] if lines else "it gave no reason"
+    return re.sub(r"^(error|fatal): ", "", lines[0]) if lines else "it gave no reason"
 
 
 def _quoted(path: str) -> str:

@@ -8,10 +8,12 @@ from __future__ import annotations
 import os
 import sys
 from importlib import import_module
+from typing import Any, NoReturn
 
 import click
 
-from runner.errors import AutoresearchError
+from runner.cli.terminal import hold_standard_streams, say, stderr
+from runner.errors import AutoresearchError, remedy_of
 
 COMMANDS = {
     "doctor": ("setup", "Check this machine and say what to do about each finding."),
@@ -32,8 +34,25 @@ COMMANDS = {
 """Command → module of this package that defines it, and its one-line help (so that help imports nothing)."""
 
 
+class KilledError(Exception):
+    """A command was interrupted. Click would write to a stderr that may be full, and wait for ever."""
+
+
+class ReaderLeftError(Exception):
+    """Nobody reads stdout any more. Click would call that a failure."""
+
+
 class LazyGroup(click.Group):
     """Imports a command's module when the command runs."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise KilledError from error
+        except BrokenPipeError as error:
+            raise ReaderLeftError from error
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """All commands, in the order of a user's first day."""
@@ -64,6 +83,7 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line and end the process with its exit code."""
+    hold_standard_streams()
     try:
         code = cli.main(standalone_mode=False)
         if sys.stdout is not None:  # `>&-`
@@ -73,19 +93,23 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except AutoresearchError as error:
-        click.secho("error: ", fg="red", bold=True, nl=False, err=True)
-        click.echo(str(error), err=True)
-        sys.exit(error.exit_code)
-    except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted; nothing is lost, the same command goes on", err=True)
+        _end(str(error), error.exit_code)
+    except (KilledError, KeyboardInterrupt, click.Abort):
+        say("interrupted; nothing is lost, the same command goes on")
+        stderr.settle()
         sys.exit(130)
-    except BrokenPipeError:
-        _silence_stdout()  # a reader such as `head` left
+    except (ReaderLeftError, BrokenPipeError):
+        _silence_stdout()  # such as `head`
         sys.exit(0)
     except OSError as error:
         _silence_stdout()
-        click.echo(f"error: {error}", err=True)
-        sys.exit(1)
+        _end(str(AutoresearchError(str(error), remedy_of(error))), 1)
+
+
+def _end(reason: str, code: int) -> NoReturn:
+    say(click.style("error: ", fg="red", bold=True) + reason if stderr.isatty() else f"error: {reason}")
+    stderr.settle()
+    sys.exit(code)
 
 
 def _silence_stdout() -> None:

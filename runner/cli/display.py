@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 import click
 from rich.console import Console, Group, RenderableType
@@ -15,6 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from runner.cli.terminal import as_file, say, stderr
 from runner.observer import Observer
 from runner.records import Experiment, Verdict
 from runner.report.table import plain_lines, table
@@ -59,22 +59,16 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"
 
 
-def _say(text: str) -> None:
-    """Write a line to stderr at once: a signal handler may come in between, and nobody may be reading."""
-    with suppress(OSError):
-        os.write(2, text.encode("utf-8", "replace") + b"\n")
-
-
 class PlainObserver:
     """Constant lines, one for each thing that happened."""
 
     def note(self, message: str) -> None:
         """Print it."""
-        _say(message)
+        say(message)
 
     def begin(self, tag: str, done: int, target: int, ends_at: float | None) -> None:
         """Print the plan."""
-        _say(f"campaign {tag}: {done} of {target} experiments done")
+        say(f"campaign {tag}: {done} of {target} experiments done")
 
     def phase(self, number: int, name: str, seconds: float | None) -> None:
         """Too much for plain lines."""
@@ -84,7 +78,7 @@ class PlainObserver:
 
     def closed(self, experiment: Experiment, best_bpb: float | None) -> None:
         """Print the verdict."""
-        _say(verdict_line(experiment))
+        say(verdict_line(experiment))
 
 
 class LiveObserver:
@@ -175,10 +169,13 @@ class LiveObserver:
 @contextmanager
 def observing() -> Iterator[Observer]:
     """The right observer for this terminal."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield PlainObserver()
-        return
-    observer = LiveObserver(console)
-    with Live(observer, console=console, refresh_per_second=4, redirect_stdout=False, redirect_stderr=False):
-        yield observer
+    console = Console(file=as_file())
+    try:
+        if not console.is_terminal:
+            yield PlainObserver()
+            return
+        observer = LiveObserver(console)
+        with Live(observer, console=console, refresh_per_second=4, redirect_stdout=False, redirect_stderr=False):
+            yield observer
+    finally:
+        stderr.settle()

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from runner.cli.options import campaign_options, json_option, proposer_options, resolve_config
+from runner.cli.terminal import say
 from runner.cli.workspace import as_json, log_to_file, open_workspace, print_json
+from runner.errors import AutoresearchError
 
 if TYPE_CHECKING:
     from runner.campaign import StopSwitch
@@ -34,7 +36,7 @@ def open_night(
     from runner.ledger import exclusive
 
     with open_workspace(create=True) as workspace:
-        config = resolve_config(workspace.repository.root, _say, profile_of=workspace.profile_of, **settings)
+        config = resolve_config(workspace.repository.root, say, profile_of=workspace.profile_of, **settings)
         check(config)
         doctor.check_names(config.accept)
         stop = campaign.StopSwitch()
@@ -61,10 +63,9 @@ def open_night(
 
 def _sweep(lab: Laboratory) -> None:
     """Remove what an interrupted request left: the engine may still be making what nobody waits for any more."""
-    from runner.errors import EngineError
     from runner.sandbox import remove_orphans
 
-    with suppress(EngineError):
+    with suppress(AutoresearchError):
         for _ in range(4):
             remove_orphans(lab.engine, lab.ledger.controller)
             time.sleep(0.5)
@@ -88,8 +89,11 @@ def overnight_command(as_json: bool, **settings: Any) -> None:
     with open_night(check=create, **settings) as (lab, stop):
         try:
             reason = campaign.run(lab, create(lab.config), stop)
-        finally:
-            files = _write_reports(lab)
+        except BaseException:
+            with suppress(AutoresearchError, OSError):  # what ended the night is what people must read
+                _write_reports(lab)
+            raise
+        files = _write_reports(lab)
         experiments = lab.ledger.experiments(lab.config.tag)
         honesty = honesty_lines(experiments, lab.ledger.sealed(lab.config.tag))
     _finish(experiments, honesty, lab, reason, files, json_wanted=as_json)
@@ -130,10 +134,6 @@ def try_command(patch: Path, as_json: bool, **settings: Any) -> None:
         raise Interrupted(f"the patch was not tried: {reason}", "the same command goes on")
     _print_experiment(tried, json_wanted=as_json)
     raise SystemExit(0 if tried.verdict in (Verdict.KEEP, Verdict.DISCARD) else 1)
-
-
-def _say(text: str) -> None:
-    click.echo(text, err=True)
 
 
 def _print_experiment(experiment: Experiment, *, json_wanted: bool) -> None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import click
 
@@ -74,8 +73,8 @@ def log_to_file(path: Path) -> None:
     """Send events as JSON lines to a file; the terminal shows progress instead."""
     import structlog
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(path, encoding="utf-8")
+    from runner.cli.event_log import EventLog
+
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -83,7 +82,7 @@ def log_to_file(path: Path) -> None:
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.JSONRenderer(sort_keys=True),
         ],
-        logger_factory=structlog.WriteLoggerFactory(handler.stream),
+        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", EventLog(path))),
         cache_logger_on_first_use=False,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -13,12 +14,14 @@ import sys
 import time
 from pathlib import Path
 
+import docker
 import fake_anthropic
 import pytest
 
 from runner import image
 from runner.ledger import Ledger, exclusive
 from runner.records import RunEnd, Verdict
+from runner.sandbox.supervision import GRACE_SECONDS
 
 pytestmark = pytest.mark.docker
 
@@ -274,6 +277,55 @@ def test_ctrl_c_finishes_the_experiment_and_twice_kills_it_now(night, engine, tm
     assert "Traceback" not in errors
     assert ours(engine, night.root) == []
     assert experiments(night)[2].verdict is None
+
+
+def test_a_hangup_and_whatever_follows_it_leave_no_container(night, engine):
+    process = start(night, "baseline")
+    wait_for_open_run(night, 0, process)
+    process.send_signal(signal.SIGHUP)
+    while process.poll() is None:  # in the clean-up, and after it
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            process.send_signal(number)
+        time.sleep(0.05)
+    _, errors = process.communicate()
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert ours(engine, night.root) == []
+    assert experiments(night)[0].verdict is None
+
+
+def wait_for_training(night, engine, process):
+    """Wait until a candidate's clock runs; returns its container."""
+    give_up = time.monotonic() + 240
+    while time.monotonic() < give_up and process.poll() is None:
+        for one in ours(engine, night.root):
+            with contextlib.suppress(docker.errors.APIError):
+                if b'"started"' in engine.client.api.logs(one["Id"], stdout=False):
+                    return one["Id"]
+        time.sleep(0.05)
+    process.kill()
+    raise AssertionError(f"nothing trained: {process.communicate()}")
+
+
+def test_a_controller_that_is_suspended_beyond_a_deadline_misjudges_nothing(night, engine):
+    """PID 1 keeps the time meanwhile; the host's own deadline, which is over at once, takes nothing for late."""
+    train = night.root / "workload" / "train.py"
+    train.write_text(TRAIN.replace("PAUSE_SECONDS = 0.5", "PAUSE_SECONDS = 2.0"))
+    commit = ["git", "-c", "user.name=u", "-c", "user.email=u@example.org", "commit", "-qam", "slower"]
+    subprocess.run(commit, cwd=night.root, check=True)
+    process = start(night, "baseline", "--json")
+    container = wait_for_training(night, engine, process)
+    began = time.monotonic()
+    process.send_signal(signal.SIGSTOP)
+    engine.client.api.wait(container, timeout=60)  # it ends by itself
+    time.sleep(max(0.0, began + 5 + GRACE_SECONDS + 1 - time.monotonic()))  # the time that is slept through
+    process.send_signal(signal.SIGCONT)
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    runs = json.loads(output)["runs"]
+    assert [run["end"] for run in runs] == ["finished"] * 8, "two of everything: none was thrown away"
+    assert 2 <= runs[0]["wall_seconds"] < 5
+    assert ours(engine, night.root) == []
 
 
 @pytest.mark.parametrize("number", [1, 3, 5])

@@ -1,4 +1,4 @@
-"""A campaign whose baseline is measured, to be copied into each test that lets something fail."""
+"""A campaign whose baseline is measured, to be copied for faults of the engine; nights for faults of the host."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from faulty_engine import FaultyEngine
+from host_night import Night
 from night import Operator, Site, make_repository, run
 
 from runner import image
@@ -58,3 +59,25 @@ def faulty(engine, tmp_path):
 def faulty_site(site, faulty):
     """A site whose engine is behind that socket."""
     return replace(site, socket=faulty.url, request_seconds=8.0)
+
+
+@pytest.fixture
+def night(tmp_path):
+    """A repository for one night without containers."""
+    one = Night(tmp_path)
+    yield one
+    one.close()
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory):
+    """The final state of such a night when nothing befell it."""
+    one = Night(tmp_path_factory.mktemp("whole"))
+    ended = one.run()
+    assert ended.code == 0, ended.errors
+    state = one.final_state()
+    one.close()
+    verdicts = [row["verdict"] for row in state["experiments"]]
+    assert verdicts == ["keep", "discard", "keep", "crash"]
+    assert [cost for _, cost in state["money"]] == [0.25, 0.25, 0.25]
+    return state
