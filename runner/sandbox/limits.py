@@ -143,7 +143,7 @@ def create_container(
         cpuset_cpus=",".join(str(core) for core in cores or choose_cores(config)),
         ipc_mode="private",
         shm_size=max(config.shm_bytes, 1),
-        oom_score_adj=1000,  # a host without memory ends candidates first, and nobody inside can lower it
+        oom_score_adj=1000,  # a host without memory ends candidates first
         runtime=config.runtime,
         ulimits=[
             Ulimit(name="core", soft=0, hard=0),
