@@ -58,7 +58,7 @@ def faulty(engine, tmp_path):
 @pytest.fixture
 def faulty_site(site, faulty):
     """A site whose engine is behind that socket."""
-    return replace(site, socket=faulty.url, request_seconds=8.0)
+    return replace(site, socket=faulty.url, request_seconds=5.0)
 
 
 @pytest.fixture

@@ -116,10 +116,10 @@ class PrivateEngine:
             for process in left:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(process, signal.SIGKILL)
-            if self.daemon is not None:
-                self.daemon.poll()  # a zombie has no command line
             assert time.monotonic() < give_up, f"processes that do not die: {left}"
             time.sleep(0.05)
+        if self.daemon is not None:
+            self.daemon.wait(30)
         mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
         for mount in reversed([one for one in mounts if one.startswith(f"{self.folder}/")]):
             subprocess.run(["umount", "--lazy", mount], check=True)

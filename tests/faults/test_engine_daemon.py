@@ -77,6 +77,7 @@ def test_a_night_survives_what_happens_to_its_daemon(private_site, private, engi
             operator.hear("report", "started")
 
     monkeypatch.setattr(Reports, "line", heard)
+    monkeypatch.setattr("runner.sandbox.answering.SETTLE_SECONDS", 1.0)
     away = private.socket.with_name("away.sock")
 
     def restart(number):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 
+import docker
 import pytest
 from faulty_engine import Fault
 from night import Operator, idea, run
 
-from runner import campaign
-from runner.errors import EngineAwayError, EngineError, Interrupted
+from runner import campaign, image
+from runner.errors import BaseGoneError, EngineAwayError, EngineError, Interrupted
 from runner.records import Phase, RunEnd, Verdict
 from runner.sandbox import patience
 from runner.sandbox.engine import LABEL
@@ -82,7 +84,7 @@ def test_five_in_a_row_that_no_attempt_helps_end_the_night(faulty_site, faulty, 
     monkeypatch.setattr("runner.laboratory.FAULT_PAUSE_SECONDS", 0.0)
     faulty.fail("POST .*/build", Fault.ERROR, times=1000)
     with faulty_site.laboratory(Operator()) as lab:
-        with pytest.raises(EngineError, match=r"5 experiments in a row .* the disk of the engine burns"):
+        with pytest.raises(EngineError, match=r"5 experiments in a row .*the disk of the engine burns"):
             run(lab, [idea(3.0 + number / 10) for number in range(9)])
         assert [row.verdict for row in lab.ledger.experiments("test")[1:]] == [Verdict.INFRA] * 5
 
@@ -129,36 +131,32 @@ def test_a_controller_killed_before_it_knew_the_id_leaves_a_container_that_the_n
     assert engine.client.api.containers(all=True, filters=label) == []
 
 
-def on_engine(engine, lab, kind):
-    """Ids of our containers of one kind."""
-    labels = [f"{LABEL}controller={lab.ledger.controller}", f"{LABEL}kind={kind}"]
-    return [one["Id"] for one in engine.client.api.containers(all=True, filters={"label": labels})]
-
-
 def test_what_somebody_removes_under_a_running_experiment_is_made_again(faulty_site, faulty, engine):
     operator = Operator()
     api = engine.client.api
+    labels = []
 
     def remove(kind):
-        for container in on_engine(engine, lab, kind):
-            api.remove_container(container, force=True)
+        filters = {"label": [*labels, f"{LABEL}kind={kind}"]}
+        (container,) = api.containers(all=True, filters=filters)
+        api.remove_container(container["Id"], force=True)
 
     def remove_image():
         api.remove_image(lab.ledger.experiment("test", 3).image_id, force=True)
 
-    def remove_volumes():
-        label = f"{LABEL}controller={lab.ledger.controller}"
-        for volume in api.volumes(filters={"label": label})["Volumes"] or []:
-            api.remove_volume(volume["Name"])
+    def remove_volume():
+        (volume,) = api.volumes(filters={"label": labels})["Volumes"]
+        api.remove_volume(volume["Name"])
 
     def watched(request):
-        faulty.before("POST .*/containers/create", remove_volumes)
+        faulty.before("POST .*/containers/create", remove_volume)
         return idea(3.3)
 
     operator.when("phase 1 train", lambda: remove("train"))
     operator.when("phase 2 train", lambda: remove("score"))
     operator.when("phase 3 start", remove_image, at_once=True)
     with faulty_site.laboratory(operator) as lab:
+        labels.append(f"{LABEL}controller={lab.ledger.controller}")
         _, rows, _ = run(lab, [idea(3.0, sleep=2.0), idea(3.1, sleep=2.0), idea(3.2), watched])
     assert [row.verdict for row in rows[1:]] == [Verdict.DISCARD] * 4
     assert [run.end for run in rows[1].runs] == [RunEnd.LOST, RunEnd.FINISHED, RunEnd.FINISHED]
@@ -185,7 +183,7 @@ def test_without_its_base_image_a_night_ends_and_goes_on_with_a_new_one(site, en
             api.remove_image(first, force=True)
             return idea(3.0)
 
-        with pytest.raises(Exception, match="removed the base image") as told:
+        with pytest.raises(BaseGoneError, match="removed the base image") as told:
             run(lab, [pruned])
         assert "start again" in told.value.remedy
         assert lab.ledger.experiment("test", 1).verdict is None
@@ -194,8 +192,7 @@ def test_without_its_base_image_a_night_ends_and_goes_on_with_a_new_one(site, en
         with replace(site, base_image=second).laboratory(Operator()) as lab:
             _, rows, _ = run(lab, [])
             assert [row.verdict for row in rows[1:]] == [Verdict.DISCARD]
-            from runner import image
-
             image.remove_images(engine.client, {"controller": lab.ledger.controller})
     finally:
-        api.remove_image(second, force=True)
+        with contextlib.suppress(docker.errors.ImageNotFound):  # it may have gone with its last child
+            api.remove_image(second, force=True)
