@@ -17,7 +17,7 @@ from runner.records import RunEnd, Verdict
 from runner.repo import Repository
 from runner.sandbox import remove_orphans
 
-pytestmark = pytest.mark.docker
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
 
 DOCKER = {
     Step.VOLUME_CREATED,

@@ -18,7 +18,7 @@ from runner.sandbox import remove_orphans
 from runner.sandbox.engine import LABEL
 from runner.sandbox.supervision import Reports
 
-pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("containers")]
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(900), pytest.mark.xdist_group("containers")]
 
 DEADLINE = 3.0  # train_seconds of the site
 LATE = 2.0

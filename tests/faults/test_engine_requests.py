@@ -16,7 +16,7 @@ from runner.records import Phase, RunEnd, Verdict
 from runner.sandbox import patience
 from runner.sandbox.engine import LABEL
 
-pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("containers")]
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(900), pytest.mark.xdist_group("containers")]
 
 LOOK = r"GET .*/containers/[0-9a-f]+/json"
 
