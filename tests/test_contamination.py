@@ -338,9 +338,9 @@ HOSTILE = {
 @pytest.mark.parametrize("kind", HOSTILE)
 @pytest.mark.parametrize("path", ["workload/x.py", "workload/x.txt"])
 def test_no_text_makes_the_scan_slow(kind, path):
-    began = time.monotonic()
+    began = time.process_time()
     find({}, {path: HOSTILE[kind].encode()}, SEALED)
-    assert time.monotonic() - began < 3
+    assert time.process_time() - began < 3
 
 
 def test_many_small_codes_do_not_make_the_scan_slow():
@@ -349,9 +349,9 @@ def test_many_small_codes_do_not_make_the_scan_slow():
         f"workload/{name}.py": "\n".join(f"x = {rng.randbytes(27).hex()!r}" for _ in range(3500)).encode()
         for name in "abcdefgh"
     }
-    began = time.monotonic()
+    began = time.process_time()
     assert find({}, files, SEALED) is not None
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5
 
 
 def test_bytes_that_are_not_utf_8_are_read():
