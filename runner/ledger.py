@@ -235,9 +235,8 @@ class Ledger:
                 with around(step):
                     self._db.execute("COMMIT")
             except BaseException:
-                if self._db.in_transaction:  # SQLite ends some that failed by itself
-                    with suppress(sqlite3.Error):  # what failed first is what people must read
-                        self._db.execute("ROLLBACK")
+                with suppress(sqlite3.Error):  # SQLite has ended some that failed by itself
+                    self._db.execute("ROLLBACK")
                 raise
         except sqlite3.Error as error:
             raise _failure(self.path, error) from error

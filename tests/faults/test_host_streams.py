@@ -6,11 +6,13 @@ import fcntl
 import os
 import select
 import signal
+import subprocess
+import sys
 import threading
 from contextlib import contextmanager
 
 import pytest
-from host_night import TRAINING
+from host_night import ROOT, TRAINING
 
 from runner.ledger import is_running
 
@@ -34,6 +36,14 @@ def test_closed_streams_do_not_matter(night, whole, closed):
     process.open_gate()
     ends_whole(night, whole, process.end())
     assert (night.state / "controller.lock").read_text() == str(process.pid)
+
+
+def test_no_file_gets_the_number_of_a_closed_stream():
+    code = (
+        "import os; from runner.cli.terminal import hold_standard_streams; os.close(1); os.close(2);"
+        "hold_standard_streams(); os._exit(os.open('/dev/zero', os.O_RDONLY))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode > 2
 
 
 def test_a_reader_who_leaves_does_not_end_the_night(night, whole):
