@@ -13,7 +13,7 @@ import docker
 import requests
 import urllib3
 
-from runner.errors import EngineError
+from runner.errors import DiskFullError, EngineError
 from runner.sandbox.transport import OLDEST_API, open_client
 
 DEFAULT_SOCKET = "unix:///var/run/docker.sock"
@@ -118,10 +118,18 @@ def engine_errors(doing: str) -> Iterator[None]:
     """Turn what docker-py and its HTTP layer raise into one EngineError that says what we were doing.
 
     Keep the calls to the engine inside and everything else out.
+
+    Raises:
+        DiskFullError: the engine has no room, or no inodes, which it calls the same.
+        EngineError: anything else.
     """
     try:
         yield
     except (docker.errors.DockerException, requests.RequestException, *NONSENSE) as error:
+        if "no space left on device" in str(error).lower():
+            raise DiskFullError(
+                f"no space left on the engine's disk while {doing}", "docker system df, then: autoresearch clean"
+            ) from error
         status = getattr(error, "status_code", None)
         raise EngineError(
             f"the Docker engine failed while {doing}: {error or type(error).__name__}",

@@ -22,6 +22,7 @@ class Fault(StrEnum):
     HANG_AFTER = "hang after"  # done by the engine, never answered
     DRIP = "drip"  # answered a byte now and then
     ERROR = "500"
+    FULL = "no space"
     CONFLICT = "409"
     MISSING = "404"
     GARBAGE = "garbage"  # not even HTTP
@@ -39,6 +40,7 @@ def response(status: str, body: bytes) -> bytes:
 
 SPOKEN = {
     Fault.ERROR: response("500 Internal Server Error", b'{"message":"the disk of the engine burns"}'),
+    Fault.FULL: response("500 Internal Server Error", b'{"message":"mkdir /x: no space left on device"}'),
     Fault.CONFLICT: response("409 Conflict", b'{"message":"operation already in progress with something"}'),
     Fault.MISSING: response("404 Not Found", b'{"message":"no such thing"}'),
     Fault.GARBAGE: b"\x16\x03\x01 what is this\r\n\r\n" * 3,

@@ -11,7 +11,7 @@ from faulty_engine import Fault
 from night import Operator, idea, run
 
 from runner import campaign, image
-from runner.errors import BaseGoneError, EngineAwayError, EngineError, Interrupted
+from runner.errors import BaseGoneError, DiskFullError, EngineAwayError, EngineError, Interrupted
 from runner.records import Phase, RunEnd, Verdict
 from runner.sandbox import patience
 from runner.sandbox.engine import LABEL
@@ -27,7 +27,7 @@ def phases(experiment):
 
 def test_a_night_goes_on_through_every_kind_of_failed_request(faulty_site, faulty):
     operator = Operator()
-    everything = [fault for fault in Fault if fault is not Fault.HANG_AFTER]
+    everything = [fault for fault in Fault if fault not in (Fault.HANG_AFTER, Fault.FULL)]
 
     def breaking(value, *faults, **changes):
         """An idea during which these requests fail."""
@@ -87,6 +87,17 @@ def test_five_in_a_row_that_no_attempt_helps_end_the_night(faulty_site, faulty, 
         with pytest.raises(EngineError, match=r"5 experiments in a row .*the disk of the engine burns"):
             run(lab, [idea(3.0 + number / 10) for number in range(9)])
         assert [row.verdict for row in lab.ledger.experiments("test")[1:]] == [Verdict.INFRA] * 5
+
+
+@pytest.mark.parametrize("request_line", ["POST .*/build", "POST .*/volumes/create", "POST .*/containers/create"])
+def test_a_full_disk_of_the_engine_ends_the_night_and_with_room_it_goes_on(faulty_site, faulty, request_line):
+    faulty.fail(request_line, Fault.FULL)
+    with faulty_site.laboratory(Operator()) as lab:
+        with pytest.raises(DiskFullError, match="no space left on the engine's disk"):
+            run(lab, [idea(3.0)])
+        assert lab.ledger.experiment("test", 1).verdict is None, "it is not the idea's fault"
+        _, rows, _ = run(lab, [])
+    assert [row.verdict for row in rows[1:]] == [Verdict.DISCARD]
 
 
 def test_an_engine_that_stays_away_ends_the_night_before_an_idea_is_paid_for(faulty_site, faulty, monkeypatch):
