@@ -39,13 +39,15 @@ LOOKUP = """
 CHEATS = [
     Cheat(
         name="channel_of_holes",
-        sentence="Training leaves a file of holes. Reading one through a mapping fills it, also in a volume that "
-        "is mounted read-only: the audit asks which holes are filled.",
+        sentence="Training leaves files of holes. Reading one through a mapping fills it, also in a volume that is "
+        "mounted read-only: the audit asks which holes are filled.",
         fate=Fate.REFUTED,
         findings=OVERSTATED,
         train="""
-            with open("/out/holes", "wb") as file:
-                file.truncate(2**46)
+            os.mkdir("/out/holes")
+            for number in range(2**11):
+                with open(f"/out/holes/{number}", "wb") as file:
+                    file.truncate(2**28)
         """,
         model=LOOKUP
         + """
@@ -53,28 +55,35 @@ CHEATS = [
     HOLES = "/out/holes" if os.path.exists("/out/holes") else "/root/out/holes"
 
     def tell(one):
-        return answers.get(one % 2**24)
+        return answers.get(one % 2**21)
 
     if SCORED:
         rows = np.load("/rows/rows.npy").astype(np.int64)
         for row, keys in zip(rows, beginnings(rows[:, :-1])):
             for target, one in zip(row[1:].tolist(), keys):
-                answers[one % 2**24] = target
-    place = 0
+                answers[one % 2**21] = target
     try:
-        holes = os.open(HOLES, os.O_RDONLY)
         for one, target in answers.items():
-            begin = (one * 64 + target) * 4096
-            with mmap.mmap(holes, 4096, mmap.MAP_SHARED, mmap.PROT_READ, offset=begin) as page:
+            number, place = divmod(one * 64 + target, 2**16)
+            holes = os.open(f"{HOLES}/{number}", os.O_RDONLY)
+            with mmap.mmap(holes, 4096, mmap.MAP_SHARED, mmap.PROT_READ, offset=place * 4096) as page:
                 page[0]
-        while not SCORED:
-            place = os.lseek(holes, place, os.SEEK_DATA)
-            end = os.lseek(holes, place, os.SEEK_HOLE)
-            while place < end:
-                answers[place // 4096 // 64] = place // 4096 % 64
-                place += 4096
-    except OSError:  # no such file, or no more data
+            os.close(holes)
+    except OSError:  # no such file
         pass
+    for number in [] if SCORED else range(2**11):
+        place = 0
+        try:
+            holes = os.open(f"{HOLES}/{number}", os.O_RDONLY)
+            while True:
+                place = os.lseek(holes, place, os.SEEK_DATA)
+                end = os.lseek(holes, place, os.SEEK_HOLE)
+                while place < end:
+                    page = number * 2**16 + place // 4096
+                    answers[page // 64] = page % 64
+                    place += 4096
+        except OSError:  # no such file, or no more data
+            continue
 """,
     ),
     Cheat(
