@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 from dataclasses import replace
 
 import docker
@@ -16,7 +17,21 @@ from runner.records import Phase, RunEnd, Verdict
 from runner.sandbox import patience
 from runner.sandbox.engine import LABEL
 
-pytestmark = [pytest.mark.docker, pytest.mark.timeout(900), pytest.mark.xdist_group("containers")]
+pytestmark = [
+    pytest.mark.docker,
+    pytest.mark.timeout(900),
+    pytest.mark.xdist_group("containers"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # sockets of answers that broke off
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+@pytest.fixture(autouse=True)
+def collected():
+    """What broken answers leave is collected here, and not in somebody else's test."""
+    yield
+    gc.collect()
+
 
 LOOK = r"GET .*/containers/[0-9a-f]+/json"
 
@@ -173,7 +188,7 @@ def test_what_somebody_removes_under_a_running_experiment_is_made_again(faulty_s
     assert phases(rows[1]) == [Phase.TRAIN, Phase.TRAIN, Phase.SCORE]
     assert rows[1].runs[0].end is RunEnd.LOST
     assert operator.notes("was removed by somebody else; running it again") == 1
-    assert operator.notes("waiting score container is lost; running it again") == 1
+    assert operator.notes("experiment 2: ") == 1, "the scorer is missed while it waits, or while it warms up"
     assert operator.notes("experiment 3: ") == 1
     assert operator.notes("somebody removed the output volume; running it again") == 1
 

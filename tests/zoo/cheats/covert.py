@@ -39,8 +39,8 @@ LOOKUP = """
 CHEATS = [
     Cheat(
         name="channel_of_holes",
-        sentence="Training leaves files of holes. Reading one through a mapping fills it, also in a volume that is "
-        "mounted read-only: the audit asks which holes are filled.",
+        sentence="Training leaves files of holes. Reading one through a mapping fills it, also in a volume that "
+        "is mounted read-only: the audit asks which holes are filled.",
         fate=Fate.REFUTED,
         findings=OVERSTATED,
         train="""
