@@ -35,6 +35,7 @@ class _TimedConnection(UnixHTTPConnection):  # type: ignore[misc]  # docker-py h
     """Limits the answer; of a stream only its head, since a stream may be silent for long."""
 
     streams = False
+    limit_seconds = 60.0
 
     def connect(self) -> None:
         self.sock = _TimedSocket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -43,7 +44,8 @@ class _TimedConnection(UnixHTTPConnection):  # type: ignore[misc]  # docker-py h
 
     def getresponse(self) -> Any:
         sock: _TimedSocket = self.sock  # the response may close the connection, but goes on reading from this
-        sock.deadline = None if self.timeout is None else time.monotonic() + self.timeout
+        # docker-py attaches without any limit.
+        sock.deadline = time.monotonic() + (self.limit_seconds if self.timeout is None else self.timeout)
         response = super().getresponse()
         if self.streams:
             sock.deadline = None
@@ -57,6 +59,7 @@ class _TimedPool(UnixHTTPConnectionPool):  # type: ignore[misc]
     def _new_conn(self) -> _TimedConnection:
         connection = _TimedConnection(self.base_url, self.socket_path, self.timeout)
         connection.streams = self.streams
+        connection.limit_seconds = self.timeout
         return connection
 
 

@@ -185,7 +185,10 @@ class FaultyEngine:
             else:
                 assert fault is Fault.TRUNCATED
                 while not (body := answer.partition(b"\r\n\r\n")[2]):
-                    answer += upstream.recv(65536)
+                    piece = upstream.recv(65536)
+                    if not piece:
+                        return
+                    answer += piece
                 client.sendall(answer[: -max(1, len(body) // 2)])
         _tell(rule)
 
