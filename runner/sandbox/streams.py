@@ -140,14 +140,10 @@ def follow_logs(
     def lines(client: docker.DockerClient) -> Iterator[bytes]:
         pending = b""
         with contextlib.suppress(docker.errors.DockerException, requests.RequestException, OSError, *NONSENSE):
-            stream = client.api.logs(container_id, stdout=not stderr, stderr=stderr, stream=True, follow=True)
-            try:
-                for piece in stream:
-                    *whole, pending = (pending + piece).split(b"\n")
-                    pending = pending[-4096:]
-                    yield from whole
-            finally:
-                stream._response.close()  # its own `close` leaves the connection of a broken stream open
+            for piece in client.api.logs(container_id, stdout=not stderr, stderr=stderr, stream=True, follow=True):
+                *whole, pending = (pending + piece).split(b"\n")
+                pending = pending[-4096:]
+                yield from whole
 
     def follow() -> None:
         nonlocal told

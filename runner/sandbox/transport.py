@@ -6,8 +6,10 @@ would hold us for ever. Here the whole answer of a request must have come within
 
 from __future__ import annotations
 
+import os
 import socket
 import time
+import weakref
 from typing import Any
 
 import docker
@@ -30,15 +32,23 @@ class _TimedSocket(socket.socket):
             self.settimeout(left)
         return super().recv_into(*arguments, **options)
 
+    def end(self) -> None:
+        """Close it now, although an answer that nobody read to its end may still hold it."""
+        fd = self.detach()
+        if fd >= 0:
+            os.close(fd)
+
 
 class _TimedConnection(UnixHTTPConnection):  # type: ignore[misc]  # docker-py has no types
     """Limits the answer; of a stream only its head, since a stream may be silent for long."""
 
-    streams = False
-    limit_seconds = 60.0
+    streams: bool
+    limit_seconds: float
+    sockets: weakref.WeakSet[_TimedSocket]
 
     def connect(self) -> None:
         self.sock = _TimedSocket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sockets.add(self.sock)
         self.sock.settimeout(self.timeout)
         self.sock.connect(self.unix_socket)
 
@@ -54,12 +64,14 @@ class _TimedConnection(UnixHTTPConnection):  # type: ignore[misc]  # docker-py h
 
 
 class _TimedPool(UnixHTTPConnectionPool):  # type: ignore[misc]
-    streams = False
+    streams: bool
+    sockets: weakref.WeakSet[_TimedSocket]
 
     def _new_conn(self) -> _TimedConnection:
         connection = _TimedConnection(self.base_url, self.socket_path, self.timeout)
         connection.streams = self.streams
         connection.limit_seconds = self.timeout
+        connection.sockets = self.sockets
         return connection
 
 
@@ -67,6 +79,13 @@ class _TimedAdapter(UnixHTTPAdapter):  # type: ignore[misc]
     def __init__(self, url: str, timeout_seconds: float, streams: bool) -> None:
         super().__init__(url.replace("unix://", "http+unix://"), timeout_seconds)
         self.streams = streams
+        self.sockets: weakref.WeakSet[_TimedSocket] = weakref.WeakSet()
+
+    def close(self) -> None:
+        """Close every connection: docker-py forgets some whose answer it did not read to the end."""
+        super().close()
+        for sock in list(self.sockets):
+            sock.end()
 
     def get_connection(self, url: str, proxies: Any = None) -> _TimedPool:
         with self.pools.lock:
@@ -76,6 +95,7 @@ class _TimedAdapter(UnixHTTPAdapter):  # type: ignore[misc]
                     url, self.socket_path, self.timeout, maxsize=self.max_pool_size
                 )
                 pool.streams = self.streams
+                pool.sockets = self.sockets
         return pool
 
 

@@ -64,7 +64,7 @@ def test_a_night_goes_on_through_every_kind_of_failed_request(faulty_site, fault
         breaking(3.1, (r"POST .*/containers/create", Fault.HANG_AFTER), (r"POST .*/start", Fault.CLOSED)),
         breaking(3.2, (r"POST .*/containers/create", Fault.ERROR, Fault.ERROR)),
         breaking(3.3, (r"POST .*/build", Fault.ERROR, Fault.ERROR)),
-        breaking(3.4, (r"POST .*/attach", Fault.GARBAGE), (r"POST .*/volumes/create", Fault.NONSENSE)),
+        breaking(3.4, (r"POST .*/attach", Fault.HANG), (r"POST .*/volumes/create", Fault.NONSENSE)),
         breaking(
             3.5,
             (r"GET .*/logs.*follow=1", Fault.CLOSED, Fault.ERROR),
