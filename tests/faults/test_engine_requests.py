@@ -21,14 +21,12 @@ pytestmark = [
     pytest.mark.docker,
     pytest.mark.timeout(900),
     pytest.mark.xdist_group("containers"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # sockets of answers that broke off
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
 
 @pytest.fixture(autouse=True)
 def collected():
-    """What broken answers leave is collected here, and not in somebody else's test."""
+    """A connection that a broken answer leaves open is an error of its own test, and not of somebody else's."""
     yield
     gc.collect()
 
