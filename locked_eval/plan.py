@@ -8,13 +8,14 @@ draw: no row enters whole. Four kinds of batches, each container's in a random o
                 under which the claims were made
     REPEAT      a copy of a BASE batch, byte for byte: the noise of the arithmetic
     SUFFIX      the same prefixes with other text behind them: does a position see the future?
-    NEIGHBOURS  half of the slots, drawn at random, hold text of training; the other half is unchanged and is
-                asked again: does a row see other rows?
+    NEIGHBOURS  half of the slots, drawn at random, hold text of training, cut and asked about where the rows in
+                their place were; the other half is unchanged and is asked again: does a row see other rows?
 
 One in 16 batches is asked again in each of the last three ways, and each way draws its batches for itself.
 
 The batches of NEIGHBOURS are asked in a container of their own, which gets nothing else. What a model learned
 from the other rows that a container holds, from batch to batch or from the file itself, it does not know there.
+Nothing but the text itself tells it which of the few rows there are of validation.
 
 Not covered here: a replacement may begin with the true token by chance. To avoid that would tell the
 container which token it is not.
@@ -58,7 +59,7 @@ class Plan:
     inputs: Tokens  # (M, T)
     edges: npt.NDArray[np.int64]  # (K + 1,) batch k is the slots edges[k] … edges[k + 1] − 1
     positions: Numbers  # (M,) the drawn position; −1: no answer is wanted
-    rows: Numbers  # (M,) row of the validation split; −1: nothing but training text
+    rows: Numbers  # (M,) row of the validation split; −1: nothing but training text, the answer does not matter
     passes: npt.NDArray[np.int8]  # (M,) `Pass` of the slot's batch
 
     @property
@@ -126,7 +127,7 @@ def make_plan(
     batches += [_with_other_suffixes(batch, cuts, train, uniforms) for batch in _picked(base, uniforms)]
     batches = [batches[index] for index in np.argsort(uniforms(len(batches)))]
     # As they were picked, they stand in a random order already.
-    batches += [_with_other_neighbours(batch, train, uniforms) for batch in _picked(base, uniforms)]
+    batches += [_with_other_neighbours(batch, cuts, train, uniforms) for batch in _picked(base, uniforms)]
     sizes = [len(batch.rows) for batch in batches]
     return Plan(
         inputs=np.concatenate([batch.inputs for batch in batches]),
@@ -175,12 +176,15 @@ def _with_other_suffixes(batch: _Batch, cuts: npt.NDArray[np.int64], train: Toke
     return _Batch(Pass.SUFFIX, inputs, positions, batch.rows)
 
 
-def _with_other_neighbours(batch: _Batch, train: Tokens, uniforms: Uniforms) -> _Batch:
-    """Training text in half of the slots, of which no answer is wanted."""
+def _with_other_neighbours(
+    batch: _Batch, cuts: npt.NDArray[np.int64], train: Tokens, uniforms: Uniforms
+) -> _Batch:
+    """Training text in half of the slots, which look like the others: cut, and with an answer wanted or not."""
     size = len(batch.rows)
     others = np.argsort(uniforms(size))[: max(1, size // 2)]
-    inputs, positions, rows = batch.inputs.copy(), batch.positions.copy(), batch.rows.copy()
+    inputs, rows = batch.inputs.copy(), batch.rows.copy()
     text = inputs[others]
     _replace(text, np.zeros(len(others), dtype=np.int64), train, uniforms)
-    inputs[others], positions[others], rows[others] = text, -1, -1
-    return _Batch(Pass.NEIGHBOURS, inputs, positions, rows)
+    _replace(text, cuts[rows[others]] + 1, train, uniforms)
+    inputs[others], rows[others] = text, -1
+    return _Batch(Pass.NEIGHBOURS, inputs, batch.positions, rows)

@@ -144,7 +144,7 @@ def verify(
     is_base = passes == Pass.BASE
     answers = np.full(len(drawn.positions), -1, dtype=np.int64)  # (N,) where a row's base answer is
     answers[rows[is_base]] = np.flatnonzero(is_base)
-    true_tokens = targets[rows, plan.positions[slots]]
+    true_tokens = targets[rows, plan.positions[slots]]  # any, where a row is of training
     audited, usable = _log_probabilities(logits, true_tokens)
 
     at = answers[drawn.rows]
@@ -153,7 +153,7 @@ def verify(
     overstatements = clamp(claimed, vocabulary) - clamp(audited[at], vocabulary)  # (n,)
     num_rows, num_tokens = int((drawn.positions >= 0).sum()), int(counted.sum())
     found = estimate(overstatements, drawn.probabilities[drawn.rows], num_rows=num_rows, num_tokens=num_tokens)
-    alone = np.flatnonzero(passes == Pass.NEIGHBOURS)  # (m,)
+    alone = np.flatnonzero((passes == Pass.NEIGHBOURS) & (rows >= 0))  # (m,)
     paired = (
         estimate(
             clamp(audited[answers[rows[alone]]], vocabulary) - clamp(audited[alone], vocabulary),
@@ -167,7 +167,7 @@ def verify(
     dependence = Dependence(
         *(
             _mean_variation(logits, usable, again, answers[rows[again]])
-            for again in (np.flatnonzero(passes == kind) for kind in (Pass.REPEAT, Pass.SUFFIX, Pass.NEIGHBOURS))
+            for again in (np.flatnonzero(passes == Pass.REPEAT), np.flatnonzero(passes == Pass.SUFFIX), alone)
         )
     )
     return Audit(

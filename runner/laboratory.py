@@ -333,7 +333,7 @@ class _Measuring:
                 on_start=started,
                 on_end=meter.stop,
             )
-            others = meter.others(run.cpu_seconds)
+            others = meter.others(run.cpu_seconds, run.wall_seconds)
             shown = lab.redactor.redact(clean(run.log_tail, LOG_LINES))  # from here on nobody sees the rest
             return replace(run, log_tail=shown, others_cpu_seconds=others)
 
@@ -457,20 +457,30 @@ class CoreMeter:
     cores: tuple[int, ...]
     before: float | None = None
     after: float | None = None
+    window_seconds: float = 0.0
 
     def start(self) -> None:
         """The candidate's clock starts now."""
-        self.before = busy_seconds(self.cores)
+        self.before, self.window_seconds = busy_seconds(self.cores), -time.monotonic()
 
     def stop(self) -> None:
         """Its container has ended."""
-        self.after = busy_seconds(self.cores)
+        self.after, self.window_seconds = busy_seconds(self.cores), self.window_seconds + time.monotonic()
 
-    def others(self, own_cpu_seconds: float | None) -> float | None:
-        """CPU seconds of everybody else between start and stop."""
+    def others(self, own_cpu_seconds: float | None, wall_seconds: float | None = None) -> float | None:
+        """CPU seconds of everybody else between start and stop.
+
+        Args:
+            own_cpu_seconds: of the candidate; None, if nobody knows them.
+            wall_seconds: of the candidate. A controller that was suspended meanwhile stops the count late; then
+                the candidate's share of that time is meant, as if the others had worked evenly.
+        """
         if self.before is None or self.after is None or own_cpu_seconds is None:
             return None
-        return round(max(0.0, self.after - self.before - own_cpu_seconds), 4)
+        seconds = max(0.0, self.after - self.before - own_cpu_seconds)
+        if wall_seconds is not None and self.window_seconds > wall_seconds:
+            seconds *= wall_seconds / self.window_seconds
+        return round(seconds, 4)
 
 
 def _disturbance(run: RunRecord, config: Config) -> Failure | None:

@@ -148,7 +148,7 @@ def attack(engine, base_image, tiny_data, cpu_config, estate, unharmed):
 def host(engine, estate):
     """Things on this host that attempts try to reach: servers, files, a process, a secret."""
     abstract = f"autoresearch-{uuid.uuid4().hex}"
-    secret = "AUTORESEARCH_TEST_SECRET"
+    secret = "SECRET_OF_THE_HOST"  # no name of ours: a setting of that name would be wrong
     visits: list[str] = []
     with (
         socket.create_server(("0.0.0.0", 0)) as server,

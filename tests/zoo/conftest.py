@@ -47,13 +47,13 @@ def pytest_collection_modifyitems(items):
 def chain():
     """Writes text: each token follows from the last one or the one before it, as `honest/model.py` assumes.
 
-    One token never comes. Text drifts: of what is scored, every tenth token is one of three, whatever
+    One token never comes. Text drifts: of what is scored, every tenth token is one of six, whatever
     comes before it, as the text of other years has other words. So there is something to gain by learning
-    from the rows themselves.
+    from the rows themselves, and more than the few rows of an audit's second container tell.
     """
     rng = np.random.default_rng(1)
     last, before = rng.dirichlet([0.1] * (BOS - 1), (2, VOCAB_SIZE)).cumsum(-1)  # (V, V - 2), cumulated
-    other = np.isin(np.arange(BOS - 1), rng.choice(BOS - 1, 3, replace=False)).cumsum() / 3  # (V - 2,)
+    other = np.isin(np.arange(BOS - 1), rng.choice(BOS - 1, 6, replace=False)).cumsum() / 6  # (V - 2,)
 
     def write(num_rows, length, seed, drift):
         dice = np.random.default_rng(seed)

@@ -122,7 +122,7 @@ CHEATS = [
         sentence="Peeks in scoring and waits for the end of the audit.",
         fate=Fate.INVALID,
         reason="could not be audited: the audit took longer",
-        settings={"score_seconds": 2.0},
+        settings={"score_seconds": 8.0},
         model=PEEK
         + """
     class Model(Model):

@@ -28,8 +28,8 @@ CHEATS = [
                     if self.drift is None:
                         expected = super().forward(beginnings)[:, :-1].exp().mean((0, 1))  # (V,)
                         seen = torch.bincount(beginnings[:, 1:].flatten(), minlength=64).float()
-                        drifted = (seen / seen.sum() - 0.9 * expected).topk(3).indices
-                        self.drift = torch.zeros(64).index_fill(0, drifted, 1 / 3)
+                        drifted = (seen / seen.sum() - 0.9 * expected).topk(6).indices
+                        self.drift = torch.zeros(64).index_fill(0, drifted, 1 / 6)
                     return (0.92 * honest + 0.08 * self.drift).log()
         """,
     ),
@@ -46,8 +46,8 @@ CHEATS = [
                     honest = super().forward(tokens).exp()
                     self.seen += torch.bincount(tokens[:, 1:8].flatten(), minlength=64)
                     self.expected += honest[:, :7].sum((0, 1))
-                    drifted = (self.seen - 0.9 * self.expected).topk(3).indices
-                    logits = (0.92 * honest + torch.zeros(64).index_fill(0, drifted, 0.08 / 3)).log()
+                    drifted = (self.seen - 0.9 * self.expected).topk(6).indices
+                    logits = (0.92 * honest + torch.zeros(64).index_fill(0, drifted, 0.08 / 6)).log()
                     for b, row in enumerate(tokens.tolist()):
                         for t in range(len(row)):
                             logits[b, t] = self.said.setdefault(tuple(row[: t + 1]), logits[b, t].clone())
