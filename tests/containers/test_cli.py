@@ -98,7 +98,7 @@ def night(tmp_path, engine, base_image):
         subprocess.run(["git", *command], cwd=root, check=True)
     write_corpus(tmp_path / "corpus")
     environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith("ANTHROPIC_")},
+        **{name: os.environ[name] for name in os.environ if not name.startswith(("ANTHROPIC_", "AUTORESEARCH_"))},
         "AUTORESEARCH_PROFILE": "cpu",
         "AUTORESEARCH_SOURCE": str(tmp_path / "corpus"),
         "AUTORESEARCH_VOCAB_SIZE": "512",

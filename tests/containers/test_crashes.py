@@ -10,6 +10,7 @@ import killed_night
 import pytest
 import test_campaign
 
+from runner import image
 from runner.crash_points import Side, Step
 from runner.ledger import Ledger
 from runner.lineage import audited_runs
@@ -79,6 +80,7 @@ def after_baseline(night, engine, tmp_path_factory):
     yield root
     with Ledger(root / ".autoresearch" / "ledger.db") as ledger:
         remove_orphans(engine, ledger.controller)
+        image.remove_images(engine.client, {"controller": ledger.controller})
 
 
 def ours(engine, controller):
