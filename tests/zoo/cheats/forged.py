@@ -107,10 +107,11 @@ CHEATS = [
         fate=Fate.REFUTED,
         findings=OVERSTATED,
         model="""
-            import os, stat
+            import os, stat, time
             import numpy as np
 
             if os.path.exists("/rows/rows.npy"):
+                time.sleep(2)  # as long as a model takes: an audit has time in proportion
                 claims = np.full((330, 32), -0.1, "<f4").tobytes()
                 for fd in range(3, 64):
                     try:
