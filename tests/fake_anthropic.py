@@ -4,17 +4,22 @@
         monkeypatch.setenv("ANTHROPIC_BASE_URL", server.url)
 
 Each request takes the next reply of the script; one beyond the script gets HTTP 418, which nobody retries.
+It serves the paths of Vertex AI and of Bedrock as well, the latter in AWS event-stream frames.
 """
 
 from __future__ import annotations
 
+import base64
 import json
+import struct
 import threading
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+BEDROCK = "/invoke-with-response-stream"
 THINKING = {"type": "thinking", "thinking": "Let me see.", "signature": "c2lnbmVkLWJ5LXRoZS1tb2RlbA=="}
 
 
@@ -176,16 +181,29 @@ def holds(reply: Reply, events: int, until: Callable[[], None]) -> Reply:
     return replace(reply, events=streamed(), cut=True)
 
 
+def frame(name: str, kind: str, payload: bytes) -> bytes:
+    """A message of an AWS event stream; its kind is "event" or "exception"."""
+    named = {f":{kind}-type": name, ":content-type": "application/json", ":message-type": kind}
+    headers = b"".join(
+        struct.pack("!B", len(key)) + key.encode() + b"\x07" + struct.pack("!H", len(value)) + value.encode()
+        for key, value in named.items()
+    )
+    prelude = struct.pack("!II", 16 + len(headers) + len(payload), len(headers))
+    body = prelude + struct.pack("!I", zlib.crc32(prelude)) + headers + payload
+    return body + struct.pack("!I", zlib.crc32(body))
+
+
 Script = Reply | Callable[[dict[str, Any]], Reply]
 
 
 class FakeAnthropic:
-    """The server. `requests` holds the body and `headers` the headers of every request, in order."""
+    """The server. `requests`, `headers` and `paths` hold those of every request, in order."""
 
     def __init__(self, script: Iterable[Script]) -> None:
         self.script = list(script)
         self.requests: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
+        self.paths: list[str] = []
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._server.daemon_threads = False  # joined at the end: no socket outlives a test
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
@@ -193,6 +211,9 @@ class FakeAnthropic:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def serves(self, path: str) -> bool:
+        return path == "/v1/messages" or path.endswith((":streamRawPredict", BEDROCK))
 
     def next_reply(self, body: dict[str, Any]) -> Reply:
         number = len(self.requests)
@@ -222,7 +243,8 @@ def _handler(fake: FakeAnthropic) -> type[BaseHTTPRequestHandler]:
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["content-length"])))
             fake.headers.append({name.lower(): value for name, value in self.headers.items()})
-            if self.path != "/v1/messages":
+            fake.paths.append(self.path)
+            if not fake.serves(self.path):
                 return self._whole(404, b"<html>nothing here</html>", "text/html", {})
             reply = fake.next_reply(body)
             if reply.status != 200:
@@ -249,7 +271,13 @@ def _handler(fake: FakeAnthropic) -> type[BaseHTTPRequestHandler]:
             self.end_headers()
             for event, data in reply.events:
                 text = data if isinstance(data, str) else json.dumps(data)
-                self._chunk(f"event: {event}\ndata: {text}\n\n".encode())
+                if event == "exception":  # a frame of Bedrock's alone
+                    self._chunk(frame(data["name"], "exception", text.encode()))
+                elif self.path.endswith(BEDROCK):
+                    wrapped = {"bytes": base64.b64encode(text.encode()).decode()}
+                    self._chunk(frame("chunk", "event", json.dumps(wrapped).encode()))
+                else:
+                    self._chunk(f"event: {event}\ndata: {text}\n\n".encode())
             if reply.cut:
                 self.close_connection = True  # without the last chunk: the client sees a broken body
             else:

@@ -6,7 +6,7 @@ One module per API turns these values into its requests and its answers into the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -119,8 +119,11 @@ class Chat(Protocol):
     def model(self) -> str:
         """Its name at the API."""
 
-    def connect(self) -> AbstractContextManager[Line]:
+    def connect(self, stopping: Callable[[], bool]) -> AbstractContextManager[Line]:
         """Open a connection for one conversation.
+
+        Args:
+            stopping: when it becomes true, an answer on its way is cut off, and what has arrived is booked.
 
         Raises:
             ProposerError: no credentials, or unusable ones.

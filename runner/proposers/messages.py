@@ -1,334 +1,308 @@
-"""One answer of the Messages API: recalled when it was paid for, else streamed, retried within bounds, booked.
+"""The Messages API: a conversation as its requests, one streamed response as an answer, its errors as decisions.
 
-The SDK's own retries are off: they obey `retry-after` without a cap and retry an exhausted spending limit all
-night.
 Nothing here ever shows the key: server texts are redacted, and SDK exceptions, whose chain may hold headers,
 are turned into plain values before anything is raised.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import random
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import anthropic
 import httpx2
 
-from runner.errors import ProposerError
-from runner.proposers.prices import Price, Tokens
+from runner.config import Config
+from runner.proposers.asking import (
+    GARBLED,
+    STOPPED,
+    TRANSIENT_STATUS,
+    Booking,
+    Failure,
+    Patience,
+    count,
+    fingerprint,
+    never,
+    plain_json,
+    redacted,
+    retry_after,
+    tokens_in,
+)
+from runner.proposers.chat import Answer, Call, Exchange, Opening, Stop, Tool, Unanswered
+from runner.proposers.hosts import Host, open_host
+from runner.proposers.prices import Tokens, price_of
 from runner.proposers.text import one_line
 from runner.records import Journal, Usage
 
-ATTEMPTS = 6
-FIRST_WAIT_SECONDS = 2.0
-MAX_WAIT_SECONDS = 60.0
-MAX_RETRY_AFTER_SECONDS = 120.0
-READ_TIMEOUT_SECONDS = 300.0  # between two bytes; the API sends pings while it thinks
-CONNECT_TIMEOUT_SECONDS = 15.0
-# Of a cut stream the API reports no output tokens, but it bills them. Code has about three characters per token.
-CHARACTERS_PER_TOKEN = 3
+# Experiments are minutes apart: the default of five minutes would mostly pay for writing the cache.
+CACHE = {"type": "ephemeral", "ttl": "1h"}
+# Turns are seconds apart, and the end of a conversation is of no use to the next one.
+CACHE_OF_END = {"type": "ephemeral"}
+# They think in any case and bill it; without being asked they do not show it. Older models would begin to think.
+ALWAYS_THINKING = ("claude-opus-5-5", "claude-sonnet-5-5", "claude-haiku-5-5")
 
-_TRANSIENT_STATUS = frozenset({408, 409, 425, 429})
-_TRANSIENT_TYPES = frozenset({"overloaded_error", "api_error", "rate_limit_error", "timeout_error"})
-# What the SDK's accumulator raises on a stream that no server should send (broken JSON, an index never begun).
-_GARBLED = (ValueError, TypeError, AttributeError, IndexError, KeyError)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Answer:
-    """A complete answer."""
-
-    content: list[Any]  # blocks as they came, to be returned verbatim
-    stop_reason: str
-    stop_detail: str | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Unanswered:
-    """There is no answer this time."""
-
-    reason: str
-    again: bool = True  # the same request may be answered later
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Turn:
-    """What is asked, and where its answer is written down."""
-
-    request: dict[str, Any]
-    number: int
-    sha256: str
-    journal: Journal
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Failure:
-    reason: str
-    retry: bool
-    of_request: bool = False  # this very request is refused; another one may not be
-    remedy: str | None = None
-    retry_after: float | None = None
+_STOPS = {
+    "refusal": Stop.REFUSED,
+    "max_tokens": Stop.TOO_LONG,
+    "model_context_window_exceeded": Stop.WINDOW_FULL,
+}
+_ENDS = frozenset({"end_turn", "stop_sequence", "tool_use"})
+# In the middle of a stream everything else is trouble of the server's: its names differ between those who serve.
+_REFUSALS = frozenset({"invalid_request_error", "request_too_large", "validationException"})
 
 
 class Messages:
-    """Asks one model, with one policy on errors.
+    """One model behind the Messages API.
 
     Args:
-        model: its name at the API.
-        max_output_tokens: cap of one answer, thinking included.
-        price: tokens → USD.
+        config: names the model, who serves it, its output cap and, where the table does not know it, its price.
         sleep: waits between attempts, in seconds; replaced in tests.
+
+    Raises:
+        ProposerError: no key, no price, or a package that is missing.
     """
 
     def __init__(
-        self, model: str, max_output_tokens: int, price: Price, sleep: Callable[[float], None] = time.sleep
+        self,
+        config: Config,
+        *,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self.model = model
-        self.max_output_tokens = max_output_tokens
-        self.price = price
+        self.config = config
+        self.price = price_of(config)
         self.sleep = sleep
-        self._secrets: tuple[str, ...] = ()
-        self.connect().close()  # a missing key is told now, not after the baseline
+        open_host(config.proposer).client.close()  # a missing key is told now, not after the baseline
 
-    def connect(self) -> anthropic.Anthropic:
-        """Open a client; the SDK itself reads ANTHROPIC_API_KEY, ANTHROPIC_AUTH_TOKEN and ANTHROPIC_BASE_URL.
+    @property
+    def model(self) -> str:
+        """Its name at the API."""
+        return self.config.model
 
-        Raises:
-            ProposerError: no credentials, or unusable ones.
-        """
-        problem, client = None, None
+    @contextmanager
+    def connect(self, stopping: Callable[[], bool] = never) -> Iterator[MessagesLine]:
+        """Open a client for one conversation; see `runner.proposers.chat.Chat`."""
+        host = open_host(self.config.proposer)
         try:
-            client = anthropic.Anthropic(
-                max_retries=0, timeout=anthropic.Timeout(READ_TIMEOUT_SECONDS, connect=CONNECT_TIMEOUT_SECONDS)
-            )
-        except (anthropic.AnthropicError, httpx2.InvalidURL, ValueError, OSError) as error:
-            problem = type(error).__name__
-        if client is not None and (client.base_url.scheme not in ("http", "https") or not client.base_url.host):
-            client.close()
-            problem = "ANTHROPIC_BASE_URL is no http(s) address"
-        if client is None or problem is not None:
-            raise ProposerError(
-                f"the anthropic client cannot be set up ({problem})",
-                "check ANTHROPIC_BASE_URL and the ANTHROPIC_* credentials",
-            )
-        self._secrets = tuple(secret for secret in (client.api_key, client.auth_token) if secret)
-        if not self._secrets and client.credentials is None:
-            client.close()
-            raise ProposerError(
-                "there is no key for the anthropic proposer",
-                "export ANTHROPIC_API_KEY=…, or use --proposer optuna, which needs none",
-            )
-        # Such a key fails inside the HTTP library, in an error that quotes it.
-        if any(not secret.isascii() or not secret.isprintable() or " " in secret for secret in self._secrets):
-            client.close()
-            raise ProposerError(
-                "ANTHROPIC_API_KEY or ANTHROPIC_AUTH_TOKEN holds blanks, line ends or characters that no key has",
-                "export it again without quotes and line ends",
-            )
-        return client
+            yield MessagesLine(self, host, Patience(self.sleep, stopping))
+        finally:
+            host.client.close()
+
+
+class MessagesLine:
+    """An open connection to a model behind the Messages API."""
+
+    def __init__(self, chat: Messages, host: Host, patience: Patience) -> None:
+        self._chat, self._host, self._patience = chat, host, patience
 
     def ask(
-        self,
-        client: anthropic.Anthropic,
-        *,
-        system: Sequence[Any],
-        messages: Sequence[Any],
-        tools: Sequence[Any],
-        turn: int,
-        journal: Journal,
+        self, opening: Opening, exchanges: Sequence[Exchange], tools: Sequence[Tool], journal: Journal
     ) -> Answer | Unanswered:
-        """Recall the answer to a request, or send it until it is answered, at most `ATTEMPTS` times.
+        """See `runner.proposers.chat.Line`."""
+        request = self._request(opening, exchanges, tools)
+        marked = self._marked(request)
+        return self._patience.ask(
+            lambda booking: self._attempt(marked, booking),
+            journal=journal,
+            turn=len(exchanges) + 1,
+            request_sha256=fingerprint(request),
+            secrets=self._host.secrets,
+        )
 
-        Args:
-            client: from `connect`.
-            system: system blocks.
-            messages: the conversation so far.
-            tools: tool definitions.
-            turn: of the conversation, from 1.
-            journal: every response is written there, complete or not, before it is looked at.
-
-        Raises:
-            ProposerError: the API refuses for good: key, permission, credit, model, malformed request.
-        """
+    def _request(self, opening: Opening, exchanges: Sequence[Exchange], tools: Sequence[Tool]) -> dict[str, Any]:
+        """All that decides the answer."""
+        messages = [_turn("user", [_text(opening.material), _text(opening.task)])]
+        for exchange in exchanges:
+            results = [
+                {
+                    "type": "tool_result",
+                    "tool_use_id": result.call,
+                    "content": result.text,
+                    "is_error": result.is_error,
+                }
+                for result in exchange.results
+            ]
+            messages.append(_turn("assistant", exchange.answer.raw))
+            messages.append(_turn("user", [*results, _text(exchange.words)]))
         request = {
-            "model": self.model,
-            "max_tokens": self.max_output_tokens,
-            "system": system,
-            "messages": messages,
-            "tools": tools,
+            "model": self._chat.model,
+            "max_tokens": self._chat.config.max_output_tokens,
+            "system": _turn("user", [_text(opening.system)])["content"],
+            "messages": [message for message in messages if message["content"]],
+            "tools": [self._tool(tool) for tool in tools],
         }
-        asked = _Turn(request=request, number=turn, sha256=_fingerprint(request), journal=journal)
-        recorded = journal.recall(turn, asked.sha256)
-        if recorded is not None:
-            return Answer(**recorded)
-        failure = _Failure(reason="", retry=True)
-        for attempt in range(ATTEMPTS):
-            if attempt:
-                self.sleep(_wait_seconds(attempt, failure.retry_after))
-            broke = journal.refusal()  # before every attempt: what is cut off costs money as well
-            if broke is not None:
-                return Unanswered(reason=broke)
-            outcome = self._attempt(client, asked)
-            if isinstance(outcome, Answer):
-                return outcome
-            failure = outcome
-            if failure.of_request and turn > 1:
-                # What was said is what the API does not take: another conversation may fare better.
-                return Unanswered(reason=failure.reason, again=False)
-            if not failure.retry:
-                raise ProposerError(failure.reason, failure.remedy)
-        return Unanswered(reason=f"the API did not answer in {ATTEMPTS} attempts; at last: {failure.reason}")
+        if any(name in self._chat.model for name in ALWAYS_THINKING):
+            request["thinking"] = {"type": "adaptive", "display": "summarized"}
+        return request
 
-    def _attempt(self, client: anthropic.Anthropic, asked: _Turn) -> Answer | _Failure:
+    def _tool(self, tool: Tool) -> dict[str, Any]:
+        if tool.builtin is not None and self._builtin:
+            limit = {} if tool.max_characters is None else {"max_characters": tool.max_characters}
+            return {"type": tool.builtin, "name": tool.name, **limit}
+        strict = {"strict": True} if tool.strict and self._host.strict else {}
+        return {"name": tool.name, "description": tool.description, "input_schema": dict(tool.schema), **strict}
+
+    @property
+    def _builtin(self) -> bool:
+        editor = self._chat.config.editor
+        return self._host.knows_editor if editor == "auto" else editor == "builtin"
+
+    def _marked(self, request: dict[str, Any]) -> dict[str, Any]:
+        """The request with its marks of the cache, of which there may be four: rules, material, moving end."""
+        first, *rest = request["messages"]
+        material, *task = first["content"]
+        marked = {
+            **request,
+            "system": [{**block, "cache_control": CACHE} for block in request["system"]],
+            "messages": [{**first, "content": [{**material, "cache_control": CACHE}, *task]}, *rest],
+        }
+        if self._host.marks_end:
+            marked["cache_control"] = CACHE_OF_END
+        elif rest and rest[-1]["role"] == "user":
+            *before, end = rest[-1]["content"]
+            marked["messages"][-1] = {**rest[-1], "content": [*before, {**end, "cache_control": CACHE_OF_END}]}
+        return marked
+
+    def _attempt(self, request: dict[str, Any], booking: Booking) -> Answer | Failure | Unanswered:
+        client = self._host.client
         stream: Any = None
-        booking: int | None = None
         characters = 0
-        failure: _Failure | None = None
-        answer: Answer | None = None
+        garbled: tuple[type[Exception], ...] = (*GARBLED, *self._host.faults)
+        outcome: Answer | Failure | Unanswered | None = None
         try:
-            with client.messages.stream(**asked.request) as stream:
+            with client.messages.stream(**request) as stream:
                 for event in stream:
-                    if booking is None and event.type == "message_start":
-                        begun = self._usage(stream.current_message_snapshot, stream.request_id, 0)
-                        booking = asked.journal.open_answer(asked.number, asked.sha256, begun)
+                    if not booking.opened and event.type == "message_start":
+                        booking.open(self._usage(stream, 0))
                     elif event.type == "content_block_delta":
                         characters += _length(event.delta)
+                    if self._patience.stopping():
+                        outcome = STOPPED
+                        break
+            # A stream that ends early raises nothing; one that was complete when a person stopped is paid for.
+            if booking.opened and stream.current_message_snapshot.stop_reason is not None:
+                outcome = _answer(stream.current_message_snapshot)
         except anthropic.APIStatusError as error:
-            failure = self._explain(error)
+            outcome = self._explain(error)
         except anthropic.APIConnectionError as error:
-            failure = _Failure(
+            outcome = Failure(
                 reason=f"no connection to {client.base_url.host} ({type(error).__name__})", retry=True
             )
         except anthropic.AnthropicError as error:  # credentials that cannot be read or renewed
-            failure = _Failure(
-                reason=f"the credentials cannot be used ({type(error).__name__})", retry=False, remedy=_KEY_REMEDY
+            outcome = Failure(
+                reason=f"the credentials cannot be used ({type(error).__name__})",
+                retry=False,
+                remedy=self._host.remedy,
             )
         except httpx2.HTTPError as error:  # leaks from a stream that is cut
-            failure = _Failure(reason=f"the answer was cut off ({type(error).__name__})", retry=True)
-        except _GARBLED as error:
-            failure = _Failure(reason=f"the answer was garbled ({type(error).__name__})", retry=True)
+            outcome = Failure(reason=f"the answer was cut off ({type(error).__name__})", retry=True)
+        except garbled as error:
+            outcome = Failure(reason=f"the answer was garbled ({type(error).__name__})", retry=True)
         finally:  # also when a person interrupts: what has arrived is paid for
-            if booking is not None:
-                message = stream.current_message_snapshot
-                usage = self._usage(message, stream.request_id, 0 if message.stop_reason else characters)
-                if failure is None and message.stop_reason is not None:  # a stream that ends early raises nothing
-                    answer = _answer(message)
-                asked.journal.close_answer(booking, usage, self._recordable(answer))
-        if answer is not None:
-            return answer
-        nothing = "the answer was empty" if booking is None else "the answer ended early"
-        return failure or _Failure(reason=nothing, retry=True)
+            if booking.opened:
+                booking.close(self._usage(stream, characters), outcome if isinstance(outcome, Answer) else None)
+        nothing = "the answer ended early" if booking.opened else "the answer was empty"
+        return outcome or Failure(reason=nothing, retry=True)
 
-    def _recordable(self, answer: Answer | None) -> dict[str, Any] | None:
-        """The answer for the ledger, unless a gateway put the key into it: then it is good for this once only."""
-        if answer is None:
-            return None
-        body = asdict(answer)
-        text = json.dumps(body)
-        return None if any(secret in text for secret in self._secrets) else body
-
-    def _usage(self, message: Any, request_id: str | None, unreported_characters: int) -> Usage:
+    def _usage(self, stream: Any, characters: int) -> Usage:
+        message = stream.current_message_snapshot
         usage = getattr(message, "usage", None)  # not every local server sends it, or all of it
-        writes = _count(usage, "cache_creation_input_tokens")
-        hour = min(writes, _count(getattr(usage, "cache_creation", None), "ephemeral_1h_input_tokens"))
-        guess = -(-unreported_characters // CHARACTERS_PER_TOKEN)
+        writes = count(usage, "cache_creation_input_tokens")
+        hour = min(writes, count(getattr(usage, "cache_creation", None), "ephemeral_1h_input_tokens"))
+        unreported = 0 if message.stop_reason else tokens_in(characters)
         tokens = Tokens(
-            input=_count(usage, "input_tokens"),
-            output=max(_count(usage, "output_tokens"), guess),
-            cache_read=_count(usage, "cache_read_input_tokens"),
+            input=count(usage, "input_tokens"),
+            output=max(count(usage, "output_tokens"), unreported),
+            cache_read=count(usage, "cache_read_input_tokens"),
             cache_write=writes - hour,
             cache_write_hour=hour,
         )
         return Usage(
-            model=one_line(str(message.model or self.model), 100),
-            request_id=request_id,
+            model=one_line(str(message.model or self._chat.model), 100),
+            request_id=stream.request_id or stream.response.headers.get("x-amzn-requestid"),
             input_tokens=tokens.input,
             output_tokens=tokens.output,
             cache_read_tokens=tokens.cache_read,
             cache_write_tokens=writes,
-            cost_usd=self.price(tokens),
+            cost_usd=self._chat.price(tokens),
         )
 
-    def _explain(self, error: anthropic.APIStatusError) -> _Failure:
+    def _explain(self, error: anthropic.APIStatusError) -> Failure:
         """Decide on an error status, or on an error event inside a stream (status 200)."""
         status, kind, code = error.status_code, error.type or "", error.error_code or ""
         said = f"HTTP {status} {kind}".strip() if status != 200 else kind or "an error in the middle of the answer"
-        text = self._redacted(error.api_message or "")
+        text = redacted(_message(error), self._host.secrets())
         quoted = f"{said}: {text}" if text else said
+        model = self._chat.model
         if status == 402 or kind == "billing_error" or "spend_limit" in code or "billing" in code:
-            return _Failure(
+            return Failure(
                 reason=f"the account has no credit left or has reached its spending limit ({quoted})",
                 retry=False,
                 remedy="add credit or raise the limit in the console, then start again: the campaign resumes",
             )
         if status == 401 or kind == "authentication_error":
-            return _Failure(reason=f"the API does not accept the key ({quoted})", retry=False, remedy=_KEY_REMEDY)
+            return Failure(
+                reason=f"the API does not accept the key ({quoted})", retry=False, remedy=self._host.remedy
+            )
         if status == 403 or kind == "permission_error":
-            return _Failure(
-                reason=f"the key may not use model {self.model!r} ({quoted})",
+            return Failure(
+                reason=f"the key may not use model {model!r} ({quoted})",
                 retry=False,
                 remedy="use a key of a workspace that may, or choose another model with --model",
             )
-        if status == 404 and kind == "not_found_error":
-            return _Failure(
-                reason=f"there is no model {self.model!r} ({quoted})",
+        if status == 404 and (kind == "not_found_error" or self._chat.config.proposer != "anthropic"):
+            return Failure(
+                reason=f"there is no model {model!r} ({quoted})",
                 retry=False,
                 remedy="choose a model that the API knows with --model, for instance claude-opus-5-5",
             )
         if status == 404:
-            return _Failure(
+            return Failure(
                 reason=f"there is no Messages API at {error.request.url.host}{error.request.url.path} ({quoted})",
                 retry=False,
                 remedy="check ANTHROPIC_BASE_URL: it ends before /v1",
             )
-        if status in _TRANSIENT_STATUS or status >= 500 or (status == 200 and kind in {*_TRANSIENT_TYPES, ""}):
-            return _Failure(reason=quoted, retry=True, retry_after=_retry_after(error.response.headers))
-        return _Failure(reason=f"the API refuses the request ({quoted})", retry=False, of_request=True)
-
-    def _redacted(self, text: str) -> str:
-        """Server text without the key: some gateways quote it."""
-        for secret in self._secrets:
-            text = text.replace(secret, "[key]")
-        return one_line(text, 300)
+        if status in TRANSIENT_STATUS or status >= 500 or (status == 200 and kind not in _REFUSALS):
+            return Failure(reason=quoted, retry=True, retry_after=retry_after(error.response.headers))
+        return Failure(reason=f"the API refuses the request ({quoted})", retry=False, of_request=True)
 
 
-_KEY_REMEDY = "check ANTHROPIC_API_KEY (or ANTHROPIC_AUTH_TOKEN) and ANTHROPIC_BASE_URL"
+def _text(text: str) -> dict[str, Any]:
+    return {"type": "text", "text": text}
 
 
-def _fingerprint(request: dict[str, Any]) -> str:
-    """SHA-256 of what decides the answer: all of a request but the marks of the cache. No key is in it."""
-    plain = {
-        **request,
-        "system": _unmarked(request["system"]),
-        "messages": [{**said, "content": _unmarked(said["content"])} for said in request["messages"]],
-        "tools": _unmarked(request["tools"]),
-    }
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
-
-
-def _unmarked(blocks: Sequence[Any]) -> list[Any]:
-    return [{name: value for name, value in block.items() if name != "cache_control"} for block in blocks]
+def _turn(role: str, blocks: Sequence[Any]) -> dict[str, Any]:
+    """One side's words: every block verbatim (thinking is signed), but no blank text: the API refuses its own."""
+    return {"role": role, "content": [b for b in blocks if b.get("type") != "text" or b.get("text", "").strip()]}
 
 
 def _answer(message: Any) -> Answer:
-    details = message.stop_details
+    raw = plain_json(
+        [block.to_dict(mode="json", warnings=False) for block in getattr(message, "content", None) or []]
+    )
+    calls = tuple(
+        Call(id=str(block.get("id", "")), name=str(block.get("name", "")), input=block.get("input"))
+        for block in raw
+        if block.get("type") == "tool_use"
+    )
+    reason, details = str(message.stop_reason), message.stop_details
+    # Not every server tells a call by the stop reason, and there may be reasons that nobody knows yet.
+    stop = _STOPS.get(reason, Stop.CALLS if calls else Stop.SAID)
+    detail = getattr(details, "category", None) or (None if reason in {*_STOPS, *_ENDS} else reason)
     return Answer(
-        content=[block.to_dict(mode="json") for block in getattr(message, "content", None) or []],
-        stop_reason=message.stop_reason,
-        stop_detail=None
-        if details is None
-        else one_line(str(getattr(details, "category", None) or ""), 80) or None,
+        raw=raw,
+        calls=calls,
+        text=_joined(raw, "text"),
+        thinking=_joined(raw, "thinking"),
+        stop=stop,
+        stop_detail=None if detail is None else one_line(str(detail), 80) or None,
     )
 
 
-def _count(usage: object, name: str) -> int:
-    value = getattr(usage, name, None)
-    return value if isinstance(value, int) and value > 0 else 0
+def _joined(raw: Sequence[Any], kind: str) -> str:
+    parts = (block.get(kind) for block in raw if block.get("type") == kind)
+    return "\n\n".join(part for part in parts if isinstance(part, str) and part.strip())
 
 
 def _length(delta: Any) -> int:
@@ -336,15 +310,7 @@ def _length(delta: Any) -> int:
     return sum(len(value) for name in names if isinstance(value := getattr(delta, name, None), str))
 
 
-def _retry_after(headers: httpx2.Headers) -> float | None:
-    try:
-        seconds = float(headers.get("retry-after", ""))
-    except ValueError:
-        return None
-    return min(seconds, MAX_RETRY_AFTER_SECONDS) if seconds >= 0 else None
-
-
-def _wait_seconds(attempt: int, retry_after: float | None) -> float:
-    """Exponential with jitter, so that many controllers do not knock in step; never before asked to."""
-    backoff = min(FIRST_WAIT_SECONDS * 2.0 ** (attempt - 1), MAX_WAIT_SECONDS)
-    return max(backoff * random.uniform(0.5, 1.0), retry_after or 0.0)  # noqa: S311
+def _message(error: anthropic.APIStatusError) -> str:
+    """What a server says: Bedrock says it without a frame."""
+    bare = error.body.get("message") if isinstance(error.body, dict) else None
+    return next((text for text in (error.api_message, bare) if isinstance(text, str)), "")

@@ -12,10 +12,12 @@ if TYPE_CHECKING:
     from runner.config import Config
 
 MEGA = 1_000_000
-# Anthropic's multipliers of the input price; the highest published one each, so that a budget errs safely.
-CACHE_READ_SHARE = 0.1
+# Multipliers of the input price; the highest published one each, so that a budget errs safely.
+CACHE_READ_SHARES = {"anthropic": 0.1, "bedrock": 0.1, "vertex": 0.1, "openai": 0.5}
 CACHE_WRITE_SHARE = 1.25
 CACHE_WRITE_HOUR_SHARE = 2.0
+PROVIDERS = {"anthropic": "anthropic", "bedrock": "aws", "vertex": "google", "openai": "openai"}
+"""How the price table calls the APIs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,32 +44,33 @@ def price_of(config: Config) -> Price:
     """
     paid_in, paid_out = config.price_input_usd, config.price_output_usd
     if paid_in is not None and paid_out is not None:
-        return lambda tokens: _by_hand(tokens, paid_in, paid_out)
+        read_share = CACHE_READ_SHARES[config.proposer]
+        return lambda tokens: _by_hand(tokens, paid_in, paid_out, read_share)
     hint = "set AUTORESEARCH_PRICE_INPUT_USD and AUTORESEARCH_PRICE_OUTPUT_USD, in USD per million tokens"
     if paid_in is not None or paid_out is not None:
         raise ConfigError("only one of price_input_usd and price_output_usd is set", hint)
     try:
-        _by_table(config.model, Tokens(input=1, output=1))
+        _by_table(config.model, PROVIDERS[config.proposer], Tokens(input=1, output=1))
     except LookupError:
         known = False
     else:
         known = True
     if not known:
         raise ProposerError(f"the price of model {config.model!r} is not known", f"{hint} (0 for a local server)")
-    return lambda tokens: _by_table(config.model, tokens)
+    return lambda tokens: _by_table(config.model, PROVIDERS[config.proposer], tokens)
 
 
-def _by_hand(tokens: Tokens, paid_in: float, paid_out: float) -> float:
+def _by_hand(tokens: Tokens, paid_in: float, paid_out: float, read_share: float) -> float:
     weighted = (
         tokens.input
-        + CACHE_READ_SHARE * tokens.cache_read
+        + read_share * tokens.cache_read
         + CACHE_WRITE_SHARE * tokens.cache_write
         + CACHE_WRITE_HOUR_SHARE * tokens.cache_write_hour
     )
     return (weighted * paid_in + tokens.output * paid_out) / MEGA
 
 
-def _by_table(model: str, tokens: Tokens) -> float:
+def _by_table(model: str, provider: str, tokens: Tokens) -> float:
     from genai_prices import Usage, calc_price  # 0.2 s: not at import
 
     writes = tokens.cache_write + tokens.cache_write_hour
@@ -78,4 +81,4 @@ def _by_table(model: str, tokens: Tokens) -> float:
         cache_write_1h_tokens=tokens.cache_write_hour,
         output_tokens=tokens.output,
     )
-    return float(calc_price(usage, model, provider_id="anthropic").total_price)
+    return float(calc_price(usage, model, provider_id=provider).total_price)
