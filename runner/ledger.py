@@ -5,10 +5,11 @@ transition is written before the act that it announces and closed after it:
 
     experiment opened  → candidate staged in git → image built → runs → verdict → branch advanced
     run opened         → containers               → run closed
+    conversation opened → its answers, its checks → ended, with the experiment that came of it
     answer opened      → rest of its stream       → answer closed
 
-So an experiment without a verdict, a run without an end, or a keep without a kept commit is work that a
-killed controller left; `campaign` finishes it.
+So an experiment without a verdict, a run without an end, a conversation that goes on, or a keep without a kept
+commit is work that a killed controller left; `campaign` finishes it.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ import os
 import sqlite3
 import uuid
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from runner.crash_points import Step, around
 from runner.errors import AutoresearchError, DiskFullError, LedgerError, remedy_of
@@ -38,10 +39,11 @@ from runner.records import (
     RunRecord,
     SealedScore,
     Usage,
+    UsageTotals,
     Verdict,
 )
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 CREATE TABLE campaigns (
@@ -123,18 +125,58 @@ CREATE TABLE sealed (                   -- scores on the test rows, apart from w
     FOREIGN KEY (tag, number) REFERENCES experiments ON DELETE CASCADE
 ) STRICT;
 """
-ANSWERS = """
+CONVERSATIONS = """
+CREATE TABLE conversations (            -- about one idea; at most one with each proposer goes on
+    id INTEGER PRIMARY KEY,
+    tag TEXT NOT NULL REFERENCES campaigns ON DELETE CASCADE,
+    proposer TEXT NOT NULL,
+    seen INTEGER NOT NULL,              -- last experiment whose verdict it knows; a restart asks the same
+    running INTEGER,                    -- experiment that ran meanwhile
+    retry_of INTEGER,                   -- crash that was to be mended
+    opened_at TEXT NOT NULL,
+    ended_at TEXT,                      -- NULL: it goes on
+    experiment INTEGER,                 -- what came of it; NULL: nothing (yet)
+    transcript BLOB                     -- zlib of JSON, for people
+) STRICT;
 CREATE TABLE answers (                  -- what language models said, so that nobody pays for it twice
     booking INTEGER PRIMARY KEY REFERENCES usage ON DELETE CASCADE,
-    number INTEGER NOT NULL,            -- of the experiment that was to be proposed
-    retry_of INTEGER,                   -- crash that was to be mended
+    conversation INTEGER NOT NULL REFERENCES conversations ON DELETE CASCADE,
     turn INTEGER NOT NULL,              -- of the conversation, from 1
     request_sha256 TEXT NOT NULL,
-    body BLOB,                          -- zlib of JSON; NULL: it never came whole
-    ended_at TEXT                       -- its conversation came to an end: not to be recalled any more
+    body BLOB                           -- zlib of JSON; NULL: it never came whole
+) STRICT;
+CREATE TABLE checks (                   -- what a short run of a submission showed; another run may differ
+    conversation INTEGER NOT NULL REFERENCES conversations ON DELETE CASCADE,
+    tree_sha256 TEXT NOT NULL,
+    reason TEXT NOT NULL,               -- why it is no good; empty: it is
+    PRIMARY KEY (conversation, tree_sha256)
 ) STRICT;
 """
-MIGRATIONS = {1: "ALTER TABLE runs ADD COLUMN audit TEXT;\n" + SEALED, 2: ANSWERS}
+ANSWERS_OF_FORMAT_3 = """
+CREATE TABLE answers (booking INTEGER PRIMARY KEY REFERENCES usage ON DELETE CASCADE, number INTEGER NOT NULL,
+    retry_of INTEGER, turn INTEGER NOT NULL, request_sha256 TEXT NOT NULL, body BLOB, ended_at TEXT) STRICT;
+"""
+TO_FORMAT_4 = "\n".join(
+    [
+        "ALTER TABLE answers RENAME TO answers_of_format_3;",
+        CONVERSATIONS,
+        """
+INSERT INTO conversations (tag, proposer, seen, retry_of, opened_at, ended_at)
+    SELECT usage.tag, 'anthropic', number - 1, retry_of, min(booked_at), max(booked_at)
+    FROM answers_of_format_3 JOIN usage ON usage.id = booking GROUP BY usage.tag, number, retry_of;
+INSERT INTO answers SELECT booking, conversations.id, turn, request_sha256, body
+    FROM answers_of_format_3 AS old JOIN usage ON usage.id = booking JOIN conversations
+    ON conversations.tag = usage.tag AND seen = number - 1 AND conversations.retry_of IS old.retry_of;
+DROP TABLE answers_of_format_3;
+""",
+    ]
+)
+"""Every conversation counts as ended: its questions were put in other words."""
+MIGRATIONS = {
+    1: "ALTER TABLE runs ADD COLUMN audit TEXT;\n" + SEALED,
+    2: ANSWERS_OF_FORMAT_3,
+    3: TO_FORMAT_4,
+}
 """Format → what makes the next one of it."""
 
 LEAST_ROOM_BYTES = 64 * 1024
@@ -158,11 +200,14 @@ class Campaign:
     conditions: Mapping[str, str]
 
 
-class Recalled(NamedTuple):
-    """What the ledger knows of one request."""
+@dataclass(frozen=True, kw_only=True)
+class Conversation:
+    """A conversation with a proposer that goes on."""
 
-    bookings: tuple[int, ...]  # every response to it, the cut ones included
-    body: Any | None  # the whole one, if any came
+    id: int
+    seen: int  # last experiment whose verdict it knows
+    running: int | None  # experiment that ran meanwhile
+    retry_of: int | None  # crash that is to be mended
 
 
 class Ledger:
@@ -204,7 +249,7 @@ class Ledger:
         """Make the tables, or bring those of an earlier program version up to date."""
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
         if version == 0:
-            self._run_all(SCHEMA + SEALED + ANSWERS)
+            self._run_all(SCHEMA + SEALED + CONVERSATIONS)
             self._db.execute("INSERT INTO meta VALUES ('controller', ?)", (uuid.uuid4().hex,))
         else:
             for step in range(version, SCHEMA_VERSION):
@@ -298,15 +343,13 @@ class Ledger:
         champion: int | None,
         retry_of: int | None = None,
         refused: str | None = None,
-        bookings: Sequence[int] = (),
+        conversation: int | None = None,
     ) -> int:
         """Write down a proposal before anything is done with it, with what it cost; returns its number.
 
-        No conversation about this number is recalled after that.
-
         Args:
             refused: why its edits cannot be applied; then it is closed as invalid at once.
-            bookings: of the answers that led to it; they are the experiment's from now on.
+            conversation: that it came of; it has ended, and its cost is the experiment's from now on.
         """
         with self._transaction(Step.EXPERIMENT_OPENED) as db:
             (number,) = db.execute(
@@ -333,9 +376,13 @@ class Ledger:
                     refused,
                 ),
             )
-            for booking in bookings:
-                db.execute("UPDATE usage SET experiment = ? WHERE id = ?", (number, booking))
-            self._end_conversations(db, tag, number)
+            if conversation is not None:
+                db.execute(
+                    "UPDATE usage SET experiment = ? WHERE id IN"
+                    " (SELECT booking FROM answers WHERE conversation = ?)",
+                    (number, conversation),
+                )
+                self._end(db, conversation, number, proposal.transcript)
         return int(number)
 
     def set_candidate(self, tag: str, number: int, *, commit: str, image_id: str, layer_digest: str) -> None:
@@ -413,6 +460,18 @@ class Ledger:
         (row,) = self._read("SELECT coalesce(sum(cost_usd), 0) FROM usage WHERE tag = ?", tag)
         return float(row[0])
 
+    def usage_totals(self, tag: str) -> UsageTotals:
+        """Money and tokens of a campaign, summed over its responses; all zero when there were none."""
+        (row,) = self._read(
+            "SELECT count(*) AS num_responses, coalesce(sum(input_tokens), 0) AS input_tokens,"
+            " coalesce(sum(output_tokens), 0) AS output_tokens,"
+            " coalesce(sum(cache_read_tokens), 0) AS cache_read_tokens,"
+            " coalesce(sum(cache_write_tokens), 0) AS cache_write_tokens,"
+            " coalesce(sum(cost_usd), 0.0) AS cost_usd FROM usage WHERE tag = ?",
+            tag,
+        )
+        return UsageTotals(**dict(row))
+
     # ----------------------------------------------------------------------- runs
 
     def open_run(self, tag: str, number: int, phase: Phase, seed: int) -> int:
@@ -453,27 +512,92 @@ class Ledger:
             if changed != 1:
                 raise LedgerError(f"run {run_id} has ended already, or does not exist", "autoresearch doctor")
 
-    # -------------------------------------------------------------------- answers
+    # -------------------------------------------------------------- conversations
 
-    def open_answer(
-        self, tag: str, number: int, *, retry_of: int | None, turn: int, request_sha256: str, usage: Usage
-    ) -> int:
+    def conversation(self, tag: str, proposer: str) -> Conversation | None:
+        """The conversation with a proposer that goes on, if there is one."""
+        for row in self._read(
+            "SELECT id, seen, running, retry_of FROM conversations"
+            " WHERE tag = ? AND proposer = ? AND ended_at IS NULL",
+            *(tag, proposer),
+        ):
+            return Conversation(**dict(row))
+        return None
+
+    def open_conversation(
+        self, tag: str, proposer: str, *, seen: int, running: int | None = None, retry_of: int | None = None
+    ) -> Conversation:
+        """Begin a conversation on the ground of what is known now.
+
+        Args:
+            seen: the last experiment whose verdict it knows.
+            running: the experiment that runs meanwhile.
+            retry_of: the crash that is to be mended.
+        """
+        with self._transaction(Step.CONVERSATION_OPENED) as db:
+            cursor = db.execute(
+                "INSERT INTO conversations (tag, proposer, seen, running, retry_of, opened_at)"
+                " VALUES (?, ?, ?, ?, ?, ?)",
+                (tag, proposer, seen, running, retry_of, now()),
+            )
+        assert cursor.lastrowid is not None
+        return Conversation(id=cursor.lastrowid, seen=seen, running=running, retry_of=retry_of)
+
+    def end_conversation(self, conversation: int, transcript: object | None = None) -> None:
+        """A conversation led to nothing.
+
+        Args:
+            transcript: JSON of all that was said, for people.
+        """
+        with self._transaction(Step.CONVERSATION_ENDED) as db:
+            self._end(db, conversation, None, transcript)
+
+    def _end(
+        self, db: sqlite3.Connection, conversation: int, experiment: int | None, transcript: object | None
+    ) -> None:
+        db.execute(
+            "UPDATE conversations SET ended_at = ?, experiment = ?, transcript = ?"
+            " WHERE id = ? AND ended_at IS NULL",
+            (now(), experiment, None if transcript is None else _packed(transcript), conversation),
+        )
+
+    def gave_up(self, tag: str, crash: int) -> bool:
+        """Whether a conversation about mending a crash led to nothing."""
+        return bool(
+            self._read(
+                "SELECT 1 FROM conversations"
+                " WHERE tag = ? AND retry_of = ? AND ended_at IS NOT NULL AND experiment IS NULL LIMIT 1",
+                tag,
+                crash,
+            )
+        )
+
+    def transcript(self, tag: str, number: int) -> Any | None:
+        """What was said before an experiment; None: nothing, or before transcripts were kept."""
+        for row in self._read(
+            "SELECT transcript FROM conversations WHERE tag = ? AND experiment = ? AND transcript IS NOT NULL",
+            tag,
+            number,
+        ):
+            return _unpacked(row["transcript"])
+        return None
+
+    def open_answer(self, conversation: int, *, turn: int, request_sha256: str, usage: Usage) -> int:
         """Book a response that has just begun, so that a kill in its middle hides no money; returns the booking.
 
         Args:
-            number: of the experiment that is to be proposed.
-            retry_of: the crash that is to be mended.
             usage: what is known at its begin.
         """
         with self._transaction(Step.ANSWER_BOOKED) as db:
             cursor = db.execute(
                 "INSERT INTO usage (tag, booked_at, model, request_id, input_tokens, output_tokens,"
-                " cache_read_tokens, cache_write_tokens, cost_usd) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (tag, now(), *_amounts(usage)),
+                " cache_read_tokens, cache_write_tokens, cost_usd)"
+                " VALUES ((SELECT tag FROM conversations WHERE id = ?), ?, ?, ?, ?, ?, ?, ?, ?)",
+                (conversation, now(), *_amounts(usage)),
             )
             db.execute(
-                "INSERT INTO answers (booking, number, retry_of, turn, request_sha256) VALUES (?, ?, ?, ?, ?)",
-                (cursor.lastrowid, number, retry_of, turn, request_sha256),
+                "INSERT INTO answers (booking, conversation, turn, request_sha256) VALUES (?, ?, ?, ?)",
+                (cursor.lastrowid, conversation, turn, request_sha256),
             )
         assert cursor.lastrowid is not None
         return cursor.lastrowid
@@ -484,57 +608,50 @@ class Ledger:
         Args:
             body: JSON; None when it did not come whole.
         """
-        packed = None if body is None else zlib.compress(json.dumps(body).encode())
         with self._transaction(Step.ANSWER_KEPT) as db:
             db.execute(
                 "UPDATE usage SET booked_at = ?, model = ?, request_id = ?, input_tokens = ?, output_tokens = ?,"
                 " cache_read_tokens = ?, cache_write_tokens = ?, cost_usd = ? WHERE id = ?",
                 (now(), *_amounts(usage), booking),
             )
+            packed = None if body is None else _packed(body)
             db.execute("UPDATE answers SET body = ? WHERE booking = ?", (packed, booking))
 
-    def recall_answer(
-        self, tag: str, number: int, *, retry_of: int | None, turn: int, request_sha256: str
-    ) -> Recalled:
-        """What this very request was answered, in a conversation that has not ended."""
-        rows = self._read(
-            "SELECT booking, body FROM answers JOIN usage ON usage.id = booking WHERE tag = ? AND number = ?"
-            " AND retry_of IS ? AND turn = ? AND request_sha256 = ? AND ended_at IS NULL ORDER BY booking",
-            *(tag, number, retry_of, turn, request_sha256),
-        )
-        bodies = [row["body"] for row in rows if row["body"] is not None]
-        return Recalled(
-            bookings=tuple(row["booking"] for row in rows),
-            body=json.loads(zlib.decompress(bodies[-1])) if bodies else None,
-        )
+    def recall_answer(self, conversation: int, *, turn: int, request_sha256: str) -> Any | None:
+        """What this very request was answered; None: it must be sent."""
+        for row in self._read(
+            "SELECT body FROM answers WHERE conversation = ? AND turn = ? AND request_sha256 = ?"
+            " AND body IS NOT NULL ORDER BY booking DESC LIMIT 1",
+            *(conversation, turn, request_sha256),
+        ):
+            return _unpacked(row["body"])
+        return None
 
-    def end_conversation(self, tag: str, number: int, retry_of: int | None) -> None:
-        """A conversation led to nothing: the next one about the same experiment starts afresh."""
-        with self._transaction(Step.CONVERSATION_ENDED) as db:
-            self._end_conversations(db, tag, number, " AND retry_of IS ?", retry_of)
+    def keep_check(self, conversation: int, tree_sha256: str, reason: str) -> None:
+        """Write down what a short run of a submission showed; an empty reason: nothing is wrong with it."""
+        with self._transaction(Step.CHECK_KEPT) as db:
+            db.execute("INSERT OR REPLACE INTO checks VALUES (?, ?, ?)", (conversation, tree_sha256, reason))
 
-    def has_ended(self, tag: str, number: int, retry_of: int | None) -> bool:
-        """Whether a conversation about an experiment led to nothing before."""
-        rows = self._read(
-            "SELECT 1 FROM answers JOIN usage ON usage.id = booking"
-            " WHERE tag = ? AND number = ? AND retry_of IS ? AND ended_at IS NOT NULL LIMIT 1",
-            *(tag, number, retry_of),
+    def recall_check(self, conversation: int, tree_sha256: str) -> str | None:
+        """What it showed before; None: it has not been run."""
+        for row in self._read(
+            "SELECT reason FROM checks WHERE conversation = ? AND tree_sha256 = ?", conversation, tree_sha256
+        ):
+            return str(row["reason"])
+        return None
+
+    def conversation_usd(self, conversation: int) -> float:
+        """What a conversation has cost so far."""
+        (row,) = self._read(
+            "SELECT coalesce(sum(cost_usd), 0) FROM usage JOIN answers ON booking = id WHERE conversation = ?",
+            conversation,
         )
-        return bool(rows)
+        return float(row[0])
 
-    def end_conversations(self, tag: str, number: int) -> None:
-        """End every conversation about an experiment, its idea's second version included."""
-        with self._transaction(Step.CONVERSATION_ENDED) as db:
-            self._end_conversations(db, tag, number)
-
-    def _end_conversations(
-        self, db: sqlite3.Connection, tag: str, number: int, which: str = "", *values: object
-    ) -> None:
-        db.execute(
-            "UPDATE answers SET ended_at = ? WHERE number = ? AND ended_at IS NULL"  # noqa: S608  our own text
-            f" AND booking IN (SELECT id FROM usage WHERE tag = ?){which}",
-            (now(), number, tag, *values),
-        )
+    def dearest_usd(self, tag: str) -> float:
+        """What the dearest answer of a campaign has cost so far."""
+        (row,) = self._read("SELECT coalesce(max(cost_usd), 0) FROM usage WHERE tag = ?", tag)
+        return float(row[0])
 
     # --------------------------------------------------------------------- sealed
 
@@ -569,6 +686,14 @@ class Ledger:
         return cursor.rowcount
 
 
+def _packed(value: object) -> bytes:
+    return zlib.compress(json.dumps(value).encode())
+
+
+def _unpacked(packed: bytes) -> Any:
+    return json.loads(zlib.decompress(packed))
+
+
 def _amounts(usage: Usage) -> tuple[str | int | float | None, ...]:
     """In the order of the columns of `usage`."""
     return (
@@ -595,6 +720,8 @@ def _run(row: sqlite3.Row) -> RunRecord:
         val_bpb=row["val_bpb"],
         claims_sha256=row["claims_sha256"],
         audit=None if row["audit"] is None else _audit(json.loads(row["audit"])),
+        opened_at=row["opened_at"],
+        closed_at=row["closed_at"],
     )
 
 

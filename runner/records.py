@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
@@ -90,6 +90,18 @@ class Usage:
 
 
 @dataclass(frozen=True, kw_only=True)
+class UsageTotals:
+    """Sums over every response of a campaign, those included that led to no experiment."""
+
+    num_responses: int
+    input_tokens: int  # not read from and not written to the cache
+    output_tokens: int
+    cache_read_tokens: int
+    cache_write_tokens: int
+    cost_usd: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Proposal:
     """A hypothesis and the edits that test it."""
 
@@ -100,6 +112,7 @@ class Proposal:
     model: str | None = None
     parameters: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     """What a numeric proposer chose, so that it can rebuild its state from the ledger."""
+    transcript: object | None = None  # JSON of the conversation, for people
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +124,7 @@ class NoProposal:
     proposer: str
     model: str | None = None
     unfinished: bool = False  # True: asked again, the conversation goes on with the answers that it has
+    transcript: object | None = None  # JSON of the conversation, for people
 
 
 class Journal(Protocol):
@@ -121,7 +135,10 @@ class Journal(Protocol):
     """
 
     def refusal(self) -> str | None:
-        """Why no further request may be sent, in one sentence; None: the budget has room."""
+        """Why no further request may be sent now, in one sentence; None: one may."""
+
+    def exhausted(self) -> str | None:
+        """Why this conversation has cost enough, in one sentence, and `refusal` says it; None: it may go on."""
 
     def recall(self, turn: int, request_sha256: str) -> Any | None:
         """The body that `close_answer` was given for the same request; None: it must be sent.
@@ -136,6 +153,9 @@ class Journal(Protocol):
 
     def close_answer(self, booking: int, usage: Usage, body: object | None) -> None:
         """Correct the booking when the response ends, and keep its body (JSON); None: it did not come whole."""
+
+    def check(self, files: Files) -> str:
+        """Run a submission for a moment, unless that is done; why it is no good, or nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,6 +200,8 @@ class RunRecord:
     val_bpb: float | None = None  # score: as claimed; audit: as audited
     claims_sha256: str | None = None  # score: of its claims; audit: of the claims that it examined
     audit: AuditRecord | None = None  # audit only
+    opened_at: str | None = None  # UTC, ISO 8601, to the second: before its container was asked for
+    closed_at: str | None = None  # … when its end was written down; of a lost run, when that was found out
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,12 +237,14 @@ class Experiment:
 class ProposalRequest:
     """All that a proposer may know: code, scores and cleaned logs; never data. And where it books."""
 
-    number: int
+    number: int  # of the experiment that comes of it, unless others come first
     program: str  # program.md
     profile: str  # "cpu" or "cuda"
     train_seconds: float
     files: Files  # the champion's workload/
     history: tuple[Experiment, ...]  # every closed experiment, oldest first, the baseline included
+    running: Experiment | None = None  # without a verdict: it is measured meanwhile
     failed: Experiment | None  # the crash to be mended, on the one retry of an idea
     seed: int
     journal: Journal
+    leaving: Callable[[], bool] = lambda: False  # the controller ends: an answer on its way is cut off

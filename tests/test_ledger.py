@@ -10,7 +10,7 @@ import sqlite3
 import pytest
 
 from runner.errors import LedgerError
-from runner.ledger import SCHEMA, SEALED, Ledger, exclusive, is_running
+from runner.ledger import ANSWERS_OF_FORMAT_3, SCHEMA, SEALED, Ledger, exclusive, is_running
 from runner.records import AuditRecord, Phase, Proposal, RunEnd, RunRecord, SealedScore, Usage, Verdict
 
 
@@ -37,12 +37,12 @@ def usage(cost):
     )
 
 
-ASKED = {"retry_of": None, "turn": 1, "request_sha256": "h" * 64}
+ASKED = {"turn": 1, "request_sha256": "h" * 64}
 
 
-def answered(ledger, body, *, number=0, cost=1.0, **changes):
+def answered(ledger, conversation, body, *, cost=1.0, **changes):
     """A response from begin to end; returns its booking."""
-    booking = ledger.open_answer("t", number, **{**ASKED, **changes}, usage=usage(0.0))
+    booking = ledger.open_answer(conversation.id, **{**ASKED, **changes}, usage=usage(0.0))
     ledger.close_answer(booking, usage(cost), body)
     return booking
 
@@ -109,6 +109,7 @@ def test_sealed_scores_are_kept_apart_from_what_proposers_read(ledger):
 FORMATS = {
     1: SCHEMA.replace("    audit TEXT,                         -- JSON: what an audit found\n", ""),
     2: SCHEMA + SEALED,
+    3: SCHEMA + SEALED + ANSWERS_OF_FORMAT_3,
 }
 
 
@@ -130,8 +131,9 @@ def test_a_ledger_of_an_earlier_format_is_brought_up_to_date(tmp_path, version):
             assert opened.experiment("t", number).runs[0].audit is None
             assert opened.sealed("t") == ()
     with Ledger(tmp_path / "old.db") as opened:
-        assert answered(opened, "a", number=9, cost=0.25) > 7
-        assert opened.recall_answer("t", 9, **ASKED).body == "a"
+        talk = opened.open_conversation("t", "p", seen=8)
+        assert answered(opened, talk, "a", cost=0.25) > 7
+        assert opened.recall_answer(talk.id, **ASKED) == "a"
         assert opened.cost_usd("t") == 0.75
 
 
@@ -154,54 +156,102 @@ def test_a_refused_proposal_is_closed_as_invalid_at_once(ledger):
     assert one.ended_at is not None
 
 
+def test_the_answers_of_format_3_are_kept_and_their_conversations_have_ended(tmp_path):
+    with Ledger(tmp_path / "ledger.db") as ledger:
+        ledger.create_campaign(tag="t", base_commit="b", conditions={})
+    with sqlite3.connect(tmp_path / "ledger.db") as db:
+        db.executescript(
+            "DROP TABLE checks; DROP TABLE answers; DROP TABLE conversations; PRAGMA user_version = 3;"
+            + ANSWERS_OF_FORMAT_3
+        )
+        for booking, number, retry_of in ((1, 3, None), (2, 3, None), (3, 4, 3)):
+            db.execute(
+                "INSERT INTO usage VALUES (?, 't', NULL, '2026-01-01T00:00:00+00:00', 'm', NULL, 1, 1, 0, 0, 0.5)",
+                (booking,),
+            )
+            db.execute(
+                "INSERT INTO answers VALUES (?, ?, ?, 1, 'h', ?, NULL)", (booking, number, retry_of, b"body")
+            )
+    with Ledger(tmp_path / "ledger.db") as ledger:
+        assert ledger.cost_usd("t") == 1.5
+        assert ledger.conversation("t", "p") is None
+        assert ledger.gave_up("t", 3)
+        rows = ledger._read("SELECT booking, seen, retry_of FROM answers JOIN conversations ON id = conversation")
+        assert [tuple(row) for row in rows] == [(1, 2, None), (2, 2, None), (3, 3, 3)]
+
+
 def test_money_is_booked_for_proposals_and_for_conversations_without_one(ledger):
-    mine = [answered(ledger, "a", cost=0.25), answered(ledger, None, cost=0.5)]
-    answered(ledger, "b", cost=1.0)
+    nothing = ledger.open_conversation("t", "p", seen=0)
+    answered(ledger, nothing, "b", cost=1.0)
+    ledger.end_conversation(nothing.id)
+    talk = ledger.open_conversation("t", "p", seen=0)
+    answered(ledger, talk, "a", cost=0.25)
+    answered(ledger, talk, None, cost=0.5)
     assert ledger.cost_usd("t") == 1.75
-    number = ledger.open_experiment("t", proposal(), diff="", champion=None, bookings=mine)
+    assert ledger.conversation_usd(talk.id) == 0.75
+    assert ledger.dearest_usd("t") == 1.0
+    number = ledger.open_experiment("t", proposal(), diff="", champion=None, conversation=talk.id)
     assert ledger.experiment("t", number).cost_usd == 0.75
     assert ledger.cost_usd("t") == 1.75
 
 
 def test_a_response_is_booked_when_it_begins_and_corrected_when_it_ends(ledger):
-    booking = ledger.open_answer("t", 0, **ASKED, usage=usage(0.25))
+    talk = ledger.open_conversation("t", "p", seen=0)
+    booking = ledger.open_answer(talk.id, **ASKED, usage=usage(0.25))
     assert ledger.cost_usd("t") == 0.25
-    assert ledger.recall_answer("t", 0, **ASKED) == ((booking,), None)
+    assert ledger.recall_answer(talk.id, **ASKED) is None
     ledger.close_answer(booking, usage(0.5), {"said": ["\ud800", 1.5, None]})
     assert ledger.cost_usd("t") == 0.5
-    assert ledger.recall_answer("t", 0, **ASKED) == ((booking,), {"said": ["\ud800", 1.5, None]})
+    assert ledger.recall_answer(talk.id, **ASKED) == {"said": ["\ud800", 1.5, None]}
 
 
 def test_an_answer_is_recalled_for_its_own_request_alone(ledger):
+    talk, other = (
+        ledger.open_conversation("t", "p", seen=0),
+        ledger.open_conversation("t", "p", seen=0, retry_of=0),
+    )
+    answered(ledger, talk, "a")
+    assert ledger.recall_answer(talk.id, **ASKED) == "a"
+    for changes in ({"turn": 2}, {"request_sha256": "i" * 64}):
+        assert ledger.recall_answer(talk.id, **{**ASKED, **changes}) is None
+    assert ledger.recall_answer(other.id, **ASKED) is None
+
+
+def test_a_conversation_goes_on_until_it_ends_and_ends_once(ledger):
     ledger.create_campaign(tag="u", base_commit="b", conditions={})
-    answered(ledger, "a")
-    assert ledger.recall_answer("t", 0, **ASKED).body == "a"
-    for other in ({"retry_of": 0}, {"turn": 2}, {"request_sha256": "i" * 64}):
-        assert ledger.recall_answer("t", 0, **{**ASKED, **other}) == ((), None)
-    assert ledger.recall_answer("t", 1, **ASKED) == ((), None)
-    assert ledger.recall_answer("u", 0, **ASKED) == ((), None)
+    assert ledger.conversation("t", "p") is None
+    talk = ledger.open_conversation("t", "p", seen=4, running=5, retry_of=3)
+    assert ledger.conversation("t", "p") == talk
+    assert (talk.seen, talk.running, talk.retry_of) == (4, 5, 3)
+    assert ledger.conversation("u", "p") is None and ledger.conversation("t", "q") is None
+    other = ledger.open_conversation("t", "q", seen=4)
+    assert (ledger.conversation("t", "p"), ledger.conversation("t", "q")) == (talk, other)
+    assert not ledger.gave_up("t", 3)
+    ledger.end_conversation(talk.id, {"outcome": "prose"})
+    assert ledger.conversation("t", "p") is None
+    assert ledger.gave_up("t", 3) and not ledger.gave_up("t", 4) and not ledger.gave_up("u", 3)
+    ledger.open_experiment("t", proposal(transcript="other"), diff="", champion=None, conversation=talk.id)
+    assert ledger.gave_up("t", 3), "what has ended led to nothing for ever"
 
 
-def test_an_ended_conversation_is_not_recalled_and_the_other_one_still_is(ledger):
-    answered(ledger, "idea")
-    answered(ledger, "mended", retry_of=5)
-    ledger.create_campaign(tag="u", base_commit="b", conditions={})
-    ledger.end_conversation("u", 0, None)
-    ledger.end_conversation("t", 1, None)
-    ledger.end_conversation("t", 0, 5)
-    assert ledger.recall_answer("t", 0, **{**ASKED, "retry_of": 5}).body is None
-    assert ledger.recall_answer("t", 0, **ASKED).body == "idea"
-    ledger.end_conversations("t", 0)
-    assert ledger.recall_answer("t", 0, **ASKED) == ((), None)
-    assert ledger.cost_usd("t") == 2.0
+def test_an_experiment_has_the_transcript_of_its_conversation(ledger):
+    talk = ledger.open_conversation("t", "p", seen=0, retry_of=3)
+    told = {"said": "x" * 1000}
+    number = ledger.open_experiment("t", proposal(transcript=told), diff="", champion=None, conversation=talk.id)
+    assert ledger.conversation("t", "p") is None
+    assert not ledger.gave_up("t", 3)
+    assert ledger.transcript("t", number) == told
+    assert ledger.transcript("t", number + 1) is None
+    assert ledger.transcript("u", number) is None
 
 
-def test_an_open_experiment_ends_every_conversation_about_its_number(ledger):
-    answered(ledger, "a")
-    answered(ledger, "next", number=1)
-    ledger.open_experiment("t", proposal(), diff="", champion=None)
-    assert ledger.recall_answer("t", 0, **ASKED).body is None
-    assert ledger.recall_answer("t", 1, **ASKED).body == "next"
+def test_a_check_is_kept_for_its_conversation_and_its_files(ledger):
+    talk, other = ledger.open_conversation("t", "p", seen=0), ledger.open_conversation("t", "p", seen=0)
+    assert ledger.recall_check(talk.id, "a") is None
+    ledger.keep_check(talk.id, "a", "")
+    ledger.keep_check(talk.id, "b", "it failed")
+    assert (ledger.recall_check(talk.id, "a"), ledger.recall_check(talk.id, "b")) == ("", "it failed")
+    assert ledger.recall_check(other.id, "a") is None
 
 
 def test_a_verdict_a_commit_and_an_end_are_written_once_for_ever(ledger):
@@ -241,12 +291,15 @@ def test_runs_that_a_dead_controller_left_open_are_closed_as_lost(ledger):
 
 
 def test_a_forgotten_campaign_leaves_nothing(ledger, tmp_path):
-    bookings = [answered(ledger, "a"), answered(ledger, None)]
-    number = ledger.open_experiment("t", proposal(), diff="", champion=None, bookings=bookings[:1])
+    talk = ledger.open_conversation("t", "p", seen=0)
+    answered(ledger, talk, "a")
+    ledger.keep_check(talk.id, "a", "")
+    number = ledger.open_experiment("t", proposal(), diff="", champion=None, conversation=talk.id)
+    answered(ledger, ledger.open_conversation("t", "p", seen=0), None)
     ledger.open_run("t", number, Phase.TRAIN, 1)
     ledger.delete_campaign("t")
     with sqlite3.connect(tmp_path / "ledger.db") as db:
-        for table in ("campaigns", "experiments", "runs", "usage", "answers", "sealed"):
+        for table in ("campaigns", "experiments", "runs", "usage", "conversations", "answers", "checks", "sealed"):
             assert db.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
     db.close()
 
