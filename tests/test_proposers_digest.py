@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from runner.proposers.digest import MAX_CHARACTERS, digest
+from runner.proposers.digest import CHARACTERS_PER_TOKEN, MAX_TOKENS, digest
 from runner.proposers.text import cleaned, fenced, one_line
 from runner.records import Experiment, Verdict
 
@@ -18,9 +18,9 @@ BASELINE = experiment(0, Verdict.KEEP, val_bpb=2.0, sigma_bpb=0.01)
 
 
 def test_an_empty_ledger_says_that_the_baseline_is_the_champion():
-    assert digest([BASELINE]) == (
-        "0 experiments so far. Baseline #0: val_bpb 2.000000. The baseline is the champion. "
-        "Noise (standard deviation of one measurement): 0.010000 bpb."
+    assert digest([BASELINE]).startswith(
+        "No experiments so far. Baseline #0: val_bpb 2.000000. The baseline is the champion. "
+        "Noise σ (standard deviation of one measurement): 0.010000 bpb.\n\nOpen directions"
     )
 
 
@@ -38,9 +38,12 @@ def test_outcomes_stand_in_sections_with_effects_and_reasons():
             experiment(8, None, hypothesis="interrupted"),
         ]
     )
-    assert "6 experiments so far." in text and "Champion #2: val_bpb 1.900000." in text
+    assert (
+        "6 experiments so far: 1 keep, 2 discard, 2 crash, 1 invalid." in text
+        and "Champion #2: val_bpb 1.900000." in text
+    )
     assert "- #1, +0.020000 bpb, optimizer: idea 1" in text
-    assert text.index("idea 3") < text.index("idea 1")  # the nearer miss first
+    assert "idea 3" in text
     assert "- #5, second try of #4: idea 5 → shape mismatch" in text
     assert "idea 6 → path is outside workload/" in text
     assert "spoiled" not in text and "interrupted" not in text
@@ -60,8 +63,36 @@ def test_it_stays_bounded_at_a_thousand_experiments():
         for number in range(1, 1001)
     ]
     text = digest([BASELINE, *rows])
-    assert len(text) < MAX_CHARACTERS * 1.1
-    assert "1000 experiments so far." in text and "more" in text
+    assert len(text) < MAX_TOKENS * CHARACTERS_PER_TOKEN
+    assert len(text) > MAX_TOKENS * CHARACTERS_PER_TOKEN / 3
+    assert "1000 experiments so far:" in text and "more" in text
+
+
+def test_near_misses_categories_and_open_directions_have_their_places():
+    figures = {"sigma_bpb": 0.01, "champion": 0}
+    text = digest(
+        [
+            BASELINE,
+            experiment(1, Verdict.DISCARD, delta_bpb=0.008, category="optimizer", **figures),
+            experiment(2, Verdict.DISCARD, delta_bpb=-0.012, category="schedule", **figures),
+            experiment(3, Verdict.DISCARD, delta_bpb=0.3, category="optimizer", **figures),
+            experiment(4, Verdict.CRASH, category="optimizer", reason="boom"),
+        ],
+        running=experiment(5, None, hypothesis="wider", category="architecture"),
+    )
+    near = text[text.index("Near misses") : text.index("optimizer: 3 tried")]
+    assert near.index("#2, -0.012000 bpb (-1.2σ), schedule") < near.index("#1, +0.008000 bpb (+0.8σ), optimizer")
+    assert "optimizer: 3 tried, 0 kept, 1 crashed, best +0.008000 bpb:\n- #3, +0.300000 bpb (+30.0σ)" in text
+    assert "Running now, verdict unknown:\n- #5, architecture: wider" in text
+    assert "architecture (0 tried)" in text[text.index("Open directions") :]
+    assert "optimizer" not in text[text.index("Open directions") :]
+
+
+def test_the_same_history_gives_the_same_words():
+    rows = [
+        experiment(number, Verdict.DISCARD, delta_bpb=0.02, category=f"c{number % 3}") for number in range(1, 50)
+    ]
+    assert len({digest([BASELINE, *rows]) for _ in range(3)}) == 1
 
 
 def test_an_experiment_is_one_line_whatever_it_says():

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from runner.edits.difference import diff
+from runner.edits.logic import count_logic
 from runner.edits.patch import apply_patch
 from runner.edits.rules import (
     MAX_EDITS,
@@ -23,12 +24,15 @@ from runner.edits.rules import (
     MAX_FILES,
     MAX_PATCH_BYTES,
     REQUIRED,
+    ROOT,
     Refusal,
     Refused,
     check_path,
     check_tree,
     find_hidden,
+    quoted,
     refuse,
+    refuse_path,
 )
 from runner.records import Delete, Edit, Files, Patch, Replace, Write
 
@@ -38,10 +42,15 @@ __all__ = [
     "MAX_FILE_BYTES",
     "MAX_PATCH_BYTES",
     "REQUIRED",
+    "ROOT",
     "Refusal",
     "apply",
     "check_tree",
+    "count_logic",
     "diff",
+    "find_hidden",
+    "quoted",
+    "refuse_path",
 ]
 
 

@@ -50,27 +50,37 @@ def check_tree(files: Files) -> Refusal | None:
         The first problem in path order, or `None`.
     """
     try:
-        if len(files) > MAX_FILES:
-            refuse(f"the tree would hold {len(files)} files; at most {MAX_FILES} are allowed")
-        for path in sorted(files):
-            check_path(path)
-        _check_twins(files)
-        total = sum(len(data) for data in files.values())
+        check_layout(files)
         for path, data in sorted(files.items()):
-            if len(data) > MAX_FILE_BYTES:
-                refuse(f"{path} would have {len(data)} bytes; at most {MAX_FILE_BYTES} are allowed")
-        if total > MAX_TREE_BYTES:
-            refuse(f"the tree would have {total} bytes; at most {MAX_TREE_BYTES} are allowed")
-        for path, data in sorted(files.items()):
-            _check_text(path, decode(path, data))
-            if path.endswith(".py"):
-                _check_python(path, data)
+            check_file(path, data)
         for path in REQUIRED:
             if path not in files:
                 refuse(f"{path} must stay: the contract with the evaluation needs it")
     except Refused as refused:
         return Refusal(reason=str(refused))
     return None
+
+
+def check_layout(files: Files) -> None:
+    """Refuse a tree for its names, its number of files or their sizes. What they hold is not looked at."""
+    if len(files) > MAX_FILES:
+        refuse(f"the tree would hold {len(files)} files; at most {MAX_FILES} are allowed")
+    for path in sorted(files):
+        check_path(path)
+    _check_twins(files)
+    for path, data in sorted(files.items()):
+        if len(data) > MAX_FILE_BYTES:
+            refuse(f"{path} would have {len(data)} bytes; at most {MAX_FILE_BYTES} are allowed")
+    total = sum(len(data) for data in files.values())
+    if total > MAX_TREE_BYTES:
+        refuse(f"the tree would have {total} bytes; at most {MAX_TREE_BYTES} are allowed")
+
+
+def check_file(path: str, data: bytes) -> None:
+    """Refuse a file for what it holds: it must be plain text, and Python that parses by its name."""
+    _check_text(path, decode(path, data))
+    if path.endswith(".py"):
+        _check_python(path, data)
 
 
 def refuse(reason: str) -> NoReturn:
@@ -101,6 +111,15 @@ def check_path(path: str) -> None:
         refuse(f"path {shown} is outside {ROOT}/")
     if len(names) > MAX_DEPTH:
         refuse(f"path {shown} is nested deeper than {MAX_DEPTH} levels")
+
+
+def refuse_path(path: str) -> Refusal | None:
+    """Why no edit may name this path."""
+    try:
+        check_path(path)
+    except Refused as refused:
+        return Refusal(reason=str(refused))
+    return None
 
 
 def _check_name(name: str, shown: str) -> None:

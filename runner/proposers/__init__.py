@@ -26,6 +26,10 @@ class Proposer(Protocol):
     def model(self) -> str | None:
         """The language model behind it, if there is one."""
 
+    @property
+    def thinks_ahead(self) -> bool:
+        """Whether it takes its time: then it is asked while the last idea is measured, without its verdict."""
+
     def propose(self, request: ProposalRequest) -> Proposal | NoProposal:
         """Propose one experiment on the champion, or mend `request.failed`.
 
@@ -40,14 +44,21 @@ def create(config: Config) -> Proposer:
     Raises:
         ProposerError: it cannot work as configured: no key, no price, no folder of patches.
     """
-    if config.proposer == "anthropic":
-        from runner.proposers.anthropic import AnthropicProposer
+    if config.proposer == "optuna":
+        from runner.proposers.optuna import OptunaProposer
 
-        return AnthropicProposer(config)
+        return OptunaProposer()
     if config.proposer == "replay":
         from runner.proposers.replay import ReplayProposer
 
         return ReplayProposer(config.replay_from)
-    from runner.proposers.optuna import OptunaProposer
+    from runner.proposers.apis import open_chat
+    from runner.proposers.researcher import Researcher
 
-    return OptunaProposer()
+    other = config.plateau_model
+    return Researcher(
+        config.proposer,
+        open_chat(config),
+        plateau_chat=None if other is None else open_chat(config.model_copy(update={"model": other})),
+        plateau_after=config.plateau_after,
+    )

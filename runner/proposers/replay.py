@@ -42,6 +42,7 @@ class ReplayProposer:
 
     name = "replay"
     model = None
+    thinks_ahead = False
 
     def __init__(self, folder: Path | None) -> None:
         hint = "give a folder with *.patch files: --from DIR"
@@ -89,6 +90,7 @@ class SinglePatch:
 
     name = "patch"
     model = None
+    thinks_ahead = False
 
     def __init__(self, path: Path) -> None:
         self.path = path

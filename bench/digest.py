@@ -1,0 +1,81 @@
+"""How long the digest of a ledger is, and how long it takes: `python bench/digest.py`.
+
+Made-up nights with sentences as long as a real one's. Tokens are counted with tiktoken's `o200k_base`, if its
+vocabulary is at hand or can be downloaded; else one is counted for every three bytes: more than tokenizers make of
+such text.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+
+from runner.proposers.digest import MAX_TOKENS, digest
+from runner.proposers.submission import CATEGORIES
+from runner.records import Experiment, Verdict
+
+SENTENCE = """
+raise lower the peak learning rate of Muon for attention projections from 0.02 to 0.04 because early loss is still
+falling steeply and warm-down covers half of the budget; squared ReLU, QK-norm, rotary base, value embeddings,
+soft-capping at 15, zero initialisation, weight decay 0.1, batch size 2**15, depth 8, width 512, window 1024
+"""
+
+
+def night(num_experiments: int) -> list[Experiment]:
+    """A ledger with a few keeps, many discards, and crashes."""
+    dice, words = random.Random(0), SENTENCE.split()
+    rows = [
+        Experiment(
+            number=0, hypothesis="baseline", proposer="b", verdict=Verdict.KEEP, val_bpb=0.9979, sigma_bpb=0.0007
+        )
+    ]
+    best = 0.9979
+    for number in range(1, num_experiments + 1):
+        kind = dice.choices([Verdict.KEEP, Verdict.DISCARD, Verdict.CRASH, Verdict.INVALID], [5, 75, 15, 5])[0]
+        delta = None
+        if kind is Verdict.KEEP:
+            delta = -dice.uniform(0.0014, 0.003) / 8
+            best += delta
+        elif kind is Verdict.DISCARD:
+            delta = dice.gauss(0.002, 0.003)
+        rows.append(
+            Experiment(
+                number=number,
+                hypothesis=" ".join(dice.choices(words, k=dice.randint(20, 60))),
+                proposer="anthropic",
+                verdict=kind,
+                category=dice.choices(CATEGORIES, range(8, 0, -1))[0],
+                reason="exit code 1: RuntimeError: shapes (64, 128) and (512, 64) do not match",
+                delta_bpb=delta,
+                sigma_bpb=0.0007,
+                val_bpb=None if delta is None else best + max(delta, 0),
+                champion=0,
+            )
+        )
+    return rows
+
+
+def count_tokens(text: str) -> tuple[float, str]:
+    """Tokens, and how they were counted."""
+    try:
+        import tiktoken
+
+        return len(tiktoken.get_encoding("o200k_base").encode(text)), "o200k_base"
+    except Exception:  # noqa: BLE001  no network, no vocabulary
+        return len(text.encode()) / 3, "three bytes a token"
+
+
+def main() -> None:
+    """Print a table."""
+    for num_experiments in (10, 100, 1000, 3000):
+        rows = night(num_experiments)
+        began = time.perf_counter()
+        text = digest(rows)
+        seconds = time.perf_counter() - began
+        tokens, how = count_tokens(text)
+        head = f"{num_experiments:5d} experiments  {tokens:6.0f} tokens ({how})"
+        print(f"{head}  {tokens / MAX_TOKENS:5.2f} × budget  {1e3 * seconds:6.1f} ms")
+
+
+if __name__ == "__main__":
+    main()
