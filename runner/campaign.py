@@ -5,28 +5,30 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from types import FrameType
 
 import structlog
 
-from runner import contamination, edits
-from runner.errors import BaselineError, ConfigError, EngineError, ProposerError, RepositoryError
+from runner import edits, smoke
+from runner.errors import BaselineError, EngineError, ProposerError, RepositoryError
 from runner.experiment import run_baseline, run_candidate
-from runner.journal import LedgerJournal, budget_reason
+from runner.journal import budget_reason
 from runner.laboratory import Laboratory, refuse_other_conditions
 from runner.ledger import Campaign
 from runner.lineage import champion
 from runner.proposers import Proposer
+from runner.proposing import Desk, read_program
 from runner.reconciliation import reconcile
-from runner.records import Experiment, Files, NoProposal, Patch, Proposal, ProposalRequest, Verdict
+from runner.records import Experiment, NoProposal, Proposal, Verdict
 from runner.sandbox.patience import await_engine
 
 log = structlog.get_logger()
 
-EMPTY_PAUSES_SECONDS = (0.0, 10.0, 60.0, 300.0, 900.0)
-"""Waits between conversations that gave no proposal (an API that is away, a refusal); then the campaign ends."""
+EMPTY_PAUSES_SECONDS = (0.0, 10.0, 60.0, 300.0, 300.0)
+"""Waits between conversations without a proposal. An API that is away is asked as long as the night lasts, at the
+last of these paces; a model that only declines ends it."""
 MAX_QUARANTINED = 5
 """Experiments in a row that our own infrastructure failed while the engine answered, after which the campaign
 ends. Each took two equal failures: one bad idea, or one bad minute, does not end a night, and a machine on which
@@ -154,6 +156,16 @@ def run(lab: Laboratory, proposer: Proposer, stop: StopSwitch, *, more: int | No
         ledger.set_target(tag, target)
     lab.observer.begin(tag, done, target, ends_at)
     budget_usd = 0 if more is not None else config.budget_usd
+    check = smoke.check if config.smoke_seconds else None
+    with closing(Desk(lab, proposer, campaign, budget_usd, check)) as desk:
+        reason = _loop(lab, desk, stop, target, ends_at)
+    log.info("campaign_ended", campaign=tag, reason=reason)
+    return reason
+
+
+def _loop(lab: Laboratory, desk: Desk, stop: StopSwitch, target: int, ends_at: float) -> str:
+    """Experiment after experiment; returns why it ended."""
+    ledger, tag, budget_usd = lab.ledger, desk.campaign.tag, desk.budget_usd
     empty = infra = 0
     while True:
         experiments = ledger.experiments(tag)
@@ -161,30 +173,34 @@ def run(lab: Laboratory, proposer: Proposer, stop: StopSwitch, *, more: int | No
         if open_one is None:
             reason = _end_reason(lab, stop, _count(experiments), target, ends_at, budget_usd)
             if reason is not None:
-                break
+                return reason
             await_engine(lab.engine, note=lab.observer.note, stopping=lab.stopping)  # before an idea is paid for
-            number = _propose(lab, proposer, campaign, experiments, budget_usd)
+            number = desk.propose()
             if isinstance(number, NoProposal):
                 empty += 1
                 lab.observer.note(f"no proposal: {number.reason}")
                 if number.exhausted:
-                    reason = number.reason
-                    break
-                if budget_reason(ledger, tag, budget_usd) is not None:
+                    return number.reason
+                if stop.requested or budget_reason(ledger, tag, budget_usd) is not None:
                     continue  # which ends the night
                 if empty > len(EMPTY_PAUSES_SECONDS):
-                    # Should it be the recorded answers that the API cannot digest, the next start is free of them.
-                    ledger.end_conversations(tag, experiments[-1].number + 1)
-                    raise ProposerError(
-                        f"{empty} conversations in a row gave no proposal; the last: {number.reason}",
-                        "autoresearch doctor, then start again: nothing is lost",
-                    )
-                stop.wait(EMPTY_PAUSES_SECONDS[empty - 1])
+                    if not number.unfinished:
+                        raise ProposerError(
+                            f"{empty} conversations in a row gave no proposal; the last: {number.reason}",
+                            "autoresearch doctor, then start again: nothing is lost",
+                        )
+                    desk.start_afresh()
+                stop.wait(EMPTY_PAUSES_SECONDS[min(empty, len(EMPTY_PAUSES_SECONDS)) - 1])
                 continue
             empty = 0
             open_one = ledger.experiment(tag, number)
             assert open_one is not None
-        closed = open_one if open_one.verdict is not None else run_candidate(lab, campaign, open_one)
+        if open_one.verdict is None:
+            if _leaves_time(lab, _count(experiments) + 1, target, ends_at):
+                desk.think_ahead()
+            closed = run_candidate(lab, desk.campaign, open_one)
+        else:
+            closed = open_one
         best = champion(ledger.experiments(tag))
         lab.observer.closed(closed, None if best is None else best.val_bpb)
         infra = infra + 1 if closed.verdict is Verdict.INFRA else 0
@@ -193,8 +209,11 @@ def run(lab: Laboratory, proposer: Proposer, stop: StopSwitch, *, more: int | No
                 f"{infra} experiments in a row quarantined while the engine answers; the last: {closed.reason}",
                 "autoresearch doctor, then start again: nothing is lost",
             )
-    log.info("campaign_ended", campaign=tag, reason=reason)
-    return reason
+
+
+def _leaves_time(lab: Laboratory, number: int, target: int, ends_at: float) -> bool:
+    """Whether another experiment will follow the one that is about to run, as far as anybody can tell."""
+    return number < target and not lab.stopping() and time.monotonic() + lab.config.train_seconds < ends_at
 
 
 def _count(experiments: tuple[Experiment, ...]) -> int:
@@ -212,106 +231,3 @@ def _end_reason(
     if time.monotonic() >= ends_at:
         return f"{lab.config.hours:g} hours are over"
     return budget_reason(lab.ledger, lab.config.tag, budget_usd)
-
-
-def _failed_once(experiments: tuple[Experiment, ...]) -> Experiment | None:
-    """The last experiment, when it crashed and its idea has not been tried a second time."""
-    last = experiments[-1]
-    return last if last.verdict is Verdict.CRASH and last.retry_of is None and last.number > 0 else None
-
-
-def _propose(
-    lab: Laboratory,
-    proposer: Proposer,
-    campaign: Campaign,
-    experiments: tuple[Experiment, ...],
-    budget_usd: float,
-) -> int | NoProposal:
-    """Ask for the next idea, or the second version of a crashed one, and write it down."""
-    best = champion(experiments)
-    assert best is not None and best.kept_commit is not None
-    files = lab.repository.read_workload(best.kept_commit)
-    failed = _failed_once(experiments)
-    if failed is not None and lab.ledger.has_ended(campaign.tag, experiments[-1].number + 1, failed.number):
-        failed = None  # the model gave it up, perhaps to a controller that is dead: nobody pays to hear it again
-    answer, journal = _ask(lab, proposer, campaign, experiments, files, failed, budget_usd)
-    if isinstance(answer, NoProposal) and failed is not None:
-        log.info("idea_abandoned", campaign=campaign.tag, experiment=failed.number, reason=answer.reason)
-        failed = None
-        answer, journal = _ask(lab, proposer, campaign, experiments, files, None, budget_usd)
-    if isinstance(answer, NoProposal):
-        return answer
-    applied = edits.apply(files, answer.edits)
-    refused, diff = _as_diff(files, applied, lab.sealed_text)
-    number = lab.ledger.open_experiment(
-        campaign.tag,
-        answer,
-        diff=diff,
-        champion=best.number,
-        retry_of=None if failed is None else failed.number,
-        refused=refused,
-        bookings=journal.bookings,
-    )
-    log.info("proposal_received", campaign=campaign.tag, experiment=number, refused=refused)
-    return number
-
-
-def _as_diff(
-    files: Files, applied: Files | edits.Refusal, sealed: contamination.SealedText
-) -> tuple[str | None, str]:
-    """The reason of a refusal and the diff of a candidate; the ledger rebuilds its tree from the diff alone."""
-    if isinstance(applied, edits.Refusal):
-        return applied.reason, ""
-    diff = edits.diff(files, applied)
-    if edits.apply(files, (Patch(text=diff),)) != applied:
-        return "its diff does not give its files again", diff
-    return contamination.find(files, applied, sealed), diff
-
-
-def _ask(
-    lab: Laboratory,
-    proposer: Proposer,
-    campaign: Campaign,
-    experiments: tuple[Experiment, ...],
-    files: Files,
-    failed: Experiment | None,
-    budget_usd: float,
-) -> tuple[Proposal | NoProposal, LedgerJournal]:
-    """Hold one conversation, or the rest of one that was cut off."""
-    number = experiments[-1].number + 1
-    lab.observer.phase(number, "propose", None)
-    journal = LedgerJournal(
-        lab.ledger,
-        tag=campaign.tag,
-        number=number,
-        retry_of=None if failed is None else failed.number,
-        budget_usd=budget_usd,
-    )
-    request = ProposalRequest(
-        number=number,
-        program=read_program(lab),
-        profile=lab.config.profile,
-        train_seconds=lab.config.train_seconds,
-        files=files,
-        history=experiments,
-        failed=failed,
-        seed=(campaign.seed + number) & 0x7FFFFFFF,
-        journal=journal,
-    )
-    answer = proposer.propose(request)
-    if isinstance(answer, NoProposal) and not answer.unfinished:
-        journal.end()
-    return answer, journal
-
-
-def read_program(lab: Laboratory) -> str:
-    """`program.md` as it lies in the checkout: a person may edit it during the night.
-
-    Raises:
-        ConfigError: it is missing or no text.
-    """
-    path = lab.repository.root / "program.md"
-    try:
-        return path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}", "git checkout -- program.md") from error

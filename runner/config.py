@@ -54,6 +54,9 @@ class Config(BaseModel):
         default=1000, ge=0, description="stop after this many experiments, the baseline not counted"
     )
     budget_usd: float = Field(default=20.0, ge=0, description="money for the language model, whole campaign")
+    experiment_budget_usd: float = Field(
+        default=2.0, ge=0, description="money for the conversation about one experiment; 0: no limit"
+    )
 
     # Clocks.
     train_seconds: float = Field(
@@ -66,6 +69,11 @@ class Config(BaseModel):
         gt=0, description="wall clock of loading a checkpoint and scoring the validation rows"
     )
 
+    smoke_seconds: float = Field(
+        default=5.0,
+        ge=0,
+        description="how long a model's edit runs on a spare core before it is an experiment; 0: not at all",
+    )
     max_disturbance: float = Field(
         default=1.0,
         gt=0,
@@ -116,8 +124,20 @@ class Config(BaseModel):
     )
 
     # Proposer.
-    proposer: Literal["anthropic", "optuna", "replay"] = "optuna"
+    proposer: Literal["anthropic", "bedrock", "vertex", "openai", "optuna", "replay"] = Field(
+        default="optuna", description="who proposes: a language model by who serves it, or one that needs none"
+    )
     model: str = "claude-opus-5-5"
+    plateau_after: int = Field(
+        default=20, ge=2, description="verdicts without a keep after which the model is asked for something else"
+    )
+    plateau_model: str | None = Field(
+        default=None, min_length=1, description="another model to ask while nothing is kept"
+    )
+    editor: Literal["auto", "builtin", "custom"] = Field(
+        default="auto",
+        description="the editor as the API's own tool or described to it; auto: its own where it is known",
+    )
     max_output_tokens: int = Field(default=32_000, ge=1024)
     replay_from: Path | None = None
     price_input_usd: float | None = Field(

@@ -32,6 +32,9 @@ from runner.report.text import clean
 
 log = structlog.get_logger()
 
+SIMPLIFICATION = "simplification"
+"""The category that says so."""
+
 
 def run_seed(campaign: Campaign, number: int, index: int) -> int:
     """The seed of run `index` of an experiment: issued by the host, the same after a crash."""
@@ -62,6 +65,7 @@ class Rule:
     champion_bpb: float
     sigma_bpb: float
     keep_sigmas: float
+    lines_removed: int  # of logic, by a simplification
     audit_discards: float
     score_limit_seconds: float | None
 
@@ -72,6 +76,7 @@ class Rule:
             champion_bpb=self.champion_bpb,
             sigma_bpb=self.sigma_bpb,
             keep_sigmas=self.keep_sigmas,
+            lines_removed=self.lines_removed,
         )
 
     def would_keep(self, bpb: float) -> bool:
@@ -248,6 +253,7 @@ def run_candidate(lab: Laboratory, campaign: Campaign, experiment: Experiment) -
         champion_bpb=best.val_bpb,
         sigma_bpb=sigma,
         keep_sigmas=lab.config.keep_sigmas,
+        lines_removed=_lines_removed(lab, campaign, experiment, best),
         audit_discards=lab.config.audit_discards,
         score_limit_seconds=score_limit(history[0], lab.config.train_seconds),
     )
@@ -269,6 +275,14 @@ def run_candidate(lab: Laboratory, campaign: Campaign, experiment: Experiment) -
         bound.info("verdict_reached", verdict=outcome.verdict, reason=outcome.reason)
         return _closed(lab, campaign, experiment.number)
     return _judge(lab, campaign, experiment, rule, outcome)
+
+
+def _lines_removed(lab: Laboratory, campaign: Campaign, experiment: Experiment, best: Experiment) -> int:
+    """Of logic, by what was proposed as a simplification; 0 for other experiments."""
+    if experiment.category != SIMPLIFICATION or best.kept_commit is None:
+        return 0
+    before = edits.count_logic(lab.repository.read_workload(best.kept_commit))
+    return max(0, before - edits.count_logic(candidate_files(lab, campaign, experiment)))
 
 
 def _recorded_outcome(lab: Laboratory, experiment: Experiment, rule: Rule) -> Outcome | None:

@@ -58,3 +58,21 @@ def test_runs_with_the_spread_of_the_prior_confirm_it():
 
 def test_a_reproduction_may_differ_by_three_standard_deviations_of_a_difference():
     assert reproduction_tolerance(0.01) == pytest.approx(3 * 0.01 * 2**0.5)
+
+
+@pytest.mark.parametrize(
+    ("candidate", "removed", "verdict"),
+    [
+        (1.004, 3, Verdict.KEEP),
+        (0.999, 1, Verdict.KEEP),
+        (1.006, 3, Verdict.DISCARD),
+        (1.004, 0, Verdict.DISCARD),
+        (0.97, 0, Verdict.KEEP),
+    ],
+)
+def test_a_simplification_is_kept_when_it_is_as_good_within_the_noise(candidate, removed, verdict):
+    decided = judge_candidate(
+        candidate_bpb=candidate, champion_bpb=1.0, sigma_bpb=0.01, keep_sigmas=2, lines_removed=removed
+    )
+    assert decided.verdict is verdict
+    assert ("lines of logic less" in decided.reason) == (verdict is Verdict.KEEP and removed > 0)

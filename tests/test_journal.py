@@ -8,34 +8,31 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import subprocess
+import threading
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 
 import fake_anthropic as fake
-import numpy as np
 import pytest
 from fake_anthropic import FakeAnthropic, Usage
-from silent_observer import SilentObserver
+from fake_researchers import answer, edit, proposes
+from paper_laboratory import laboratory, make_repository
 
-from runner import campaign
-from runner.config import load
-from runner.contamination import SealedText
+from runner import campaign, proposing
 from runner.errors import ProposerError
 from runner.journal import LedgerJournal
-from runner.laboratory import Laboratory
 from runner.ledger import Ledger
 from runner.proposers import messages
-from runner.proposers.anthropic import AnthropicProposer
-from runner.proposers.messages import ATTEMPTS
-from runner.records import NoProposal, Proposal, Verdict
-from runner.repo import Repository
+from runner.proposers.asking import ATTEMPTS
+from runner.proposers.messages import Messages
+from runner.proposers.researcher import Researcher
+from runner.proposing import Desk
+from runner.records import NoProposal, Verdict
 
-GOOD = fake.submit(
-    [{"path": "workload/train.py", "action": "replace", "old": "RATE = 0.02", "new": "RATE = 0.04"}]
-)
-AMBIGUOUS = fake.submit([{"path": "workload/train.py", "action": "replace", "old": " = ", "new": "="}])
+GOOD = proposes("RATE = 0.02", "RATE = 0.04")
+OTHER = proposes("STEPS = 5", "STEPS = 6")
+AMBIGUOUS = answer(edit(" = ", "="))
 PROSE = fake.say("I would raise the rate.")
 BROKE = fake.error(402, "billing_error")
 AWAY = [fake.error(529, "overloaded_error")] * ATTEMPTS
@@ -58,51 +55,13 @@ def environment(monkeypatch, tmp_path):
 
 @pytest.fixture
 def root(tmp_path):
-    """A user's repository whose campaign has its baseline."""
-    root = tmp_path / "repository"
-    (root / "workload").mkdir(parents=True)
-    for name, text in {
-        "__init__.py": "",
-        "model.py": "WIDTH = 64\n",
-        "train.py": "RATE = 0.02\nSTEPS = 5\n",
-    }.items():
-        (root / "workload" / name).write_text(text)
-    (root / "program.md").write_text("Lower is better.\n")
-    for command in (
-        ["init", "-q", "-b", "main"],
-        ["add", "-A"],
-        ["-c", "user.name=u", "-c", "user.email=u@example.org", "commit", "-qm", "start"],
-        ["branch", "autoresearch/t"],
-    ):
-        subprocess.run(["git", *command], cwd=root, check=True)
-    with laboratory(root) as lab:
-        base = lab.repository.resolve("HEAD")
-        lab.ledger.create_campaign(tag="t", base_commit=base, conditions={})
-        baseline = Proposal(hypothesis="baseline", edits=(), proposer="baseline")
-        lab.ledger.open_experiment("t", baseline, diff="", champion=None)
-        lab.ledger.close_experiment("t", 0, verdict=Verdict.KEEP, reason="baseline", val_bpb=2.0, sigma_bpb=0.01)
-        lab.ledger.set_kept("t", 0, base)
-    return root
+    return make_repository(tmp_path / "repository")
 
 
 @pytest.fixture(autouse=True)
 def no_engine(monkeypatch):
     """Proposals need none."""
     monkeypatch.setattr(campaign, "await_engine", lambda *_, **__: None)
-
-
-@contextmanager
-def laboratory(root, **settings):
-    """All that a proposal needs of a laboratory."""
-    config = load(root, {"tag": "t", "profile": "cpu", "proposer": "anthropic", **settings}, environ={})
-    nothing = SealedText(validation=np.array([], np.uint64), test=np.array([], np.uint64), tokens=[])
-    with Ledger(root / ".autoresearch" / "ledger.db") as ledger:
-        yield Laboratory(
-            config=config, engine=None, repository=Repository(root), ledger=ledger, observer=SilentObserver(),
-            mounts=None, evaluation=None,
-            sealed_text=nothing, redactor=None, scratch=root, claims=root, base_image="",
-            conditions={},
-        )  # fmt: skip
 
 
 @pytest.fixture
@@ -118,11 +77,15 @@ def serve(monkeypatch):
     return start
 
 
+def researcher(lab):
+    """Claude, who does not wait between attempts."""
+    return Researcher("anthropic", Messages(lab.config, sleep=lambda _: None), plateau_after=20)
+
+
 def propose(lab, budget_usd=0.0):
     """Ask for the next experiment, as the night does; gives its number, or why there is none."""
-    opened = lab.ledger.campaign("t")
-    proposer = AnthropicProposer(lab.config, sleep=lambda _: None)
-    return campaign._propose(lab, proposer, opened, lab.ledger.experiments("t"), budget_usd)
+    with closing(Desk(lab, researcher(lab), lab.ledger.campaign("t"), budget_usd)) as desk:
+        return desk.propose()
 
 
 def spent_on(lab):
@@ -145,7 +108,7 @@ def _propose_in_process(root, pause_at, pipe):
     class Pausing(LedgerJournal):
         def close_answer(self, booking, usage, body):
             super().close_answer(booking, usage, body)
-            if len(self.bookings) == pause_at:
+            if self._ledger._read("SELECT count(*) FROM answers")[0][0] == pause_at:
                 pause()
 
     def counted(delta):
@@ -156,7 +119,7 @@ def _propose_in_process(root, pause_at, pipe):
 
     arrived, length = [], messages._length
     messages._length = counted
-    campaign.LedgerJournal = Pausing
+    proposing.LedgerJournal = Pausing
     if pause_at == 0:
         Ledger.open_experiment = pause
     with laboratory(root) as lab, campaign.StopSwitch().installed(pipe.send):
@@ -281,7 +244,7 @@ def test_after_a_change_of_the_program_the_model_is_asked_anew_and_both_answers_
         (root / "program.md").write_text("Lower is much better.\n")
         with laboratory(root) as lab:
             assert propose(lab) == 1
-            assert spent_on(lab) == [(None, ANSWER_USD), (1, ANSWER_USD)]
+            assert spent_on(lab) == [(1, ANSWER_USD)] * 2
     assert len(server.requests) == 2
     assert "much better" in server.requests[1]["system"][0]["text"]
 
@@ -297,11 +260,11 @@ def test_another_model_or_limit_is_another_request(root, serve, changes):
 
 
 def test_a_conversation_that_led_to_nothing_is_not_held_again(root, serve):
-    with serve(PROSE, PROSE, GOOD) as server, laboratory(root) as lab:
+    with serve(PROSE, PROSE, PROSE, GOOD) as server, laboratory(root) as lab:
         assert "prose" in propose(lab).reason
         assert propose(lab) == 1
-        assert spent_on(lab) == [(None, ANSWER_USD), (None, ANSWER_USD), (1, ANSWER_USD)]
-    assert server.requests[0] == server.requests[2]
+        assert spent_on(lab) == [*[(None, ANSWER_USD)] * 3, (1, ANSWER_USD)]
+    assert server.requests[0] == server.requests[3]
 
 
 @pytest.mark.parametrize("ill", [AWAY, [BROKE]])
@@ -316,20 +279,50 @@ def test_a_conversation_goes_on_when_the_api_is_back(root, serve, ill):
     assert len(server.requests) == len(ill) + 2
 
 
-def test_answers_that_the_api_cannot_digest_are_given_up_with_the_night(root, serve, monkeypatch):
-    pauses = (0.0,) * 2
-    monkeypatch.setattr(campaign, "EMPTY_PAUSES_SECONDS", pauses)
-    with serve(AMBIGUOUS, *AWAY * 3, GOOD) as server, laboratory(root) as lab:
-        proposer = AnthropicProposer(lab.config, sleep=lambda _: None)
-        with pytest.raises(ProposerError, match="3 conversations in a row"):
-            campaign.run(lab, proposer, campaign.StopSwitch())
-        assert len(server.requests) == 1 + 3 * ATTEMPTS
+def test_an_api_that_is_away_for_hours_ends_no_night_and_what_it_may_not_digest_is_given_up(
+    root, serve, monkeypatch
+):
+    monkeypatch.setattr(campaign, "EMPTY_PAUSES_SECONDS", (0.0, 0.0))
+    with serve(AMBIGUOUS, *AWAY * 15, BROKE, GOOD) as server, laboratory(root) as lab:
+        with pytest.raises(ProposerError, match="no credit"):
+            campaign.run(lab, researcher(lab), campaign.StopSwitch())
+        assert len(server.requests) == 1 + 15 * ATTEMPTS + 1
+        # The third time in vain, what was said is left, and it is begun anew: that may be what nobody can answer.
+        assert server.requests[3 * ATTEMPTS] == server.requests[1]
+        assert server.requests[1 + 3 * ATTEMPTS] == server.requests[0]
         assert propose(lab) == 1
         assert spent_on(lab) == [(None, ANSWER_USD), (1, ANSWER_USD)]
 
 
+def test_a_controller_that_leaves_waits_for_no_answer_that_hangs(root, serve, monkeypatch):
+    monkeypatch.setattr(proposing, "LEAVE_SECONDS", 0.5)
+    released = threading.Event()
+    with serve(fake.holds(GOOD, 4, lambda: released.wait(GIVE_UP_SECONDS))), laboratory(root) as lab:
+        desk = Desk(lab, researcher(lab), lab.ledger.campaign("t"), 0.0)
+        desk.think_ahead()
+        thread = desk._thought.thread
+        until_booked(root, 1)
+        began = time.monotonic()
+        desk.close()
+        assert time.monotonic() - began < 10
+        released.set()  # and when the server says something, the answer is cut off
+        thread.join(GIVE_UP_SECONDS)
+        assert not thread.is_alive()
+        assert [experiment for experiment, _ in spent_on(lab)] == [None]
+        assert lab.ledger.conversation("t", "anthropic") is not None, "it goes on at the next start"
+
+
+def test_a_model_that_only_declines_ends_the_night(root, serve, monkeypatch):
+    monkeypatch.setattr(campaign, "EMPTY_PAUSES_SECONDS", (0.0, 0.0))
+    declined = fake.message(fake.THINKING, stop_reason="refusal")
+    with serve(*[declined] * 9) as server, laboratory(root) as lab:
+        with pytest.raises(ProposerError, match="3 conversations in a row"):
+            campaign.run(lab, researcher(lab), campaign.StopSwitch())
+        assert len(server.requests) == 3
+
+
 def test_the_second_version_of_a_crash_is_a_conversation_of_its_own(root, serve):
-    with serve(GOOD, PROSE, BROKE, PROSE, BROKE, GOOD) as server, laboratory(root) as lab:
+    with serve(GOOD, PROSE, BROKE, PROSE, PROSE, BROKE, OTHER) as server, laboratory(root) as lab:
         assert propose(lab) == 1
         lab.ledger.close_experiment("t", 1, verdict=Verdict.CRASH, reason="boom")
         with pytest.raises(ProposerError):
@@ -339,33 +332,42 @@ def test_the_second_version_of_a_crash_is_a_conversation_of_its_own(root, serve)
         assert propose(lab) == 2  # and nobody asks a second time what was abandoned
         assert lab.ledger.experiment("t", 2).retry_of is None
         costs = [experiment for experiment, _ in spent_on(lab)]
-        assert costs == [1, None, None, 2]
+        assert costs == [1, None, None, None, 2]
     mending = ["Mend the idea" in str(body["messages"][0]) for body in server.requests]
-    assert mending == [False, True, True, True, False, False]
+    assert mending == [False, True, True, True, True, False, False]
 
 
 def test_the_budget_is_looked_at_before_every_turn(root, serve, monkeypatch):
     monkeypatch.setattr(campaign, "EMPTY_PAUSES_SECONDS", ())  # a spent budget is no failure of the API
     million = Usage(input_tokens=1_000_000, output_tokens=0)
-    first = fake.submit([], usage=million)
+    first = answer(edit("nothing", "like this"), usage=million)
     with serve(first, GOOD) as server:
-        with laboratory(root, budget_usd=4.0) as lab:
-            proposer = AnthropicProposer(lab.config)
+        with laboratory(root, budget_usd=4.0, experiment_budget_usd=0) as lab:
+            proposer = researcher(lab)
             reason = campaign.run(lab, proposer, campaign.StopSwitch())
             assert reason == "the budget of $4.00 is spent ($4.00)"
             stopped = propose(lab, budget_usd=4.0)
             assert isinstance(stopped, NoProposal) and stopped.reason == reason
         assert len(server.requests) == 1
-        with laboratory(root) as lab:
-            assert propose(lab, budget_usd=4.01) == 1
+        with laboratory(root, experiment_budget_usd=0) as lab:
+            assert "may break the budget" in propose(lab, budget_usd=7.99).reason
+            assert propose(lab, budget_usd=8.0) == 1
             assert lab.ledger.experiment("t", 1).cost_usd == pytest.approx(4.0 + ANSWER_USD)
     assert len(server.requests) == 2
 
 
 def test_an_answer_that_is_cut_off_is_not_asked_again_beyond_the_budget(root, serve):
     million = Usage(input_tokens=1_000_000, output_tokens=0)
+    with serve(fake.cut(fake.say("x", usage=million), 3), GOOD) as server:
+        with laboratory(root, experiment_budget_usd=0) as lab:
+            assert "budget" in propose(lab, budget_usd=4.0).reason
+        assert len(server.requests) == 1
+
+
+def test_a_conversation_that_has_cost_enough_ends_and_the_next_one_begins(root, serve):
+    million = Usage(input_tokens=1_000_000, output_tokens=0)
     with serve(fake.cut(fake.say("x", usage=million), 3), GOOD) as server, laboratory(root) as lab:
-        assert "budget" in propose(lab, budget_usd=4.0).reason
+        assert "of one experiment ($4.00 spent)" in propose(lab).reason
         assert len(server.requests) == 1
         assert propose(lab) == 1
-        assert [experiment for experiment, _ in spent_on(lab)] == [1, 1]
+        assert [experiment for experiment, _ in spent_on(lab)] == [None, 1]

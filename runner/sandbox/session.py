@@ -80,58 +80,19 @@ class Session:
         Raises:
             EngineError: the engine failed; says nothing about the candidate.
         """
-        config = self.config
-        files = {f"/data/{name}": path for name, path in self.mounts.train(seed).items()}
-        container_id = create_container(
+        return train(
             self.engine,
-            config=config,
+            config=self.config,
+            mounts=self.mounts,
             image_id=self.image_id,
-            phase="train",
-            command=["train", "--startup", str(config.startup_seconds), "--limit", str(config.train_seconds)],
-            environment={
-                "DATA_DIR": "/data",
-                "OUT_DIR": "/out",
-                "SEED": str(seed),
-                "DEADLINE_SECONDS": str(config.train_seconds),
-                "PROFILE": config.profile,
-            },
-            read_only={"/locked": self.mounts.locked, **files},
-            output_volume=OutputVolume(self.volume, "/out", writable=True),
             owner=self.owner,
-            interactive=False,
+            volume=self.volume,
+            seed=seed,
+            on_line=on_line,
+            on_start=on_start,
+            on_end=on_end,
+            meanwhile=self.scorer.refuse_dead,
         )
-        over = threading.Event()
-        try:
-            with engine_errors("starting the train container"), around(Step.CONTAINER_STARTED):
-                self.engine.client.api.start(container_id)
-            reports = Reports()
-
-            def on_report(line: str) -> None:
-                before = reports.started.is_set()
-                reports.line(line)
-                if on_start is not None and reports.started.is_set() and not before:
-                    on_start()
-
-            follow_logs(self.engine, container_id, stderr=True, on_line=on_report, over=over)
-            if on_line is not None:
-                follow_logs(self.engine, container_id, stderr=False, on_line=on_line, over=over)
-            state, killed = wait(
-                self.engine,
-                container_id,
-                started=reports.started,
-                startup_seconds=config.startup_seconds,
-                limit_seconds=config.train_seconds,
-                meanwhile=self.scorer.refuse_dead,
-            )
-            if on_end is not None:
-                on_end()
-            final = Reports()
-            final.feed(_read_log(self.engine, container_id, stderr=True) + b"\n")
-            log = _read_log(self.engine, container_id, stderr=False).decode("utf-8", "replace")
-            return record(Phase.TRAIN, seed, state, killed and reports.started.is_set(), final, log)
-        finally:
-            over.set()
-            discard(remove_container, self.engine.client, container_id)
 
     def score(self, seed: int) -> tuple[RunRecord, bytes | None]:
         """Score the validation rows in the warm container; returns how it ended, and the claims.
@@ -182,6 +143,85 @@ class Session:
             linger_seconds=0,
             max_bytes=max_bytes,
         )
+
+
+def train(
+    engine: Engine,
+    *,
+    config: Config,
+    mounts: Mounts,
+    image_id: str,
+    owner: Owner,
+    volume: str,
+    seed: int,
+    cores: tuple[int, ...] | None = None,
+    on_line: Callable[[str], None] | None = None,
+    on_start: Callable[[], None] | None = None,
+    on_end: Callable[[], None] | None = None,
+    meanwhile: Callable[[], None] = lambda: None,
+) -> RunRecord:
+    """Run `workload.train` once in a container of its own; the other arguments are those of `Session.train`.
+
+    Args:
+        volume: where its checkpoint goes.
+        cores: where it runs; `choose_cores` when absent.
+        meanwhile: called again and again; what it raises ends the run.
+
+    Raises:
+        EngineError: the engine failed; says nothing about the candidate.
+    """
+    files = {f"/data/{name}": path for name, path in mounts.train(seed).items()}
+    container_id = create_container(
+        engine,
+        config=config,
+        image_id=image_id,
+        phase="train",
+        command=["train", "--startup", str(config.startup_seconds), "--limit", str(config.train_seconds)],
+        environment={
+            "DATA_DIR": "/data",
+            "OUT_DIR": "/out",
+            "SEED": str(seed),
+            "DEADLINE_SECONDS": str(config.train_seconds),
+            "PROFILE": config.profile,
+        },
+        read_only={"/locked": mounts.locked, **files},
+        output_volume=OutputVolume(volume, "/out", writable=True),
+        owner=owner,
+        interactive=False,
+        cores=cores,
+    )
+    over = threading.Event()
+    try:
+        with engine_errors("starting the train container"), around(Step.CONTAINER_STARTED):
+            engine.client.api.start(container_id)
+        reports = Reports()
+
+        def on_report(line: str) -> None:
+            before = reports.started.is_set()
+            reports.line(line)
+            if on_start is not None and reports.started.is_set() and not before:
+                on_start()
+
+        follow_logs(engine, container_id, stderr=True, on_line=on_report, over=over)
+        if on_line is not None:
+            follow_logs(engine, container_id, stderr=False, on_line=on_line, over=over)
+        state, killed = wait(
+            engine,
+            container_id,
+            started=reports.started,
+            startup_seconds=config.startup_seconds,
+            limit_seconds=config.train_seconds,
+            meanwhile=meanwhile,
+        )
+        if on_end is not None:
+            on_end()
+        final = Reports()
+        final.feed(_read_log(engine, container_id, stderr=True) + b"\n")
+        log = _read_log(engine, container_id, stderr=False).decode("utf-8", "replace")
+        return record(Phase.TRAIN, seed, state, killed and reports.started.is_set(), final, log)
+    finally:
+        over.set()
+        discard(remove_container, engine.client, container_id)
 
 
 def start_up_seconds(config: Config) -> float:

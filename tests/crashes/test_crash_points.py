@@ -223,6 +223,64 @@ def test_a_night_killed_there_and_in_its_recovery_ends_as_if_nothing_had_been(
     assert state == whole
 
 
+NEVER_IDLE = [
+    (step, side)
+    for step in (
+        Step.CONVERSATION_OPENED,
+        Step.ANSWER_BOOKED,
+        Step.ANSWER_KEPT,
+        Step.CHECK_KEPT,
+        Step.EXPERIMENT_OPENED,
+        Step.RUN_CLOSED,
+        Step.EXPERIMENT_CLOSED,
+        Step.BRANCH_ADVANCED,
+        Step.KEEP_RECORDED,
+    )
+    for side in Side
+]
+
+
+@pytest.fixture(scope="module")
+def ahead(night, tmp_path_factory):
+    """The points of a night that is never idle, and its final state."""
+    root = make_repository(tmp_path_factory.mktemp("ahead") / "repository")
+    root.with_name("ahead").touch()
+    told = night(root)
+    assert told.end == 0, told.errors
+    state = final_state(root)
+    assert [row["verdict"] for row in state["experiments"]] == [
+        "keep", "discard", "keep", "discard", "discard", "keep", "discard",
+    ]  # fmt: skip
+    assert state["money"] == {number: [0.25] for number in range(1, 7)}
+    asked = rows(root, "conversations")
+    assert [row["running"] for row in asked] == [None, 1, 2, 3, 4, 5], "each while the one before it ran"
+    return told.reached, state
+
+
+@pytest.mark.parametrize(("step", "side"), NEVER_IDLE, ids=lambda value: str(value))
+def test_a_night_that_thinks_ahead_ends_as_if_nothing_had_been(night, tmp_path, ahead, step, side):
+    """Killed on either thread, three times: what waits is found, and nothing is asked twice."""
+    reached, whole = ahead
+    root = make_repository(tmp_path / "repository")
+    root.with_name("ahead").touch()
+    middle = 1 + reached.count((step, side)) // 2
+    for item in (
+        {"step": step, "side": side, "occurrence": middle},
+        {"reach": 1 + NEVER_IDLE.index((step, side)) % 7},
+        {"step": step, "side": side},
+    ):
+        assert night(root, **item).end in (-9, 0)
+    told = night(root)
+    assert told.end == 0, told.errors
+    state = final_state(root)
+    cut = sum(row["body"] is None for row in rows(root, "answers"))
+    assert cut <= 3
+    assert len(rows(root, "answers")) - cut == len(scripted_night.AHEAD), "no answer is paid for twice"
+    if cut:
+        state["money"] = whole["money"]
+    assert state == whole
+
+
 def test_a_workload_that_does_not_run_is_forgotten_whole_wherever_that_is_interrupted(night, tmp_path):
     for side in Side:
         root = make_repository(tmp_path / side / "repository")

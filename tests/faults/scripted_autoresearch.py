@@ -37,7 +37,18 @@ from scripted_night import CONTEXT, VOCAB_SIZE, Paid, ScriptedImages, ScriptedSe
 import runner.cli.night
 import runner.ledger
 from locked_eval.corpus_index import IndexBuilder
-from runner import auditing, campaign, crash_points, doctor, image, laboratory, preparation, proposers, sandbox
+from runner import (
+    auditing,
+    campaign,
+    crash_points,
+    doctor,
+    image,
+    laboratory,
+    preparation,
+    proposers,
+    sandbox,
+    smoke,
+)
 from runner.cli import main
 from runner.contamination import SealedText
 from runner.laboratory import Laboratory
@@ -79,6 +90,7 @@ def script_the_machine():
     doctor.announce = lambda *_: None
     preparation.open_laboratory = open_laboratory
     proposers.create = lambda config: Paid()
+    smoke.check = lambda *_: ""
     image.build_candidate, image.exists = images.build, images.exists
     laboratory.open_session = open_session
     laboratory.refuse_other = laboratory.await_engine = campaign.await_engine = lambda *_, **__: None
