@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 def status_command(tag: str | None, as_json: bool) -> None:
     """Where the campaign stands: done, best, kept, spent, and what runs now."""
     from runner.cli.display import first_line
+    from runner.cli.effort import read_effort
     from runner.ledger import is_running
     from runner.lineage import strikes
     from runner.records import Verdict
@@ -35,7 +36,7 @@ def status_command(tag: str | None, as_json: bool) -> None:
         campaign = workspace.ledger.campaign(name)
         assert campaign is not None
         experiments = workspace.ledger.experiments(name)
-        cost = workspace.ledger.cost_usd(name)
+        effort = read_effort(workspace, campaign)
         sealed = workspace.ledger.sealed(name)
     running = is_running(workspace.paths.root)
     counts = {str(verdict): sum(one.verdict is verdict for one in experiments[1:]) for verdict in Verdict}
@@ -54,7 +55,8 @@ def status_command(tag: str | None, as_json: bool) -> None:
                 "best_bpb": kept[-1].val_bpb if kept else None,
                 "best_commit": kept[-1].kept_commit if kept else None,
                 "open_experiment": None if open_one is None else open_one.number,
-                "cost_usd": cost,
+                "cost_usd": effort.usage.cost_usd,
+                **effort.as_json(),
                 "strikes": strikes(experiments),
                 "sealed": [asdict(one) for one in sealed],
             }
@@ -67,8 +69,8 @@ def status_command(tag: str | None, as_json: bool) -> None:
     if open_one is not None:
         verb = "now" if running else "interrupted, goes on at the next start"
         click.echo(f"experiment {open_one.number} ({verb}): {first_line(open_one.hypothesis)}")
-    if cost:
-        click.echo(f"spent ${cost:.2f}, ${cost / max(done, 1):.3f} per experiment")
+    for line in effort.lines():
+        click.echo(line)
 
 
 @click.command("log")
@@ -91,18 +93,36 @@ def log_command(tag: str | None, as_json: bool) -> None:
 @click.argument("number", type=int, metavar="ID")
 @newest_tag_option
 @json_option
-def show_command(number: int, tag: str | None, as_json: bool) -> None:
+@click.option("--transcript", "with_transcript", is_flag=True, help="What the language model said instead.")
+@click.option("--full", is_flag=True, help="Fold nothing of the transcript.")
+def show_command(number: int, tag: str | None, as_json: bool, with_transcript: bool, full: bool) -> None:
     """Experiment ID: why its verdict, its diff, its runs, the end of its log."""
+    from runner.cli.effort import duty_word
     from runner.errors import ConfigError
     from runner.report.audits import audit_lines
+    from runner.report.duty import duty, duty_line
     from runner.report.explain import explain
+    from runner.report.transcript import transcript
 
     with open_workspace(create=False) as workspace:
         name = choose_tag(workspace.ledger, tag)
+        talk = workspace.ledger.transcript(name, number) if with_transcript else None
         experiment = workspace.ledger.experiment(name, number)
         sealed = [one for one in workspace.ledger.sealed(name) if one.number == number]
+        word = duty_word(workspace.profile_of(name))
     if experiment is None:
         raise ConfigError(f"campaign {name!r} has no experiment {number}", "autoresearch log lists them")
+    if with_transcript:
+        if talk is None:
+            raise ConfigError(
+                f"there is no transcript of experiment {number}: no language model proposed it",
+                f"autoresearch show {number}",
+            )
+        if as_json:
+            print_json(talk)
+        else:
+            click.echo(transcript(talk, full=full))
+        return
     if as_json:
         print_json({**experiment_json(experiment, full=True), "sealed": [asdict(one) for one in sealed]})
         return
@@ -123,6 +143,9 @@ def show_command(number: int, tag: str | None, as_json: bool) -> None:
         click.echo(f"run {run.phase:6s} seed {run.seed:<10d} {run.end:13s} wall {wall}  cpu {cpu}{others}{bpb}")
         if run.audit is not None:
             click.echo("\n".join(f"    {line}" for line in audit_lines(run.audit)))
+    effort = duty_line(duty([experiment]), None, word)
+    if effort is not None:
+        click.echo(f"{effort} since it was proposed (times are whole seconds)")
     for score in sealed:
         click.echo(f"sealed test rows (as claimed): test_bpb {score.test_bpb:.6f}  seed {score.seed}")
     if experiment.diff:

@@ -82,6 +82,7 @@ def overnight_command(as_json: bool, **settings: Any) -> None:
     Twice: kill it now; no container stays, and the next start goes on with it.
     """
     from runner import campaign
+    from runner.cli.effort import count_effort
     from runner.cli.history import honesty_lines
     from runner.proposers import create
 
@@ -95,8 +96,11 @@ def overnight_command(as_json: bool, **settings: Any) -> None:
             raise
         files = _write_reports(lab)
         experiments = lab.ledger.experiments(lab.config.tag)
-        honesty = honesty_lines(experiments, lab.ledger.sealed(lab.config.tag))
-    _finish(experiments, honesty, lab, reason, files, json_wanted=as_json)
+        notes = [
+            *honesty_lines(experiments, lab.ledger.sealed(lab.config.tag)),
+            *count_effort(lab.ledger, lab.config.tag, lab.config.profile, lab.config.budget_usd).lines(),
+        ]
+    _finish(experiments, notes, lab, reason, files, json_wanted=as_json)
 
 
 @click.command("baseline")
@@ -154,7 +158,7 @@ def _write_reports(lab: Laboratory) -> tuple[Path, ...]:
 
 def _finish(
     experiments: tuple[Experiment, ...],
-    honesty: list[str],
+    notes: list[str],
     lab: Laboratory,
     reason: str,
     files: tuple[Path, ...],
@@ -169,7 +173,7 @@ def _finish(
             print_json(as_json(experiment))
         return
     print_table(experiments)
-    click.echo("\n".join([summary(experiments), *honesty]))
+    click.echo("\n".join([summary(experiments), *notes]))
     commits = [one for one in experiments if one.number > 0 and one.kept_commit]
     number = f"{len(commits)} kept commit{'' if len(commits) == 1 else 's'}"
     click.echo(f"\n{reason}; branch {lab.branch} has {number}{':' if commits else ''}")

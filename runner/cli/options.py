@@ -38,10 +38,10 @@ def proposer_options(command: Command) -> Command:
     options = [
         click.option(
             "--proposer",
-            type=click.Choice(["anthropic", "optuna", "replay"]),
+            type=click.Choice(["anthropic", "bedrock", "vertex", "openai", "optuna", "replay"]),
             help="Default: anthropic with a key, else optuna.",
         ),
-        click.option("--model", help="Model of the anthropic proposer."),
+        click.option("--model", help="The language model."),
         click.option(
             "--from",
             "replay_from",
