@@ -95,7 +95,7 @@ class Stopwatch:
 class Numbers:
     """A proposer of edits that change nothing."""
 
-    name, model = "bench", None
+    name, model, thinks_ahead = "bench", None, False
 
     def propose(self, request):
         edit = Replace(path="workload/train.py", old="NUMBER = 0", new=f"NUMBER = {request.number}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import pytest
 
@@ -11,14 +10,6 @@ from runner.errors import EngineError
 from runner.sandbox import Engine, connect
 
 pytest_plugins = ["tiny_candidates"]
-
-ZOO = Path(__file__).parent / "zoo"
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items):
-    """The zoo first: it keeps one worker busy for long, and the other one has all the rest meanwhile."""
-    items.sort(key=lambda item: not item.path.is_relative_to(ZOO))
 
 
 @pytest.fixture(scope="session")

@@ -236,9 +236,9 @@ def test_a_branch_that_somebody_moved_is_not_overwritten(lab, repository):
 
 
 def test_money_and_empty_conversations_end_a_night(lab, monkeypatch):
-    nothing = paying(11.0, NoProposal(reason="no idea", exhausted=False, proposer="scripted"))
+    nothing = paying(7.0, NoProposal(reason="no idea", exhausted=False, proposer="scripted"))
     reason, rows, _ = night(lab, [nothing, nothing, nothing])
-    assert reason == "the budget of $20.00 is spent ($22.00)"
+    assert reason == "another answer may break the budget of $20.00 ($14.00 spent, the dearest one was $7.00)"
     assert len(rows) == 1
     lab.ledger._db.execute("DELETE FROM usage")
     monkeypatch.setattr(campaign, "EMPTY_PAUSES_SECONDS", (0.0, 0.0))

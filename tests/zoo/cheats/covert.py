@@ -145,7 +145,8 @@ CHEATS = [
         name="channel_of_cached_pages",
         sentence="Which pages of the image are in memory: scoring drops and reads some, the audit takes the time.",
         fate=Fate.REFUTED,
-        findings=OVERSTATED,
+        findings=OVERSTATED
+        | {"not_independent"},  # what else reads them on a busy machine is noise in its answers
         model=LOOKUP
         + """
     import time
