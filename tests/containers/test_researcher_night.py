@@ -17,7 +17,7 @@ from runner.ledger import Ledger
 from runner.proposers.researcher import MAX_NUDGES
 from runner.records import Verdict
 
-pytestmark = [pytest.mark.docker, pytest.mark.timeout(900), pytest.mark.xdist_group("researcher")]
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(1500), pytest.mark.xdist_group("researcher")]
 
 EXPERIMENTS = 30
 HELPFUL = (3, 12, 20)
@@ -144,7 +144,7 @@ def test_a_night_of_thirty_experiments_ends_as_the_script_says_whatever_goes_wro
         process = subprocess.run(
             [sys.executable, "-m", "runner", *arguments],
             cwd=root, env={**night.environment, "PYTHONPATH": str(ROOT), **environment},
-            capture_output=True, text=True, timeout=800,
+            capture_output=True, text=True, timeout=1400,
         )  # fmt: skip
     assert process.returncode == 0, process.stderr[-3000:]
     assert len(server.requests) == scripted.sent
