@@ -12,7 +12,7 @@ import time
 
 from runner.proposers.digest import MAX_TOKENS, digest
 from runner.proposers.submission import CATEGORIES
-from runner.records import Experiment, Verdict
+from runner.records import Experiment, Figures, Verdict
 
 SENTENCE = """
 raise lower the peak learning rate of Muon for attention projections from 0.02 to 0.04 because early loss is still
@@ -47,12 +47,21 @@ def night(num_experiments: int) -> list[Experiment]:
                 category=dice.choices(CATEGORIES, range(8, 0, -1))[0],
                 reason="exit code 1: RuntimeError: shapes (64, 128) and (512, 64) do not match",
                 delta_bpb=delta,
+                figures=None if delta is None else figures(delta),
                 sigma_bpb=0.0007,
                 val_bpb=None if delta is None else best + max(delta, 0),
                 champion=0,
             )
         )
     return rows
+
+
+def figures(delta: float) -> Figures:
+    """Of a verdict on two runs."""
+    return Figures(
+        looks=(1, 2), pool=(3, 4, 5), delta_bpb=delta, se_bpb=0.0006, sigma_bpb=0.0007, better=0.5,
+        effect_bpb=delta, low_bpb=delta, high_bpb=delta, first_delta_bpb=delta, first_se_bpb=0.0008,
+    )  # fmt: skip
 
 
 def count_tokens(text: str) -> tuple[float, str]:

@@ -79,7 +79,7 @@ def calibrate(lab: Laboratory, commit: str, num_runs: int, *, stopping: Callable
         value for audit in audits for value in (audit.repeat, audit.suffix, audit.neighbours) if value is not None
     ]
     return Calibration(
-        noise_prior_bpb=decision.pooled_sigma(scores, config.noise_prior_bpb),
+        noise_prior_bpb=decision.pooled_sigma([scores], config.noise_prior_bpb),
         honest_dependence=min(
             1.0, max([config.honest_dependence, *(DEPENDENCE_MARGIN * one for one in dependences)])
         ),

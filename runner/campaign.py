@@ -11,7 +11,8 @@ from types import FrameType
 
 import structlog
 
-from runner import edits, smoke
+from runner import edits, evidence, smoke
+from runner.control import run_control
 from runner.errors import BaselineError, EngineError, ProposerError, RepositoryError
 from runner.experiment import run_baseline, run_candidate
 from runner.journal import budget_reason
@@ -29,6 +30,7 @@ log = structlog.get_logger()
 EMPTY_PAUSES_SECONDS = (0.0, 10.0, 60.0, 300.0, 300.0)
 """Waits between conversations without a proposal. An API that is away is asked as long as the night lasts, at the
 last of these paces; a model that only declines ends it."""
+STOPPED = "stopped by hand"
 MAX_QUARANTINED = 5
 """Experiments in a row that our own infrastructure failed while the engine answered, after which the campaign
 ends. Each took two equal failures: one bad idea, or one bad minute, does not end a night, and a machine on which
@@ -37,7 +39,7 @@ nothing runs any more does not use up many ideas, which may have cost money."""
 
 @dataclass
 class StopSwitch:
-    """Ctrl-C once: finish this experiment and stop. Twice, or SIGTERM or SIGHUP: kill now, leave nothing."""
+    """Ctrl-C once: finish this run and stop. Twice, or SIGTERM or SIGHUP: kill now, leave nothing."""
 
     requested: bool = False
     _killed: bool = False
@@ -57,7 +59,7 @@ class StopSwitch:
                 return  # already leaving: nothing may interrupt the clean-up
             if number == signal.SIGINT and not self.requested:
                 self.requested = True
-                announce("finishing this experiment, then stopping; Ctrl-C again kills it now")
+                announce("finishing this run, then stopping; Ctrl-C again kills it now")
                 return
             self.requested = self._killed = True
             raise KeyboardInterrupt
@@ -175,6 +177,11 @@ def _loop(lab: Laboratory, desk: Desk, stop: StopSwitch, target: int, ends_at: f
             if reason is not None:
                 return reason
             await_engine(lab.engine, note=lab.observer.note, stopping=lab.stopping)  # before an idea is paid for
+            best = champion(experiments)
+            if best is not None and evidence.control_due(experiments, best, lab.config.control_every):
+                run_control(lab, desk.campaign, best)
+                if stop.requested:
+                    continue
             number = desk.propose()
             if isinstance(number, NoProposal):
                 empty += 1
@@ -199,6 +206,8 @@ def _loop(lab: Laboratory, desk: Desk, stop: StopSwitch, target: int, ends_at: f
             if _leaves_time(lab, _count(experiments) + 1, target, ends_at):
                 desk.think_ahead()
             closed = run_candidate(lab, desk.campaign, open_one)
+            if closed.verdict is None:
+                return STOPPED
         else:
             closed = open_one
         best = champion(ledger.experiments(tag))
@@ -225,7 +234,7 @@ def _end_reason(
     lab: Laboratory, stop: StopSwitch, done: int, target: int, ends_at: float, budget_usd: float
 ) -> str | None:
     if stop.requested:
-        return "stopped by hand"
+        return STOPPED
     if done >= target:
         return f"{target} of {target} experiments done"
     if time.monotonic() >= ends_at:

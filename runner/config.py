@@ -86,8 +86,18 @@ class Config(BaseModel):
     noise_prior_bpb: float = Field(
         gt=0, description="standard deviation between seeds, before anything was measured here"
     )
-    keep_sigmas: float = Field(
-        default=2.0, gt=0, description="how many noise standard deviations better a keep must be"
+    effect_scale_bpb: float = Field(
+        gt=0, description="what most edits change, give or take, before anything was measured here"
+    )
+    keep_doubt: float = Field(
+        default=0.15, gt=0, lt=0.5, description="a keep is no improvement with at most this probability"
+    )
+    min_looks: int = Field(default=3, ge=1, description="how often a keep is measured at least")
+    max_looks: int = Field(
+        default=8, ge=1, description="how often a candidate is measured before it is given up as unclear"
+    )
+    control_every: int = Field(
+        default=20, ge=0, description="runs after which the champion is measured again; 0: never"
     )
 
     # Audit.

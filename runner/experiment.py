@@ -1,16 +1,17 @@
-"""One experiment through every step: stage, build, measure, audit, decide, keep."""
+"""One experiment through every step: stage, build, look, audit, decide, look again, keep."""
 
 from __future__ import annotations
 
 import hashlib
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
 from runner import claims as claims_store
-from runner import decision, edits, image
+from runner import decision, edits, evidence, image
+from runner.decision import Action, Judgement
 from runner.errors import BaselineError, EngineError, Interrupted, RepositoryError
 from runner.laboratory import (
     Examined,
@@ -59,37 +60,41 @@ def tried_ref(tag: str, number: int) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rule:
-    """The keep rule of one candidate, with the figures that it rests on."""
+class Case:
+    """A candidate between two looks: the scores so far, and all that the next one is judged with."""
 
-    champion_bpb: float
-    sigma_bpb: float
-    keep_sigmas: float
-    lines_removed: int  # of logic, by a simplification
+    rule: decision.Rule
+    belief: decision.Belief
+    champion_bpb: tuple[float, ...]
+    before: tuple[float, ...]  # scores of the looks so far
+    lines_added: int  # of logic, net
+    simplification: bool
     audit_discards: float
     score_limit_seconds: float | None
 
-    def decide(self, bpb: float) -> decision.Decision:
-        """Keep or discard."""
-        return decision.judge_candidate(
-            candidate_bpb=bpb,
+    def judge(self, bpb: float) -> Judgement:
+        """Keep, discard or look again, when the next look gives this score."""
+        return decision.judge(
+            self.rule,
+            self.belief,
+            candidate_bpb=(*self.before, bpb),
             champion_bpb=self.champion_bpb,
-            sigma_bpb=self.sigma_bpb,
-            keep_sigmas=self.keep_sigmas,
-            lines_removed=self.lines_removed,
+            lines_added=self.lines_added,
+            simplification=self.simplification,
         )
 
-    def would_keep(self, bpb: float) -> bool:
-        """Whether this score is a keep."""
-        return self.decide(bpb).verdict is Verdict.KEEP
+    def after(self, bpb: float) -> Case:
+        """The same with one look more."""
+        return replace(self, before=(*self.before, bpb))
 
     def wants_audit(self, claimed_bpb: float) -> bool:
-        """A would-be keep always; of the others a few, which no candidate can foresee."""
-        return self.would_keep(claimed_bpb) or random.SystemRandom().random() < self.audit_discards
+        """All that a keep may rest on; of discards a few, which no candidate can foresee."""
+        goes_on = self.judge(claimed_bpb).action is not Action.DISCARD
+        return goes_on or random.SystemRandom().random() < self.audit_discards
 
     def wants_seal(self, audited_bpb: float) -> bool:
         """What is kept in the end."""
-        return self.would_keep(audited_bpb)
+        return self.judge(audited_bpb).action is Action.KEEP
 
 
 def candidate_files(lab: Laboratory, campaign: Campaign, experiment: Experiment) -> Files:
@@ -211,7 +216,7 @@ def run_baseline(
         scores.append(outcome.val_bpb)
         claims = outcome.claims_sha256
     mean = sum(scores) / len(scores)
-    sigma = decision.pooled_sigma(scores, lab.config.noise_prior_bpb)
+    sigma = decision.pooled_sigma([scores], lab.config.noise_prior_bpb)
     lab.ledger.close_experiment(
         campaign.tag,
         experiment.number,
@@ -243,54 +248,79 @@ def _finished_baseline_runs(lab: Laboratory, campaign: Campaign, experiment: Exp
 
 
 def run_candidate(lab: Laboratory, campaign: Campaign, experiment: Experiment) -> Experiment:
-    """Take one open experiment to its verdict; what a killed controller had begun is done again."""
+    """Look at one open experiment until its case is clear; what a killed controller had seen of it counts.
+
+    Returns it without a verdict when somebody asks to stop between two looks.
+    """
     bound = log.bind(campaign=campaign.tag, experiment=experiment.number)
     history = lab.ledger.experiments(campaign.tag)
     best = next(one for one in history if one.number == experiment.champion)
-    sigma = history[0].sigma_bpb
-    assert best.val_bpb is not None and sigma is not None
-    rule = Rule(
-        champion_bpb=best.val_bpb,
-        sigma_bpb=sigma,
-        keep_sigmas=lab.config.keep_sigmas,
-        lines_removed=_lines_removed(lab, campaign, experiment, best),
+    case = _open_case(lab, campaign, experiment, history, best)
+    build = builder(lab, campaign, experiment)
+    while True:
+        seed = run_seed(campaign, experiment.number, len(case.before))
+        outcome = _recorded_outcome(lab, experiment, case, seed)
+        if outcome is None:
+            if case.before and lab.stopping():
+                return experiment
+            outcome = measure(
+                lab,
+                build=build,
+                number=experiment.number,
+                seed=seed,
+                runs=LedgerRuns(lab.ledger, campaign.tag, experiment.number),
+                examiner=case,
+                champion=champion_claims(best),
+            )
+        if isinstance(outcome, Failure):
+            lab.ledger.close_experiment(
+                campaign.tag,
+                experiment.number,
+                verdict=outcome.verdict,
+                reason=outcome.reason,
+                sigma_bpb=case.belief.sigma_bpb,
+            )
+            bound.info("verdict_reached", verdict=outcome.verdict, reason=outcome.reason)
+            return _closed(lab, campaign, experiment.number)
+        judgement = case.judge(outcome.val_bpb)
+        if judgement.action is not Action.LOOK_AGAIN:
+            return _judge(lab, campaign, best, case, outcome, judgement, experiment.number)
+        lab.observer.note(f"experiment {experiment.number}: {judgement.reason}; looking again")
+        bound.info("looked", look=judgement.num_looks, delta_bpb=judgement.delta_bpb, better=judgement.better)
+        case = case.after(outcome.val_bpb)
+
+
+def _open_case(
+    lab: Laboratory,
+    campaign: Campaign,
+    experiment: Experiment,
+    history: tuple[Experiment, ...],
+    best: Experiment,
+) -> Case:
+    """The case of a candidate before the first look. Nothing but its own looks changes it until its verdict."""
+    assert best.kept_commit is not None and best.val_bpb is not None
+    before = edits.count_logic(lab.repository.read_workload(best.kept_commit))
+    pool = [run.val_bpb for run in evidence.champion_pool(best) if run.val_bpb is not None]
+    return Case(
+        rule=evidence.rule(lab.config),
+        belief=evidence.belief(history, lab.config),
+        champion_bpb=tuple(pool) or (best.val_bpb,),
+        before=(),
+        lines_added=edits.count_logic(candidate_files(lab, campaign, experiment)) - before,
+        simplification=experiment.category == SIMPLIFICATION,
         audit_discards=lab.config.audit_discards,
         score_limit_seconds=score_limit(history[0], lab.config.train_seconds),
     )
-    outcome = _recorded_outcome(lab, experiment, rule)
-    if outcome is None:
-        outcome = measure(
-            lab,
-            build=builder(lab, campaign, experiment),
-            number=experiment.number,
-            seed=run_seed(campaign, experiment.number, 0),
-            runs=LedgerRuns(lab.ledger, campaign.tag, experiment.number),
-            examiner=rule,
-            champion=champion_claims(best),
-        )
-    if isinstance(outcome, Failure):
-        lab.ledger.close_experiment(
-            campaign.tag, experiment.number, verdict=outcome.verdict, reason=outcome.reason, sigma_bpb=sigma
-        )
-        bound.info("verdict_reached", verdict=outcome.verdict, reason=outcome.reason)
-        return _closed(lab, campaign, experiment.number)
-    return _judge(lab, campaign, experiment, rule, outcome)
 
 
-def _lines_removed(lab: Laboratory, campaign: Campaign, experiment: Experiment, best: Experiment) -> int:
-    """Of logic, by what was proposed as a simplification; 0 for other experiments."""
-    if experiment.category != SIMPLIFICATION or best.kept_commit is None:
-        return 0
-    before = edits.count_logic(lab.repository.read_workload(best.kept_commit))
-    return max(0, before - edits.count_logic(candidate_files(lab, campaign, experiment)))
+def _recorded_outcome(lab: Laboratory, experiment: Experiment, case: Case, seed: int) -> Outcome | None:
+    """What the runs before a crash already settle for a look: to measure again would be a second draw.
 
-
-def _recorded_outcome(lab: Laboratory, experiment: Experiment, rule: Rule) -> Outcome | None:
-    """What the runs before a crash already settle: to measure again would be a second draw.
-
-    A would-be keep whose audit, saved claims or sealed score is missing is measured again: its checkpoint is gone.
+    One that needs an audit, saved claims or a sealed score that is missing is measured again: its checkpoint is
+    gone.
     """
-    last = next((run for run in reversed(experiment.runs) if run.phase in (Phase.SCORE, Phase.AUDIT)), None)
+    own = [run for run in experiment.runs if run.seed == seed and run.phase in (Phase.SCORE, Phase.AUDIT)]
+    last = own[-1] if own else None
     if last is None or last.end in (RunEnd.LOST, RunEnd.STARTUP):
         return None
     if last.phase is Phase.AUDIT and (failure := audit_failure(last)) is not None:
@@ -299,46 +329,60 @@ def _recorded_outcome(lab: Laboratory, experiment: Experiment, rule: Rule) -> Ou
         return None
     if (
         last.phase is Phase.SCORE
-        and (failure := too_slow(last, rule.score_limit_seconds, lab.config.cpus)) is not None
+        and (failure := too_slow(last, case.score_limit_seconds, lab.config.cpus)) is not None
     ):
         return failure
-    saved = (
-        last.phase is Phase.AUDIT
-        and claims_store.load(lab.claims, last.claims_sha256) is not None
-        and lab.ledger.is_sealed(lab.config.tag, experiment.number, last.seed)
+    action = case.judge(last.val_bpb).action
+    audited = action is Action.DISCARD or last.phase is Phase.AUDIT
+    saved = action is not Action.KEEP or (
+        claims_store.load(lab.claims, last.claims_sha256) is not None
+        and lab.ledger.is_sealed(lab.config.tag, experiment.number, seed)
     )
-    if rule.would_keep(last.val_bpb) and not saved:
+    if not (audited and saved):
         return None
     return Measurement(val_bpb=last.val_bpb, claims_sha256=last.claims_sha256, audit=last.audit)
 
 
 def _judge(
-    lab: Laboratory, campaign: Campaign, experiment: Experiment, rule: Rule, measured: Measurement
+    lab: Laboratory,
+    campaign: Campaign,
+    best: Experiment,
+    case: Case,
+    measured: Measurement,
+    judgement: Judgement,
+    number: int,
 ) -> Experiment:
-    decided = rule.decide(measured.val_bpb)
-    reason = decided.reason
-    if decided.verdict is Verdict.DISCARD and measured.audit and rule.would_keep(measured.audit.claimed_bpb):
-        added = measured.val_bpb - measured.audit.claimed_bpb
-        reason = f"its claim would be a keep, but the audit is inconclusive and adds {added:.4f} bpb to it"
+    """Write down the verdict of the last look, and put a keep on the branch."""
+    reason = judgement.reason
+    if judgement.action is Action.DISCARD and measured.audit is not None:
+        claimed = measured.audit.claimed_bpb
+        if case.judge(claimed).action is not Action.DISCARD:
+            added = measured.val_bpb - claimed
+            reason = f"its claim would go on, but the audit is inconclusive and adds {added:.4f} bpb to it"
+    scores = (*case.before, measured.val_bpb)
+    verdict = Verdict.KEEP if judgement.action is Action.KEEP else Verdict.DISCARD
+    # What the first look chose is too good on average: a keep is worth what the others say.
+    shown = scores[1:] if verdict is Verdict.KEEP and len(scores) > 1 else scores
+    val_bpb = sum(shown) / len(shown)
     lab.ledger.close_experiment(
         campaign.tag,
-        experiment.number,
-        verdict=decided.verdict,
+        number,
+        verdict=verdict,
         reason=reason,
-        val_bpb=measured.val_bpb,
-        delta_bpb=decided.delta_bpb,
-        sigma_bpb=rule.sigma_bpb,
+        val_bpb=val_bpb,
+        delta_bpb=judgement.delta_bpb,
+        sigma_bpb=judgement.sigma_bpb,
+        figures=evidence.figures(
+            judgement,
+            replace(case, before=()).judge(scores[0]),
+            evidence.scored(_closed(lab, campaign, number).runs),
+            evidence.champion_pool(best),
+        ),
     )
-    log.info(
-        "verdict_reached",
-        campaign=campaign.tag,
-        experiment=experiment.number,
-        verdict=decided.verdict,
-        val_bpb=measured.val_bpb,
-    )
-    if decided.verdict is Verdict.KEEP:
-        return finish_keep(lab, campaign, experiment.number)
-    return _closed(lab, campaign, experiment.number)
+    log.info("verdict_reached", campaign=campaign.tag, experiment=number, verdict=verdict, val_bpb=val_bpb)
+    if verdict is Verdict.KEEP:
+        return finish_keep(lab, campaign, number)
+    return _closed(lab, campaign, number)
 
 
 def _closed(lab: Laboratory, campaign: Campaign, number: int) -> Experiment:

@@ -181,10 +181,11 @@ class LedgerRuns:
     ledger: Ledger
     tag: str
     number: int
+    control: bool = False  # it is the champion, and is measured again
 
     def open_run(self, phase: Phase, seed: int) -> int:
         """Announce a container."""
-        return self.ledger.open_run(self.tag, self.number, phase, seed)
+        return self.ledger.open_run(self.tag, self.number, phase, seed, control=self.control)
 
     def close_run(self, run_id: int, run: RunRecord) -> None:
         """Write how it ended."""

@@ -33,6 +33,7 @@ from runner.errors import AutoresearchError, DiskFullError, LedgerError, remedy_
 from runner.records import (
     AuditRecord,
     Experiment,
+    Figures,
     Phase,
     Proposal,
     RunEnd,
@@ -43,7 +44,7 @@ from runner.records import (
     Verdict,
 )
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 CREATE TABLE campaigns (
@@ -76,6 +77,7 @@ CREATE TABLE experiments (
     delta_bpb REAL,
     sigma_bpb REAL,
     kept_commit TEXT,
+    figures TEXT,                       -- JSON: what the verdict rests on
     PRIMARY KEY (tag, number)
 ) STRICT;
 CREATE TABLE runs (
@@ -95,6 +97,7 @@ CREATE TABLE runs (
     val_bpb REAL,
     claims_sha256 TEXT,
     audit TEXT,                         -- JSON: what an audit found
+    control INTEGER NOT NULL DEFAULT 0, -- 1: of a champion, measured again
     FOREIGN KEY (tag, experiment) REFERENCES experiments ON DELETE CASCADE
 ) STRICT;
 CREATE TABLE usage (
@@ -176,6 +179,8 @@ MIGRATIONS = {
     1: "ALTER TABLE runs ADD COLUMN audit TEXT;\n" + SEALED,
     2: ANSWERS_OF_FORMAT_3,
     3: TO_FORMAT_4,
+    4: "ALTER TABLE runs ADD COLUMN control INTEGER NOT NULL DEFAULT 0;\n"
+    "ALTER TABLE experiments ADD COLUMN figures TEXT;\n",
 }
 """Format → what makes the next one of it."""
 
@@ -400,6 +405,7 @@ class Ledger:
         val_bpb: float | None = None,
         delta_bpb: float | None = None,
         sigma_bpb: float | None = None,
+        figures: Figures | None = None,
     ) -> None:
         """Write the verdict with the figures that it rests on; there is one for ever.
 
@@ -413,6 +419,7 @@ class Ledger:
             "val_bpb": val_bpb,
             "delta_bpb": delta_bpb,
             "sigma_bpb": sigma_bpb,
+            "figures": None if figures is None else json.dumps(asdict(figures)),
         }
         self._update(Step.EXPERIMENT_CLOSED, tag, number, columns, "verdict IS NULL")
 
@@ -442,13 +449,19 @@ class Ledger:
     def experiments(self, tag: str) -> tuple[Experiment, ...]:
         """Every experiment of a campaign in order, each with its closed runs and its cost."""
         rows = self._read("SELECT * FROM experiments WHERE tag = ? ORDER BY number", tag)
-        runs: dict[int, list[RunRecord]] = {}
+        runs: dict[tuple[int, int], list[RunRecord]] = {}
         for row in self._read("SELECT * FROM runs WHERE tag = ? AND end IS NOT NULL ORDER BY id", tag):
-            runs.setdefault(row["experiment"], []).append(_run(row))
+            runs.setdefault((row["experiment"], row["control"]), []).append(_run(row))
         spent = "SELECT experiment, sum(cost_usd) FROM usage WHERE tag = ? GROUP BY experiment"
         costs: dict[int, float] = dict(tuple(row) for row in self._read(spent, tag))
         return tuple(
-            _experiment(row, tuple(runs.get(row["number"], ())), costs.get(row["number"], 0.0)) for row in rows
+            _experiment(
+                row,
+                runs=tuple(runs.get((row["number"], 0), ())),
+                controls=tuple(runs.get((row["number"], 1), ())),
+                cost_usd=costs.get(row["number"], 0.0),
+            )
+            for row in rows
         )
 
     def experiment(self, tag: str, number: int) -> Experiment | None:
@@ -474,12 +487,16 @@ class Ledger:
 
     # ----------------------------------------------------------------------- runs
 
-    def open_run(self, tag: str, number: int, phase: Phase, seed: int) -> int:
-        """Announce a container; returns the id to close it with."""
+    def open_run(self, tag: str, number: int, phase: Phase, seed: int, *, control: bool = False) -> int:
+        """Announce a container; returns the id to close it with.
+
+        Args:
+            control: the experiment is the champion, and is measured again.
+        """
         with self._transaction(Step.RUN_OPENED) as db:
             cursor = db.execute(
-                "INSERT INTO runs (tag, experiment, phase, seed, opened_at) VALUES (?, ?, ?, ?, ?)",
-                (tag, number, phase, seed, now()),
+                "INSERT INTO runs (tag, experiment, phase, seed, opened_at, control) VALUES (?, ?, ?, ?, ?, ?)",
+                (tag, number, phase, seed, now(), int(control)),
             )
         assert cursor.lastrowid is not None
         return cursor.lastrowid
@@ -722,14 +739,21 @@ def _run(row: sqlite3.Row) -> RunRecord:
         audit=None if row["audit"] is None else _audit(json.loads(row["audit"])),
         opened_at=row["opened_at"],
         closed_at=row["closed_at"],
+        id=row["id"],
     )
+
+
+def _figures(facts: dict[str, Any]) -> Figures:
+    return Figures(**{**facts, "looks": tuple(facts["looks"]), "pool": tuple(facts["pool"])})
 
 
 def _audit(facts: dict[str, Any]) -> AuditRecord:
     return AuditRecord(**{**facts, "exceedances": tuple(facts["exceedances"])})
 
 
-def _experiment(row: sqlite3.Row, runs: tuple[RunRecord, ...], cost_usd: float) -> Experiment:
+def _experiment(
+    row: sqlite3.Row, *, runs: tuple[RunRecord, ...], controls: tuple[RunRecord, ...], cost_usd: float
+) -> Experiment:
     training = [run for run in runs if run.phase is Phase.TRAIN]
     return Experiment(
         number=row["number"],
@@ -754,7 +778,9 @@ def _experiment(row: sqlite3.Row, runs: tuple[RunRecord, ...], cost_usd: float) 
         ended_at=row["closed_at"],
         image_id=row["image_id"],
         layer_digest=row["layer_digest"],
+        figures=None if row["figures"] is None else _figures(json.loads(row["figures"])),
         runs=runs,
+        controls=controls,
     )
 
 

@@ -202,6 +202,24 @@ class RunRecord:
     audit: AuditRecord | None = None  # audit only
     opened_at: str | None = None  # UTC, ISO 8601, to the second: before its container was asked for
     closed_at: str | None = None  # … when its end was written down; of a lost run, when that was found out
+    id: int | None = field(default=None, compare=False)  # in the ledger: runs of a campaign in their order
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figures:
+    """What a verdict rests on; see `docs/decision.md`. Effects are candidate − champion: negative is better."""
+
+    looks: tuple[int, ...]  # ids of the runs that gave the candidate's scores
+    pool: tuple[int, ...]  # … its champion's
+    delta_bpb: float  # difference of the means
+    se_bpb: float  # its standard error
+    sigma_bpb: float  # noise standard deviation of one run
+    better: float  # probability that the true effect is an improvement
+    effect_bpb: float  # posterior mean of it
+    low_bpb: float  # ends of its central 90 %
+    high_bpb: float
+    first_delta_bpb: float  # at the first look alone: what a campaign learns from
+    first_se_bpb: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,7 +248,9 @@ class Experiment:
     ended_at: str | None = None
     image_id: str | None = None
     layer_digest: str | None = None
+    figures: Figures | None = None
     runs: tuple[RunRecord, ...] = ()
+    controls: tuple[RunRecord, ...] = ()  # as champion it is measured again now and then
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -61,7 +61,7 @@ def reproduce(lab: Laboratory, revision: str, *, audit: bool = False) -> Reprodu
             f"{revision} is no scored experiment of campaign {lab.config.tag!r}",
             "autoresearch log lists them; name the campaign with --tag",
         )
-    built, rebuilt = _image(lab, experiment, commit)
+    built, rebuilt = image_of(lab, experiment, commit)
     sigma = experiment.sigma_bpb or lab.config.noise_prior_bpb
     runs = UnrecordedRuns()
     outcome: Measurement | Failure | None = None
@@ -93,7 +93,7 @@ def reproduce(lab: Laboratory, revision: str, *, audit: bool = False) -> Reprodu
     )
 
 
-def _image(lab: Laboratory, experiment: Experiment, commit: str) -> tuple[image.Image, bool]:
+def image_of(lab: Laboratory, experiment: Experiment, commit: str) -> tuple[image.Image, bool]:
     """The image of an experiment, and whether it had to be built again."""
     assert experiment.tried_commit is not None
     built = image.find_candidate(

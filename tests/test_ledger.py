@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import signal
 import sqlite3
 
 import pytest
 
 from runner.errors import LedgerError
-from runner.ledger import ANSWERS_OF_FORMAT_3, SCHEMA, SEALED, Ledger, exclusive, is_running
-from runner.records import AuditRecord, Phase, Proposal, RunEnd, RunRecord, SealedScore, Usage, Verdict
+from runner.ledger import ANSWERS_OF_FORMAT_3, CONVERSATIONS, SCHEMA, SEALED, Ledger, exclusive, is_running
+from runner.records import AuditRecord, Figures, Phase, Proposal, RunEnd, RunRecord, SealedScore, Usage, Verdict
 
 
 @pytest.fixture
@@ -83,6 +84,32 @@ def test_an_experiment_comes_back_as_it_was_written(ledger):
     assert one.runs[1].claims_sha256 == "h"
 
 
+def test_what_a_verdict_rests_on_comes_back_as_it_was_written(ledger):
+    number = ledger.open_experiment("t", proposal(), diff="", champion=None)
+    look = ledger.open_run("t", number, Phase.SCORE, 5)
+    ledger.close_run(look, run(Phase.SCORE, val_bpb=1.5))
+    figures = Figures(
+        looks=(look,), pool=(7, 8), delta_bpb=-0.1, se_bpb=0.02, sigma_bpb=0.01, better=0.99, effect_bpb=-0.09,
+        low_bpb=-0.12, high_bpb=-0.06, first_delta_bpb=-0.2, first_se_bpb=0.03,
+    )  # fmt: skip
+    ledger.close_experiment("t", number, verdict=Verdict.KEEP, reason="r", val_bpb=1.5, figures=figures)
+    one = ledger.experiment("t", number)
+    assert one.figures == figures
+    assert [found.id for found in one.runs] == [look]
+
+
+def test_controls_of_a_champion_are_not_among_the_runs_of_its_experiment(ledger):
+    number = ledger.open_experiment("t", proposal(), diff="", champion=None)
+    own = ledger.open_run("t", number, Phase.TRAIN, 5)
+    ledger.close_run(own, run())
+    control = ledger.open_run("t", number, Phase.TRAIN, 6, control=True)
+    ledger.close_run(control, run(log_tail="later"))
+    one = ledger.experiment("t", number)
+    assert [found.id for found in one.runs] == [own]
+    assert [found.id for found in one.controls] == [control]
+    assert one.log_tail == "", "the log of an experiment is that of its own training"
+
+
 def test_an_audit_comes_back_as_it_was_written(ledger):
     audit = AuditRecord(
         claimed_bpb=1.5, num_positions=8, mean_nats=0.001, se_nats=0.002, upper_nats=0.004,
@@ -106,16 +133,18 @@ def test_sealed_scores_are_kept_apart_from_what_proposers_read(ledger):
     assert ledger.sealed("t") == ()
 
 
+OLD = re.sub(r"    (figures|control) .*\n", "", SCHEMA)
 FORMATS = {
-    1: SCHEMA.replace("    audit TEXT,                         -- JSON: what an audit found\n", ""),
-    2: SCHEMA + SEALED,
-    3: SCHEMA + SEALED + ANSWERS_OF_FORMAT_3,
+    1: re.sub(r"    audit .*\n", "", OLD),
+    2: OLD + SEALED,
+    3: OLD + SEALED + ANSWERS_OF_FORMAT_3,
+    4: OLD + SEALED + CONVERSATIONS,
 }
 
 
 @pytest.mark.parametrize("version", FORMATS)
 def test_a_ledger_of_an_earlier_format_is_brought_up_to_date(tmp_path, version):
-    assert FORMATS[1] != SCHEMA
+    assert SCHEMA.count("\n") == OLD.count("\n") + 2 == FORMATS[1].count("\n") + 3
     with sqlite3.connect(tmp_path / "old.db") as db:
         db.executescript(FORMATS[version])
         db.execute("INSERT INTO meta VALUES ('controller', 'c')")
@@ -162,6 +191,7 @@ def test_the_answers_of_format_3_are_kept_and_their_conversations_have_ended(tmp
     with sqlite3.connect(tmp_path / "ledger.db") as db:
         db.executescript(
             "DROP TABLE checks; DROP TABLE answers; DROP TABLE conversations; PRAGMA user_version = 3;"
+            "ALTER TABLE runs DROP COLUMN control; ALTER TABLE experiments DROP COLUMN figures;"
             + ANSWERS_OF_FORMAT_3
         )
         for booking, number, retry_of in ((1, 3, None), (2, 3, None), (3, 4, 3)):

@@ -6,7 +6,7 @@ import pytest
 
 from runner.proposers.digest import CHARACTERS_PER_TOKEN, MAX_TOKENS, digest
 from runner.proposers.text import cleaned, fenced, one_line
-from runner.records import Experiment, Verdict
+from runner.records import Experiment, Figures, Verdict
 
 
 def experiment(number, verdict, **fields):
@@ -86,6 +86,15 @@ def test_near_misses_categories_and_open_directions_have_their_places():
     assert "Running now, verdict unknown:\n- #5, architecture: wider" in text
     assert "architecture (0 tried)" in text[text.index("Open directions") :]
     assert "optimizer" not in text[text.index("Open directions") :]
+
+
+def test_an_effect_is_told_with_its_uncertainty():
+    known = Figures(
+        looks=(1, 2), pool=(3,), delta_bpb=-0.012, se_bpb=0.007, sigma_bpb=0.01, better=0.93, effect_bpb=-0.01,
+        low_bpb=-0.02, high_bpb=0.0, first_delta_bpb=-0.02, first_se_bpb=0.01,
+    )  # fmt: skip
+    one = experiment(1, Verdict.DISCARD, delta_bpb=-0.012, sigma_bpb=0.01, champion=0, figures=known)
+    assert "#1, -0.012000 ± 0.007000 bpb (2 runs, 93% sure to help)" in digest([BASELINE, one])
 
 
 def test_the_same_history_gives_the_same_words():

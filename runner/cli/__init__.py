@@ -28,6 +28,7 @@ COMMANDS = {
     "reproduce": ("again", "Run a commit's image again and compare the scores."),
     "audit": ("again", "Run a commit again and audit its claims."),
     "calibrate": ("again", "Measure this machine's noise with honest runs."),
+    "simulate": ("simulate", "Compare keep rules on campaigns whose truth is known."),
     "config": ("setup", "Show every setting with its value."),
     "clean": ("setup", "Remove containers, volumes and candidate images of this repository."),
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -135,15 +135,23 @@ def show_command(number: int, tag: str | None, as_json: bool, with_transcript: b
     ):
         if value:
             click.echo(f"{title + ':':14s}{value}")
-    for run in experiment.runs:
+    looks = () if experiment.figures is None else experiment.figures.looks
+    for run in (*experiment.runs, *experiment.controls):
         wall = "–" if run.wall_seconds is None else f"{run.wall_seconds:.2f} s"
         cpu = "–" if run.cpu_seconds is None else f"{run.cpu_seconds:.2f} s"
         others = "" if run.others_cpu_seconds is None else f"  others {run.others_cpu_seconds:.2f} s"
         bpb = "" if run.val_bpb is None else f"  val_bpb {run.val_bpb:.6f}"
-        click.echo(f"run {run.phase:6s} seed {run.seed:<10d} {run.end:13s} wall {wall}  cpu {cpu}{others}{bpb}")
+        part = "  control" if run in experiment.controls else "  look" if run.id in looks else ""
+        click.echo(
+            f"run {run.id or 0:<5d} {run.phase:6s} seed {run.seed:<10d} {run.end:13s} wall {wall}  cpu {cpu}"
+            f"{others}{bpb}{part}"
+        )
         if run.audit is not None:
             click.echo("\n".join(f"    {line}" for line in audit_lines(run.audit)))
-    effort = duty_line(duty([experiment]), None, word)
+    if experiment.figures is not None:
+        pool = ", ".join(str(one) for one in experiment.figures.pool)
+        click.echo(f"compared with runs {pool} of experiment {experiment.champion}")
+    effort = duty_line(duty([replace(experiment, controls=())]), None, word)
     if effort is not None:
         click.echo(f"{effort} since it was proposed (times are whole seconds)")
     for score in sealed:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -78,7 +79,7 @@ def _sweep(lab: Laboratory) -> None:
 def overnight_command(as_json: bool, **settings: Any) -> None:
     """Run experiments until HOURS, EXPERIMENTS or the budget ends it, or Ctrl-C.
 
-    A campaign of the same name goes on where it stopped. Ctrl-C once: finish this experiment and stop.
+    A campaign of the same name goes on where it stopped. Ctrl-C once: finish this run and stop.
     Twice: kill it now; no container stays, and the next start goes on with it.
     """
     from runner import campaign
@@ -104,15 +105,36 @@ def overnight_command(as_json: bool, **settings: Any) -> None:
 
 
 @click.command("baseline")
+@click.option(
+    "--repeats",
+    type=click.IntRange(0),
+    default=0,
+    help="Measure it so many times more; candidates are compared with these runs as well.",
+)
 @campaign_options
 @json_option
-def baseline_command(as_json: bool, **settings: Any) -> None:
+def baseline_command(repeats: int, as_json: bool, **settings: Any) -> None:
     """Measure the unmodified workload several times, which also measures the noise."""
     from runner import campaign
+    from runner.control import run_control
+    from runner.evidence import belief, scored
 
     with open_night(**settings) as (lab, stop):
-        baseline = campaign.ensure_baseline(lab, campaign.open_campaign(lab), stop)
+        opened = campaign.open_campaign(lab)
+        baseline = campaign.ensure_baseline(lab, opened, stop)
+        for _ in range(repeats):
+            if stop.requested:
+                break
+            run_control(lab, opened, baseline)
+            baseline = lab.ledger.experiments(opened.tag)[0]
+        sigma = belief(lab.ledger.experiments(opened.tag), lab.config).sigma_bpb
     _print_experiment(baseline, json_wanted=as_json)
+    if repeats and not as_json:
+        scores = [run.val_bpb or 0.0 for run in scored((*baseline.runs, *baseline.controls), audited=True)]
+        click.echo(
+            f"{len(scores)} runs: mean {mean(scores):.4f}, standard deviation {stdev(scores):.4f} bpb; "
+            f"noise sigma, with the prior and all repeated runs of the campaign: {sigma:.4f}"
+        )
 
 
 @click.command("try")
@@ -136,6 +158,10 @@ def try_command(patch: Path, as_json: bool, **settings: Any) -> None:
         tried = lab.ledger.experiments(lab.config.tag)[-1]
     if tried.proposer != proposer.name or not proposer.used:
         raise Interrupted(f"the patch was not tried: {reason}", "the same command goes on")
+    if tried.verdict is None:
+        raise Interrupted(
+            "the patch was stopped between two runs", "the next start of this campaign goes on with it"
+        )
     _print_experiment(tried, json_wanted=as_json)
     raise SystemExit(0 if tried.verdict in (Verdict.KEEP, Verdict.DISCARD) else 1)
 

@@ -115,6 +115,8 @@ def as_json(experiment: Experiment, *, full: bool = False) -> dict[str, Any]:
         data["diff"] = experiment.diff
         data["log_tail"] = experiment.log_tail
         data["runs"] = [{**asdict(run), "log_tail": None} for run in experiment.runs]
+        data["controls"] = [{**asdict(run), "log_tail": None} for run in experiment.controls]
+        data["figures"] = None if experiment.figures is None else asdict(experiment.figures)
     return data
 
 

@@ -145,7 +145,10 @@ def _line(one: Experiment, hypothesis_characters: int = HYPOTHESIS_CHARACTERS) -
     facts = [f"#{one.number}"]
     if one.delta_bpb is not None:
         effect = f"{one.delta_bpb:+.6f} bpb"
-        if one.sigma_bpb:
+        if (known := one.figures) is not None:
+            runs = "1 run" if len(known.looks) == 1 else f"{len(known.looks)} runs"
+            effect = f"{one.delta_bpb:+.6f} ± {known.se_bpb:.6f} bpb ({runs}, {known.better:.0%} sure to help)"
+        elif one.sigma_bpb:
             effect += f" ({one.delta_bpb / one.sigma_bpb:+.1f}σ)"
         facts.append(effect)
     if one.category is not None:

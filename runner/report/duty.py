@@ -143,7 +143,8 @@ def _spans(experiment: Experiment) -> Iterator[Stretch]:
     first = min((start for _, start, _ in runs if start is not None), default=end)
     yield Stretch("build", opened, first)
     yield Stretch("other", first, end)
-    for run, start, stop in runs:
+    controls = [(run, _seconds(run.opened_at), _seconds(run.closed_at)) for run in experiment.controls]
+    for run, start, stop in (*runs, *controls):
         if start is not None and stop is not None:
             yield Stretch(_kind(run), start, stop)
 

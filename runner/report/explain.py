@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from runner.lineage import audited_runs
-from runner.records import Experiment, Phase, RunEnd, RunRecord, Verdict
+from runner.records import Experiment, Figures, Phase, RunEnd, RunRecord, Verdict
 from runner.report.night import BASELINE, score_of
 from runner.report.text import clean, one_line
 
@@ -51,7 +51,20 @@ def _why(experiment: Experiment) -> str:
         return _failure(experiment.runs) if score is None else _comparison(experiment, score)
     if score is None or experiment.delta_bpb is None:
         return reason
+    if experiment.figures is not None:
+        return f"{reason}: {_evidence(experiment.figures, experiment.champion, score)}"
     return f"{reason}: {_comparison(experiment, score)}"
+
+
+def _evidence(figures: Figures, champion: int | None, score: float) -> str:
+    """What a verdict rests on, in one clause."""
+    looks = "1 run" if len(figures.looks) == 1 else f"{len(figures.looks)} runs"
+    pool = "the champion" if champion is None else f"experiment {champion}"
+    return (
+        f"val_bpb {score:.4f}; {looks} against {len(figures.pool)} of {pool} differ by {figures.delta_bpb:+.4f} "
+        f"± {figures.se_bpb:.4f} bpb, so that the edit does {figures.effect_bpb:+.4f} "
+        f"(90 % interval {figures.low_bpb:+.4f} to {figures.high_bpb:+.4f}); noise sigma {figures.sigma_bpb:.4f}"
+    )
 
 
 def _comparison(experiment: Experiment, score: float) -> str:

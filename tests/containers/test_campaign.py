@@ -199,6 +199,40 @@ def test_a_night_keeps_what_is_better_and_throws_away_the_rest(lab, repository):
     assert lab.ledger.experiments("test") == rows, "a reproduction changes no record"
 
 
+def test_a_candidate_is_looked_at_until_its_case_is_clear_also_across_a_stop(lab):
+    """Two looks for a keep; stopped after the first; the champion is measured again before the next idea."""
+    looking = replace(
+        lab, config=lab.config.model_copy(update={"min_looks": 2, "max_looks": 3, "control_every": 1})
+    )
+    stop = campaign.StopSwitch()
+
+    class Impatient(SilentObserver):
+        def note(self, message):
+            stop.requested = "looking again" in message
+
+    proposer = ScriptedProposer([boost(0.0), boost(3.0, before="0.0"), boost(4.0, before="0.0")])
+    reason = campaign.run(replace(looking, observer=Impatient()), proposer, stop, more=3)
+    assert reason == "stopped by hand"
+    assert lab.ledger.experiments("test")[1].verdict is None
+    night_reason = campaign.run(looking, proposer, campaign.StopSwitch(), more=2)
+    assert night_reason == "3 of 3 experiments done"
+    rows = lab.ledger.experiments("test")
+    assert [row.verdict for row in rows] == ["keep", "keep", "discard", "discard"]
+
+    kept, discarded = rows[1], rows[2]
+    audits = [run for run in kept.runs if run.phase is Phase.AUDIT]
+    assert len(audits) == len({run.seed for run in audits}) == 2, "no look was taken twice"
+    assert kept.figures.looks == tuple(run.id for run in audits)
+    assert kept.figures.pool == tuple(run.id for run in rows[0].runs if run.phase is Phase.AUDIT)
+    assert kept.figures.better > 0.99 and kept.figures.low_bpb <= kept.figures.effect_bpb < 0
+    assert kept.val_bpb == audits[1].val_bpb, "the look that chose it does not count"
+    assert [run.phase for run in discarded.runs] == [Phase.TRAIN, Phase.SCORE], "what is hopeless is seen once"
+    assert discarded.figures.pool == (audits[1].id,)
+    control = [run for run in kept.controls if run.phase is Phase.AUDIT]
+    assert len(control) == 1 and control[0].seed not in {run.seed for run in kept.runs}
+    assert rows[3].figures.pool == (audits[1].id, control[0].id)
+
+
 def test_the_baseline_is_measured_with_different_seeds_and_its_runs_are_recorded(lab):
     reason, (row,), _ = night(lab, [NoProposal(reason="enough", exhausted=True, proposer="scripted")])
     assert reason == "enough"

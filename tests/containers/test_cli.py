@@ -106,6 +106,9 @@ def night(tmp_path, engine, base_image):
         "AUTORESEARCH_CONTEXT_LENGTH": "64",
         "AUTORESEARCH_TRAIN_SECONDS": "5",
         "AUTORESEARCH_BASELINE_RUNS": "2",
+        "AUTORESEARCH_MIN_LOOKS": "1",
+        "AUTORESEARCH_MAX_LOOKS": "1",
+        "AUTORESEARCH_CONTROL_EVERY": "0",
         "AUTORESEARCH_NOISE_PRIOR_BPB": "0.0005",
         "AUTORESEARCH_MAX_DISTURBANCE": "1",  # tests share their core
     }

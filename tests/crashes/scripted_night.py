@@ -185,6 +185,7 @@ def night(root):
         yield ScriptedSession((images.folder / image_id).read_text(), known)
 
     image.build_candidate, image.exists = images.build, images.exists
+    image.find_candidate = lambda *_, **__: None  # a control builds the champion's image again
     laboratory.open_session = open_session
     laboratory.refuse_other = laboratory.await_engine = campaign.await_engine = lambda *_, **__: None
     laboratory.remove_orphans = lambda *_: 0
@@ -194,7 +195,10 @@ def night(root):
     chosen = config.load(
         root, {"profile": "cpu", "tag": TAG, "max_disturbance": 1, "audit_discards": 0}, environ={}
     )
-    changes = {"vocab_size": VOCAB_SIZE, "context_length": CONTEXT, "baseline_runs": 2, "noise_prior_bpb": 1e-4}
+    changes = {
+        "vocab_size": VOCAB_SIZE, "context_length": CONTEXT, "baseline_runs": 2, "noise_prior_bpb": 1e-4,
+        "min_looks": 2, "control_every": 1,
+    }  # fmt: skip
     with Ledger(state / "ledger.db") as ledger, exclusive(state):
         preparation.remove_leftovers(StatePaths(state))
         locked.pin(state)

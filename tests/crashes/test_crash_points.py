@@ -95,7 +95,15 @@ FINAL |= {"layer_digest", "verdict", "reason", "val_bpb", "delta_bpb", "sigma_bp
 def final_state(root):
     """What a night leaves: verdicts with their figures, money, refs and what they hold, sealed scores, files."""
     check_whole(root)
-    experiments = [{name: row[name] for name in FINAL} for row in rows(root, "experiments")]
+    experiments = [
+        {**{name: row[name] for name in FINAL}, "figures": without_ids(row["figures"])}
+        for row in rows(root, "experiments")
+    ]
+    controls = sorted(
+        (row["experiment"], row["seed"], row["val_bpb"])
+        for row in rows(root, "runs")
+        if row["control"] and row["phase"] == "audit" and row["end"] == "finished"
+    )
     money = {}
     for row in rows(root, "usage"):
         money.setdefault(row["experiment"], []).append(row["cost_usd"])
@@ -103,8 +111,15 @@ def final_state(root):
     history = git(root, "log", "--format=%s %T", f"main..autoresearch/{scripted_night.TAG}").splitlines()
     sealed = [(row["number"], row["seed"], row["val_bpb"], row["test_bpb"]) for row in rows(root, "sealed")]
     files = sorted(path.name for path in (root / ".autoresearch" / "claims" / scripted_night.TAG).iterdir())
-    return {"experiments": experiments, "money": money, "refs": refs, "history": history, "sealed": sealed,
-            "files": files, "target": rows(root, "campaigns")[0]["target"]}  # fmt: skip
+    return {"experiments": experiments, "controls": controls, "money": money, "refs": refs, "history": history,
+            "sealed": sealed, "files": files, "target": rows(root, "campaigns")[0]["target"]}  # fmt: skip
+
+
+def without_ids(figures):
+    """What a verdict rests on, but for the ids of the runs: those that a kill cut off have some as well."""
+    if figures is None:
+        return None
+    return {**json.loads(figures), "looks": None, "pool": None}
 
 
 def check_whole(root):
@@ -172,6 +187,7 @@ def test_the_night_crosses_every_path(uninterrupted):
     assert "quarantined" in state["experiments"][7]["reason"]
     assert state["money"] == {None: [0.25], **{number: [0.25] for number in range(1, 9)}}
     assert len(state["sealed"]) == 4
+    assert [number for number, _, _ in state["controls"]] == [0], "the champion was measured again"
 
 
 def test_every_point_is_reached_or_has_a_reason(uninterrupted):

@@ -213,6 +213,9 @@ class Night:
             "AUTORESEARCH_TAG": TAG,
             "AUTORESEARCH_EXPERIMENTS": str(EXPERIMENTS),
             "AUTORESEARCH_BASELINE_RUNS": "2",
+            "AUTORESEARCH_MIN_LOOKS": "1",
+            "AUTORESEARCH_MAX_LOOKS": "1",
+            "AUTORESEARCH_CONTROL_EVERY": "0",
             "AUTORESEARCH_NOISE_PRIOR_BPB": "0.0001",
             "AUTORESEARCH_AUDIT_DISCARDS": "0",
             "AUTORESEARCH_MAX_DISTURBANCE": "1",
@@ -261,6 +264,9 @@ class Night:
         assert git(self.root, "rev-parse", BRANCH).strip() == kept[-1]
         varying = ("opened_at", "closed_at", "tried_commit", "kept_commit")
         rows = [{k: v for k, v in row.items() if k not in varying} for row in self.rows("experiments")]
+        for row in rows:
+            if row["figures"] is not None:  # ids of runs: those that a fault cut off have some as well
+                row["figures"] = {**json.loads(row["figures"]), "looks": None, "pool": None}
         refs = ("--format=%(refname) %(tree)", f"refs/heads/{BRANCH}", "refs/autoresearch")
         return {
             "experiments": rows,

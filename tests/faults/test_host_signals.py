@@ -34,7 +34,7 @@ def test_one_ctrl_c_finishes_the_experiment(night, whole):
     process = night.start(gates=[TRAINING])
     process.at_gate()
     process.send(signal.SIGINT)
-    process.await_error("finishing this experiment")
+    process.await_error("finishing this run")
     process.open_gate()
     ended = process.end()
     assert ended.code == 0

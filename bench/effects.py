@@ -1,0 +1,115 @@
+"""Fit how edits are distributed to a night's results, by simulating greedy nights.
+
+    python bench/effects.py results.tsv [--sigma 0.0007] [--steps 3000]
+
+The file is one of autoresearch: columns val_bpb and status (keep, discard, crash). A greedy night is simulated
+with parameters until it looks like this one: its number of keeps, its whole improvement, and the quantiles of the
+differences to the best number so far, which is lucky: that is why the differences cannot be read as effects.
+Prints the parameters of a mix as `runner/simulation.py` has it, and how far nights of it are from each figure; and
+the same for the mix that is there. One night does not tell parameters apart that give equal nights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from runner.simulation import MIXES, Mix, draw
+
+QUANTILES = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
+BROKEN_BPB = 0.1
+"""A difference above this is a broken program, and left out."""
+
+
+def read(path):
+    """Differences to the best number so far, and the whole improvement."""
+    with path.open(encoding="utf-8") as file:
+        scores = [
+            (float(row["val_bpb"]), row["status"])
+            for row in csv.DictReader(file, delimiter="\t")
+            if row["status"] != "crash"
+        ]
+    first = best = scores[0][0]
+    differences = []
+    for score, status in scores[1:]:
+        if score - best > BROKEN_BPB:
+            continue
+        differences.append(score - best)
+        if status == "keep":
+            best = score
+    return np.array(differences), first - best
+
+
+def nights(mix, sigma, length, num, rng):
+    """The same figures of simulated greedy nights."""
+    truth, first = np.zeros(num), sigma * rng.normal(size=num)
+    best, differences = first.copy(), np.empty((num, length))
+    for place in range(length):
+        effect = draw(mix, rng, num)
+        score = truth + effect + sigma * rng.normal(size=num)
+        differences[:, place] = score - best
+        keep = score < best
+        truth, best = np.where(keep, truth + effect, truth), np.where(keep, score, best)
+    return differences, first - best
+
+
+def figures(differences, improvement):
+    """(N, F) from (N, L) and (N,)."""
+    return np.column_stack(
+        [*np.quantile(differences, QUANTILES, axis=1), (differences < 0).sum(axis=1), improvement]
+    )
+
+
+def mix_of(shares, sizes):
+    """From (3,) and (3,): harm, slight, gain."""
+    return Mix(
+        harm_share=shares[0], harm=sizes[0], slight_share=shares[1], slight=sizes[1], gain_share=shares[2],
+        gain=sizes[2],
+    )  # fmt: skip
+
+
+def main():
+    """Search, print."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--sigma", type=float, default=0.0007)
+    parser.add_argument("--steps", type=int, default=3000)
+    arguments = parser.parse_args()
+    differences, improvement = read(arguments.file)
+    wanted = figures(differences[None], np.array([improvement]))[0]
+    rng = np.random.default_rng(0)
+
+    def misfit(mix, num):
+        found = figures(*nights(mix, arguments.sigma, len(differences), num, rng))
+        return (found.mean(axis=0) - wanted) / (found.std(axis=0) + arguments.sigma / 20)
+
+    best, shares, sizes = np.inf, None, None
+    for step in range(arguments.steps):
+        if shares is None or rng.random() < 0.2:
+            trial = rng.dirichlet([3, 6, 2]), rng.uniform([0.001, 0.0001, 0.0005], [0.006, 0.001, 0.004])
+        else:
+            scaled = shares * np.exp(0.2 * rng.normal(size=3))
+            trial = scaled / scaled.sum(), sizes * np.exp(0.15 * rng.normal(size=3))
+        found = (misfit(mix_of(*trial), 60 if step < arguments.steps * 3 // 4 else 200) ** 2).sum()
+        if found < best:
+            best, (shares, sizes) = found, trial
+    print(f"{len(differences)} differences, improvement {improvement:.4f} bpb, sigma {arguments.sigma:g} bpb")
+    for name, share, size in zip(("harm", "slight", "gain"), shares, sizes, strict=True):
+        print(f"{name:8s} share {share:.2f}  size {size:.5f} bpb")
+    names = [*(f"quantile {part:.0%}" for part in QUANTILES), "keeps", "improvement"]
+    fitted, present = misfit(mix_of(shares, sizes), 2000), misfit(MIXES["real"], 2000)
+    print("figure          this night   away from it, in standard deviations of nights: fitted, mix 'real'")
+    for name, value, *away in zip(names, wanted, fitted, present, strict=True):
+        print(f"{name:14s} {value:11.5f}   {away[0]:+6.2f}  {away[1]:+6.2f}")
+    print(f"{'sum of squares':27s}   {(fitted**2).sum():6.2f}  {(present**2).sum():6.2f}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,191 @@
+"""Twenty edits that change nothing and three that help, through the whole pipeline on real CPU runs.
+
+    python bench/nulls.py [--nulls 20] [--train-seconds 20]
+
+The repository is this one with three handicaps planted in its workload; three of the edits take one away each.
+Of the edits that change nothing, half are comments and half only move the seed. What is kept by luck shows how
+honest the rule is on this machine, what is not kept of the three how much it overlooks. Every edit is proposed
+against the champion, in an order drawn with a fixed seed. About half an hour on a quiet machine.
+
+Needs the engine and the prepared data of the cpu profile (`make prepare ARGS="--profile cpu"`). As root or in the
+group docker.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import structlog
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from runner import campaign, config, preparation
+from runner.ledger import Ledger, exclusive
+from runner.paths import StatePaths
+from runner.records import NoProposal, Proposal, Replace, Verdict
+from runner.repo import Repository
+from runner.report.explain import explain
+
+ROOT = Path(__file__).resolve().parents[1]
+HANDICAPS = {
+    "workload/optim.py": (
+        ("MATRIX_LEARNING_RATE = 0.04", "MATRIX_LEARNING_RATE = 0.005"),
+        ("EMBEDDING_LEARNING_RATE = 0.6", "EMBEDDING_LEARNING_RATE = 0.05"),
+    ),
+    "workload/train.py": (("WARMDOWN_FRACTION = 0.5", "WARMDOWN_FRACTION = 0.0"),),
+}
+SEED_LINE = 'seed=int(os.environ["SEED"])'
+
+
+class Watch:
+    """Says what happens."""
+
+    def note(self, message):
+        print(f"  {message}", file=sys.stderr, flush=True)
+
+    def begin(self, tag, done, target, ends_at):
+        pass
+
+    def phase(self, number, name, seconds):
+        pass
+
+    def line(self, text):
+        pass
+
+    def closed(self, experiment, best_bpb):
+        looks = 0 if experiment.figures is None else len(experiment.figures.looks)
+        print(
+            f"{experiment.number:3d}  {experiment.verdict:8s} {looks} looks  {experiment.hypothesis:40s} "
+            f"{explain(experiment)}",
+            flush=True,
+        )
+
+
+class Edits:
+    """Proposes one edit after the other."""
+
+    name, model, thinks_ahead = "bench", None, False
+
+    def __init__(self, edits):
+        self.edits = edits
+
+    def propose(self, request):
+        if request.number > len(self.edits):
+            return NoProposal(reason="no more edits", exhausted=True, proposer=self.name)
+        hypothesis, make = self.edits[request.number - 1]
+        return Proposal(hypothesis=hypothesis, edits=(make(request.files),), proposer=self.name)
+
+
+def comment(number):
+    """An edit that adds a comment."""
+
+    def make(files):
+        first = files["workload/model.py"].decode().partition("\n")[0]
+        return Replace(path="workload/model.py", old=first, new=f"# note {number}\n{first}")
+
+    return f"null: comment {number}", make
+
+
+def seed(number):
+    """An edit that moves the seed."""
+
+    def make(files):
+        lines = files["workload/train.py"].decode().splitlines()
+        before = next(line for line in lines if line.strip().startswith(SEED_LINE))
+        after = f"{before[: before.index(SEED_LINE)]}{SEED_LINE} + {number},"
+        return Replace(path="workload/train.py", old=before, new=after)
+
+    return f"null: seed + {number}", make
+
+
+def helpful(path, good, bad):
+    """An edit that takes a handicap away."""
+    return f"helps: {good}", lambda files: Replace(path=path, old=bad, new=good)
+
+
+def repository(root):
+    """This repository's workload with the handicaps, in a repository of its own."""
+    files = subprocess.run(
+        ["git", "ls-files", "workload", "program.md"], cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout.split()
+    for name in files:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes((ROOT / name).read_bytes())
+    for name, changes in HANDICAPS.items():
+        text = (root / name).read_text()
+        for good, bad in changes:
+            assert text.count(good) == 1, good
+            text = text.replace(good, bad)
+        (root / name).write_text(text)
+    (root / ".gitignore").write_text("/.autoresearch/\n")
+    (root / ".autoresearch").mkdir()
+    for name in ("sources", "wheels", "data"):  # what a clone has prepared already
+        if (ROOT / ".autoresearch" / name).exists():
+            (root / ".autoresearch" / name).symlink_to(ROOT / ".autoresearch" / name)
+    for command in (
+        ["init", "-q", "-b", "main", "."],
+        ["add", "-A"],
+        ["-c", "user.name=b", "-c", "user.email=b@localhost", "commit", "-qm", "start"],
+    ):
+        subprocess.run(["git", *command], cwd=root, check=True)
+    return Repository(root)
+
+
+def main():
+    """Run, count."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--nulls", type=int, default=20)
+    parser.add_argument("--train-seconds", type=float, default=20.0)
+    arguments = parser.parse_args()
+    structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
+    edits = [helpful(path, good, bad) for path, changes in HANDICAPS.items() for good, bad in changes]
+    edits += [(comment if number % 2 else seed)(number) for number in range(1, arguments.nulls + 1)]
+    random.Random(0).shuffle(edits)
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder) / "clone"
+        root.mkdir()
+        git = repository(root)
+        Path(folder).chmod(0o755)  # uid 10001 must reach what is mounted
+        os.chdir(root)
+        watch = Watch()
+        settings = config.load(
+            root,
+            {"profile": "cpu", "tag": "bench", "train_seconds": arguments.train_seconds},
+            environ={},
+        )
+        paths = StatePaths.of(root)
+        with Ledger(paths.ledger) as ledger, exclusive(paths.root):
+            prepared = preparation.prepare(settings, ledger=ledger, paths=paths, observer=watch)
+            lab = preparation.open_laboratory(
+                settings, prepared, repository=git, ledger=ledger, paths=paths, observer=watch
+            )
+            campaign.run(lab, Edits(edits), campaign.StopSwitch(), more=len(edits))
+            report(ledger.experiments("bench"), time.monotonic() - began)
+            from runner import image
+
+            image.remove_images(lab.engine.client, {"controller": ledger.controller})
+    return 0
+
+
+def report(experiments, seconds):
+    """What was kept of each kind."""
+    print()
+    for word in ("helps", "null"):
+        some = [one for one in experiments if one.hypothesis.startswith(word)]
+        kept = [one for one in some if one.verdict is Verdict.KEEP]
+        looks = sum(len(one.figures.looks) for one in some if one.figures is not None)
+        print(f"{word:6s} {len(kept)} of {len(some)} kept, {looks / max(len(some), 1):.2f} looks each")
+    trained = sum(run.phase == "train" for one in experiments for run in (*one.runs, *one.controls))
+    print(f"{trained} trainings in {seconds / 60:.0f} minutes")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,143 @@
+"""What an edit does to the score, before and after it was measured: a prior over true effects, and Bayes' rule.
+
+Effects are in bpb, candidate − champion; negative is better. Three kinds of edits are mixed, each at three
+scales:
+
+    harm         exponential, mean 7 × the scale
+    next to none normal, standard deviation = the scale
+    gain         exponential, mean 3.6 × the scale
+
+The shape and the first weights (10 %, 80 %, 10 %) are fitted to the best-known public night, 125 experiments on
+an H100 (karpathy/autoresearch, 8 March 2026), where the scale is 0.0005 bpb: a greedy night simulated with them
+has its number of keeps, its total gain and its quantiles of differences (`bench/effects.py`). A campaign learns
+its own weights from the first look at every candidate, so that a hard problem, on which hardly anything helps,
+asks for more evidence.
+
+A posterior does not depend on when one stops looking; that is why the loop may look again as often as it likes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+
+HARM, SLIGHT, GAIN = 7.0, 1.0, 3.6
+"""Means (for what is next to none: the standard deviation) in units of the scale."""
+KIND_WEIGHTS = (0.10, 0.80, 0.10)
+SCALES = (1 / 3, 1.0, 3.0)
+SCALE_WEIGHTS = (0.2, 0.6, 0.2)
+PRIOR_CANDIDATES = 20.0
+"""For how many candidates the first weights count."""
+FURTHEST, NEAREST = 60.0, 0.04
+"""Ends of the grid of effects, in units of the scale."""
+INTERVAL = 0.90
+
+
+@dataclass(frozen=True)
+class Prior:
+    """A mixture over true effects, on a grid."""
+
+    grid: Floats  # (G,) effects in bpb, increasing, with 0 in the middle
+    components: Floats  # (K, G) probabilities, rows sum to 1
+    weights: Floats  # (K,) sum to 1
+
+
+class Posterior(NamedTuple):
+    """What is known about true effects after measurements; arrays of one shape."""
+
+    better: Floats  # probability that the effect is negative
+    mean: Floats  # bpb
+    low: Floats  # bpb, ends of the central 90 %
+    high: Floats
+
+
+@cache
+def prior(scale_bpb: float, num_points: int = 801) -> Prior:
+    """The prior of a campaign that has measured nothing yet.
+
+    Args:
+        scale_bpb: what most edits change, give or take.
+        num_points: of the grid, odd. 801 resolve 2 % of an effect; simulations take fewer.
+    """
+    side = scale_bpb * np.geomspace(NEAREST, FURTHEST, num_points // 2)
+    grid = np.concatenate([-side[::-1], [0.0], side])
+    edges = np.concatenate([[-np.inf], (grid[1:] + grid[:-1]) / 2, [np.inf]])
+    rows, weights = [], []
+    for factor, scale_weight in zip(SCALES, SCALE_WEIGHTS, strict=True):
+        unit = scale_bpb * factor
+        kinds = (
+            1 - np.exp(-np.maximum(edges, 0) / (HARM * unit)),
+            np.array([(1 + math.erf(edge / (SLIGHT * unit * math.sqrt(2)))) / 2 for edge in edges]),
+            np.exp(np.minimum(edges, 0) / (GAIN * unit)),
+        )
+        for below, kind_weight in zip(kinds, KIND_WEIGHTS, strict=True):
+            rows.append(np.diff(below))
+            weights.append(scale_weight * kind_weight)
+    return Prior(grid, np.array(rows), np.array(weights))
+
+
+def _likelihood(grid: Floats, delta: Floats, se: Floats) -> Floats:  # (…), (…) -> (…, G)
+    """Of each effect, up to a factor per measurement. What lies beyond the grid counts as its end."""
+    inside = np.clip(delta, grid[0], grid[-1])
+    exponent = -0.5 * ((inside[..., None] - grid) / se[..., None]) ** 2
+    return np.asarray(np.exp(exponent - exponent.max(axis=-1, keepdims=True)))
+
+
+def responsibilities(start: Prior, weights: Floats, delta: Floats, se: Floats) -> Floats:
+    """How probably each component made each measurement.
+
+    Args:
+        weights: (…, K) of the components.
+        delta: (…) measured differences in bpb.
+        se: (…) their standard errors.
+
+    Returns:
+        (…, K), sums to 1.
+    """
+    joint = weights * (_likelihood(start.grid, delta, se) @ start.components.T)
+    return np.asarray(joint / joint.sum(axis=-1, keepdims=True))
+
+
+def posterior(start: Prior, weights: Floats, delta: Floats, se: Floats) -> Posterior:
+    """Bayes' rule for measured differences; shapes as in `responsibilities`."""
+    mass = (weights @ start.components) * _likelihood(start.grid, delta, se)
+    mass /= mass.sum(axis=-1, keepdims=True)
+    middle = len(start.grid) // 2
+    below = mass.cumsum(axis=-1)
+    tail = (1 - INTERVAL) / 2
+    return Posterior(
+        better=np.asarray(below[..., middle - 1] + mass[..., middle] / 2),
+        mean=np.asarray(mass @ start.grid),
+        low=start.grid[np.argmax(below >= tail, axis=-1)],
+        high=start.grid[np.argmax(below >= 1 - tail, axis=-1)],
+    )
+
+
+def probability_below(start: Prior, weights: Floats, delta: float, se: float, limit_bpb: float) -> float:
+    """How probably a true effect is below a limit."""
+    mass = (weights @ start.components) * _likelihood(start.grid, np.array(delta), np.array(se))
+    return float(mass[start.grid < limit_bpb].sum() / mass.sum())
+
+
+def learned_weights(start: Prior, first_looks: Iterable[tuple[float, float]]) -> Floats:
+    """The weights that a campaign has learned, one candidate after the other.
+
+    Args:
+        first_looks: difference and standard error of the first look at each candidate, in their order. Later looks
+            are taken only at what looked good, and would mislead.
+
+    Returns:
+        (K,), sums to 1.
+    """
+    counts = PRIOR_CANDIDATES * start.weights
+    for delta, se in first_looks:
+        counts = counts + responsibilities(start, counts / counts.sum(), np.array(delta), np.array(se))
+    return np.asarray(counts / counts.sum())
