@@ -43,6 +43,8 @@ SIMPLER_DOUBT = 0.20
 """With which probability a kept simplification may be worse than that."""
 SIMPLER_HOPE = 0.30
 """A simplification that is less probably good enough than this is discarded."""
+AS_GOOD = "as good within the noise"
+"""How the reason of a kept simplification begins that is no improvement."""
 POOL_RUNS = 8
 """The champion is what its newest runs say: a machine that drifts leaves the older ones behind."""
 
@@ -111,6 +113,11 @@ def pooled_sigma(groups: Iterable[Sequence[float]], prior_sigma: float) -> float
             squares += sum((value - mean) ** 2 for value in scores)
             freedom += len(scores) - 1
     return math.sqrt(squares / freedom)
+
+
+def noise_freedom(groups: Iterable[Sequence[float]]) -> float:
+    """Degrees of freedom of `pooled_sigma`: ν₀ + Σ (n − 1). Those of the prior are among them."""
+    return PRIOR_WEIGHT + sum(max(0, len(scores) - 1) for scores in groups)
 
 
 def standard_error(sigma_bpb: Floats, num_looks: Floats, num_champion_runs: Floats) -> Floats:
@@ -215,7 +222,7 @@ def _judge_simpler(rule: Rule, looks: int, good: float, removed: int, margin: fl
     lines = "1 line of logic" if removed == 1 else f"{removed} lines of logic"
     case = f"with {lines} less, and worse by no more than {margin:.4f} bpb with a probability of {good:.0%}"
     if good >= 1 - SIMPLER_DOUBT and looks >= rule.min_looks:
-        return Action.KEEP, f"as good within the noise: {case}"
+        return Action.KEEP, f"{AS_GOOD}: {case}"
     if good < SIMPLER_HOPE or looks >= rule.max_looks:
         return Action.DISCARD, f"{case}; a keep needs {1 - SIMPLER_DOUBT:.0%}"
     return Action.LOOK_AGAIN, f"not clear yet: {case}"

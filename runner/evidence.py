@@ -48,15 +48,23 @@ def belief(experiments: Sequence[Experiment], config: Config) -> Belief:
     """What a campaign has learned from its closed experiments: the noise, and how often edits help."""
     prior = effects.prior(config.effect_scale_bpb)
     closed = [one for one in experiments if one.verdict is not None]
-    groups = [[run.val_bpb or 0.0 for run in scored((*one.runs, *one.controls))] for one in closed]
     first_looks = [
         (one.figures.first_delta_bpb, one.figures.first_se_bpb) for one in closed if one.figures is not None
     ]
     return Belief(
         prior=prior,
         weights=effects.learned_weights(prior, first_looks),
-        sigma_bpb=pooled_sigma(groups, config.noise_prior_bpb),
+        sigma_bpb=pooled_sigma(noise_groups(experiments), config.noise_prior_bpb),
     )
+
+
+def noise_groups(experiments: Sequence[Experiment]) -> list[list[float]]:
+    """For each closed experiment, its scores under different seeds."""
+    return [
+        [run.val_bpb or 0.0 for run in scored((*one.runs, *one.controls))]
+        for one in experiments
+        if one.verdict is not None
+    ]
 
 
 def control_due(experiments: Sequence[Experiment], champion: Experiment, every: int) -> bool:

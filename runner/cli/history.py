@@ -29,6 +29,7 @@ def status_command(tag: str | None, as_json: bool) -> None:
     from runner.ledger import is_running
     from runner.lineage import strikes
     from runner.records import Verdict
+    from runner.report.findings import find
     from runner.report.table import summary
 
     with open_workspace(create=False) as workspace:
@@ -59,6 +60,7 @@ def status_command(tag: str | None, as_json: bool) -> None:
                 **effort.as_json(),
                 "strikes": strikes(experiments),
                 "sealed": [asdict(one) for one in sealed],
+                "findings": asdict(find(experiments, sealed)),
             }
         )
         return
@@ -101,13 +103,14 @@ def show_command(number: int, tag: str | None, as_json: bool, with_transcript: b
     from runner.errors import ConfigError
     from runner.report.audits import audit_lines
     from runner.report.duty import duty, duty_line
-    from runner.report.explain import explain
+    from runner.report.explain import basis_lines, explain, rests_on
     from runner.report.transcript import transcript
 
     with open_workspace(create=False) as workspace:
         name = choose_tag(workspace.ledger, tag)
         talk = workspace.ledger.transcript(name, number) if with_transcript else None
-        experiment = workspace.ledger.experiment(name, number)
+        experiments = workspace.ledger.experiments(name)
+        experiment = next((one for one in experiments if one.number == number), None)
         sealed = [one for one in workspace.ledger.sealed(name) if one.number == number]
         word = duty_word(workspace.profile_of(name))
     if experiment is None:
@@ -123,10 +126,15 @@ def show_command(number: int, tag: str | None, as_json: bool, with_transcript: b
         else:
             click.echo(transcript(talk, full=full))
         return
+    basis = rests_on(experiment, next((one for one in experiments if one.number == experiment.champion), None))
     if as_json:
-        print_json({**experiment_json(experiment, full=True), "sealed": [asdict(one) for one in sealed]})
+        facts = experiment_json(experiment, full=True)
+        facts |= {"rests_on": [asdict(one) for one in basis], "sealed": [asdict(one) for one in sealed]}
+        print_json(facts)
         return
     click.echo(explain(experiment))
+    if basis:
+        click.echo("\n".join(["the verdict rests on:", *basis_lines(basis)]))
     for title, value in (
         ("tried commit", experiment.tried_commit),
         ("kept commit", experiment.kept_commit),
@@ -148,9 +156,6 @@ def show_command(number: int, tag: str | None, as_json: bool, with_transcript: b
         )
         if run.audit is not None:
             click.echo("\n".join(f"    {line}" for line in audit_lines(run.audit)))
-    if experiment.figures is not None:
-        pool = ", ".join(str(one) for one in experiment.figures.pool)
-        click.echo(f"compared with runs {pool} of experiment {experiment.champion}")
     effort = duty_line(duty([replace(experiment, controls=())]), None, word)
     if effort is not None:
         click.echo(f"{effort} since it was proposed (times are whole seconds)")
@@ -165,31 +170,43 @@ def show_command(number: int, tag: str | None, as_json: bool, with_transcript: b
 @click.command("report")
 @newest_tag_option
 def report_command(tag: str | None) -> None:
-    """Write results.tsv (karpathy's five columns), progress.png, and sealed.tsv with the sealed test scores."""
+    """Write results.tsv (karpathy's five columns), findings.tsv, sealed.tsv (test scores) and progress.png.
+
+    Prints what the campaign really found: effects shrunken for selection, false keeps to expect, sealed test gap.
+    """
     with open_workspace(create=False) as workspace:
         name = choose_tag(workspace.ledger, tag)
+        for line in honesty_lines(workspace.ledger.experiments(name), workspace.ledger.sealed(name)):
+            click.echo(line)
         for path in write_reports(workspace.ledger, workspace.paths, name):
             click.echo(f"wrote {path}")
 
 
 def honesty_lines(experiments: Sequence[Experiment], sealed: Sequence[SealedScore]) -> list[str]:
-    """Strikes and sealed scores of a campaign, as far as there are any."""
+    """Strikes, sealed scores and what was really found, as far as there is something to tell."""
     from runner.lineage import strikes
     from runner.report.audits import sealed_line, strikes_line
+    from runner.report.findings import find, finding_lines
 
-    return [line for line in (strikes_line(strikes(experiments)), sealed_line(sealed)) if line is not None]
+    first = [line for line in (strikes_line(strikes(experiments)), sealed_line(sealed)) if line is not None]
+    return [*first, *finding_lines(find(experiments, sealed))]
 
 
 def write_reports(ledger: Ledger, paths: StatePaths, tag: str) -> tuple[Path, ...]:
     """Write the files of a campaign's report; returns their paths."""
     from runner.atomic import replace_file
     from runner.report.audits import sealed_tsv
+    from runner.report.findings import find, findings_tsv
     from runner.report.plot import progress_png
     from runner.report.tsv import results_tsv
 
-    experiments = ledger.experiments(tag)
+    experiments, sealed = ledger.experiments(tag), ledger.sealed(tag)
     folder = paths.report(tag)
-    tables = {"results.tsv": results_tsv(experiments), "sealed.tsv": sealed_tsv(ledger.sealed(tag))}
+    tables = {
+        "results.tsv": results_tsv(experiments),
+        "sealed.tsv": sealed_tsv(sealed),
+        "findings.tsv": findings_tsv(find(experiments, sealed)),
+    }
     for name, text in tables.items():
         replace_file(folder / name, text.encode())
     plot = folder / "progress.png"

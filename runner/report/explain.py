@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+from runner.decision import AS_GOOD
 from runner.lineage import audited_runs
 from runner.records import Experiment, Figures, Phase, RunEnd, RunRecord, Verdict
 from runner.report.night import BASELINE, score_of
@@ -47,24 +50,46 @@ def _why(experiment: Experiment) -> str:
     """The reason that the ledger holds, else what its figures or its last run tell."""
     reason = one_line(experiment.reason or "", 400).rstrip(".")
     score = score_of(experiment)
+    if score is not None and experiment.figures is not None:
+        return _evidence(experiment, experiment.figures)
     if not reason:
         return _failure(experiment.runs) if score is None else _comparison(experiment, score)
     if score is None or experiment.delta_bpb is None:
         return reason
-    if experiment.figures is not None:
-        return f"{reason}: {_evidence(experiment.figures, experiment.champion, score)}"
     return f"{reason}: {_comparison(experiment, score)}"
 
 
-def _evidence(figures: Figures, champion: int | None, score: float) -> str:
-    """What a verdict rests on, in one clause."""
+def _evidence(experiment: Experiment, figures: Figures) -> str:
+    """What a verdict rests on, in one clause: `better by 0.0123 ± 0.0031 bpb; 4 runs against 6 of …; 97 % sure`.
+
+    The ledger's reason follows where figures alone do not say it: a discard that looks better, a simplification.
+    """
     looks = "1 run" if len(figures.looks) == 1 else f"{len(figures.looks)} runs"
-    pool = "the champion" if champion is None else f"experiment {champion}"
-    return (
-        f"val_bpb {score:.4f}; {looks} against {len(figures.pool)} of {pool} differ by {figures.delta_bpb:+.4f} "
-        f"± {figures.se_bpb:.4f} bpb, so that the edit does {figures.effect_bpb:+.4f} "
-        f"(90 % interval {figures.low_bpb:+.4f} to {figures.high_bpb:+.4f}); noise sigma {figures.sigma_bpb:.4f}"
-    )
+    pool = "the champion" if experiment.champion is None else f"experiment {experiment.champion}"
+    is_better = figures.delta_bpb < 0
+    sure = figures.better if is_better else 1 - figures.better
+    parts = [
+        f"{'better' if is_better else 'worse'} by {abs(figures.delta_bpb):.4f} ± {figures.se_bpb:.4f} bpb",
+        f"{looks} against {len(figures.pool)} of {pool}",
+        f"{_percent(sure)} sure",
+        f"noise {figures.sigma_bpb:.4f}",
+    ]
+    if experiment.verdict is Verdict.KEEP:
+        parts.append(
+            f"probably worth {-figures.effect_bpb:.4f} (90 % interval {-figures.high_bpb:.4f} to "
+            f"{-figures.low_bpb:.4f})"
+        )
+    if (experiment.verdict is Verdict.KEEP) != is_better or (
+        experiment.reason is not None and experiment.reason.startswith(AS_GOOD)
+    ):
+        reason = one_line(experiment.reason or "", 400).rstrip(".")
+        parts += [f"the rule: {reason}"] if reason else []
+    return "; ".join(parts)
+
+
+def _percent(share: float) -> str:
+    """Never 100 %: no measurement gives that."""
+    return "over 99 %" if share > 0.995 else f"{share:.0%}".replace("%", " %")
 
 
 def _comparison(experiment: Experiment, score: float) -> str:
@@ -95,3 +120,44 @@ def _failure(runs: tuple[RunRecord, ...]) -> str:
         RunEnd.STARTUP: "the container's interpreter did not come up",
         RunEnd.LOST: f"the {doing} container vanished{after}",
     }[run.end]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Basis:
+    """One run that a verdict rests on."""
+
+    role: str  # "look": of the candidate; "pool": of its champion; "control": the same, measured again later
+    experiment: int
+    run: int  # id in the ledger
+    seed: int
+    val_bpb: float | None
+
+
+def rests_on(experiment: Experiment, champion: Experiment | None) -> tuple[Basis, ...]:
+    """The runs that a verdict rests on, the candidate's first.
+
+    Args:
+        champion: that it was compared with; None where the ledger does not know it.
+    """
+    if experiment.figures is None:
+        return ()
+    looks, pool = set(experiment.figures.looks), set(experiment.figures.pool)
+    found = [_basis("look", experiment.number, run) for run in experiment.runs if run.id in looks]
+    if champion is not None:
+        found += [_basis("pool", champion.number, run) for run in champion.runs if run.id in pool]
+        found += [_basis("control", champion.number, run) for run in champion.controls if run.id in pool]
+    return tuple(found)
+
+
+def basis_lines(basis: tuple[Basis, ...]) -> list[str]:
+    """For people, a line a run."""
+    return [
+        f"  {one.role:7s}  experiment {one.experiment:<4d}  run {one.run:<5d}  seed {one.seed:<10d}"
+        + ("" if one.val_bpb is None else f"  val_bpb {one.val_bpb:.6f}")
+        for one in basis
+    ]
+
+
+def _basis(role: str, number: int, run: RunRecord) -> Basis:
+    assert run.id is not None  # it was found by it
+    return Basis(role=role, experiment=number, run=run.id, seed=run.seed, val_bpb=run.val_bpb)

@@ -1,9 +1,10 @@
 """`progress.png`: the night in one picture, in the style of karpathy/autoresearch.
 
-Experiment number against val_bpb: grey dots were discarded, green ones kept, the line is the champion,
-the band around it one standard deviation of the noise. Experiments without a score are ticks at the
-bottom; scores far above the baseline are arrows at the top, so that one broken idea does not flatten
-the rest of the night.
+Experiment number against val_bpb: grey dots were discarded, green ones kept. The line is the champion, without the
+runs that chose it, the bars its 90 % interval, the band around it one standard deviation of the noise. The dotted
+line is the lowest score of any run so far, which luck draws. Experiments without a score are ticks at the bottom;
+scores far above the baseline are arrows at the top, so that one broken idea does not flatten the rest of the
+night.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from typing import Any, NamedTuple
 
 from runner.atomic import replace_file
 from runner.records import Experiment, Verdict
+from runner.report.findings import Level, find
 from runner.report.labels import Box, Label, nearest, place
-from runner.report.night import is_kept, score_of, sum_up
+from runner.report.night import score_of, sum_up
 from runner.report.text import one_line
 
 SIZE_INCHES = (13.0, 6.8)
@@ -29,6 +31,8 @@ INK = "#1f2933"
 FAINT = "#7b8794"
 GREY = "#b4bcc6"
 GREEN = "#12a150"
+AMBER = "#c2750c"
+LOWEST = "lowest of all scores"
 TICK_COLOURS = {Verdict.CRASH: "#d64545", Verdict.INVALID: "#8b5cf6", Verdict.INFRA: "#d9a514"}
 
 
@@ -90,9 +94,10 @@ def _heading(axes: Any, experiments: Sequence[Experiment], title: str) -> None:
     night = sum_up(experiments)
     plural = "" if night.num_experiments == 1 else "s"
     text = f"{one_line(title, 60)}: {night.num_experiments} experiment{plural}, {night.counts[Verdict.KEEP]} kept"
-    if night.baseline_bpb is not None and night.best_bpb is not None and night.champion != 0:
-        change = 100 * (night.best_bpb / night.baseline_bpb - 1)
-        text += f", {night.baseline_bpb:.4f} → {night.best_bpb:.4f} bpb ({change:+.2f} %)".replace("-", "−")
+    levels = find(experiments).debiased
+    if night.baseline_bpb is not None and len(levels) > 1:
+        first, last = levels[0].bpb, levels[-1].bpb
+        text += f", {first:.4f} → {last:.4f} bpb ({100 * (last / first - 1):+.2f} %)".replace("-", "−")
     axes.set_title(
         _drawable(text), loc="left", fontsize=13, fontweight="bold", color=INK, pad=14, parse_math=False
     )
@@ -101,7 +106,8 @@ def _heading(axes: Any, experiments: Sequence[Experiment], title: str) -> None:
 def _draw(axes: Any, canvas: Any, experiments: Sequence[Experiment]) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    kept = [_Point(one.number, one.val_bpb) for one in experiments if is_kept(one) and one.val_bpb is not None]
+    found = find(experiments)
+    kept = [_Point(level.number, level.bpb) for level in found.debiased]
     kept_numbers = {point.number for point in kept}
     others = [
         _Point(one.number, score)
@@ -109,7 +115,10 @@ def _draw(axes: Any, canvas: Any, experiments: Sequence[Experiment]) -> None:
         if (score := score_of(one)) is not None and one.number not in kept_numbers
     ]
     last = max(experiment.number for experiment in experiments)
-    low, high = _limits(kept, others, sum_up(experiments).sigma_bpb)
+    raw = [_Point(level.number, level.bpb) for level in found.raw]
+    low, high = _limits(
+        kept, others, sum_up(experiments).sigma_bpb, min((point.bpb for point in raw), default=None)
+    )
     axes.set_ylim(low, high)
     margin = max(0.5, 0.02 * last)
     axes.set_xlim(-margin, last + margin)
@@ -133,33 +142,45 @@ def _draw(axes: Any, canvas: Any, experiments: Sequence[Experiment]) -> None:
     _ticks(axes, experiments)
     if kept:
         _champion(axes, experiments, kept, last + margin, 92 * crowd)
+        _intervals(axes, found.debiased)
+    if len(raw) > 1:
+        axes.step(
+            [*(point.number for point in raw), last + margin],
+            [*(point.bpb for point in raw), raw[-1].bpb],
+            where="post", color=AMBER, linewidth=1.2, linestyle=(0, (1.2, 1.4)), zorder=2,
+            label=LOWEST,
+        )  # fmt: skip
     _legend(axes)
     canvas.draw()  # fixes the layout, so that texts can be measured in pixels
     if kept:
-        _label_keeps(axes, canvas, experiments, [*kept, *inside], kept)
+        _label_keeps(axes, canvas, experiments, [*kept, *inside], kept, raw, found.debiased)
 
 
 def _legend(axes: Any) -> None:
-    """One row below the axes, where it hides no experiment."""
+    """One row below the axes, or two, where it hides no experiment."""
     entries = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
-    order = ["kept", "best so far", "noise, ±1 sigma", "baseline"]
+    order = ["kept (bar: 90 % interval)", "champion", LOWEST, "noise, ±1 sigma", "baseline"]
     names = [name for name in order if name in entries] + [name for name in entries if name not in order]
+    columns = len(names) if len(names) < 8 else (len(names) + 1) // 2
     axes.figure.legend(
         [entries[name] for name in names], names,
-        loc="outside lower center", ncols=len(names), frameon=False, fontsize=9, labelcolor=INK,
+        loc="outside lower center", ncols=columns, frameon=False, fontsize=9, labelcolor=INK,
         handletextpad=0.5, columnspacing=2.0,
     )  # fmt: skip
 
 
-def _limits(kept: Sequence[_Point], others: Sequence[_Point], sigma: float | None) -> tuple[float, float]:
-    """From just below the best score to the baseline and the ordinary discards; never to the wild ones."""
+def _limits(
+    kept: Sequence[_Point], others: Sequence[_Point], sigma: float | None, lowest: float | None
+) -> tuple[float, float]:
+    """From just below the lowest score to the baseline and the ordinary discards; never to the wild ones."""
     values = sorted(point.bpb for point in [*kept, *others])
     start = kept[0].bpb if kept else values[len(values) // 2]
     ordinary = values[int(0.9 * (len(values) - 1))]
-    gain = start - values[0]
+    bottom = values[0] if lowest is None else min(lowest, values[0])
+    gain = start - bottom
     reach = max(gain, 8 * (sigma or 0.0), 0.001 * start)
     high = max(start, min(ordinary, start + reach)) + 0.08 * reach
-    low = values[0] - 0.22 * max(high - values[0], reach)  # room for ticks and for labels below the line
+    low = bottom - 0.22 * max(high - bottom, reach)  # room for ticks and for labels below the line
     return low, high
 
 
@@ -194,8 +215,21 @@ def _champion(
             step="post", color=GREEN, alpha=0.14, linewidth=0, zorder=1, label="noise, ±1 sigma",
         )  # fmt: skip
     axes.axhline(values[0], color=FAINT, linewidth=1, linestyle=(0, (4, 4)), zorder=1, label="baseline")
-    axes.step(*line, where="post", color=GREEN, linewidth=1.8, alpha=0.75, zorder=2, label="best so far")
-    axes.scatter(numbers, values, s=size, color=GREEN, edgecolors="white", linewidths=1.2, zorder=4, label="kept")
+    axes.step(*line, where="post", color=GREEN, linewidth=1.8, alpha=0.75, zorder=2, label="champion")
+    axes.scatter(
+        numbers, values, s=size, color=GREEN, edgecolors="white", linewidths=1.2,
+        zorder=4, label="kept (bar: 90 % interval)",
+    )  # fmt: skip
+
+
+def _intervals(axes: Any, levels: Sequence[Level]) -> None:
+    known = [level for level in levels if level.half_bpb is not None]
+    axes.errorbar(
+        [level.number for level in known],
+        [level.bpb for level in known],
+        yerr=[level.half_bpb for level in known],
+        fmt="none", ecolor=GREEN, elinewidth=1.1, capsize=2.5, capthick=1.1, alpha=0.9, zorder=3,
+    )  # fmt: skip
 
 
 def _label_keeps(
@@ -204,6 +238,8 @@ def _label_keeps(
     experiments: Sequence[Experiment],
     points: Sequence[_Point],
     kept: Sequence[_Point],
+    raw: Sequence[_Point],
+    levels: Sequence[Level],
 ) -> None:
     """Name the kept experiments, the largest steps first, wherever there is room."""
     names = {one.number: _drawable(one_line(one.hypothesis, LABEL_CHARS)) for one in experiments}
@@ -225,10 +261,15 @@ def _label_keeps(
     occupied = [Box(x, y, x, y).grown(4 * scale) for x, y in map(pixel, points)]
     frame = Box(*axes.get_window_extent().extents).grown(-4)
     occupied.append(Box(frame.left, frame.bottom, frame.right, frame.bottom + 9 * scale))  # the ticks
-    corners = [pixel(point) for point in kept] + [(frame.right, pixel(kept[-1])[1])]
-    for (x, y), (next_x, next_y) in pairwise(corners):
-        occupied.append(Box(x, y, next_x, y).grown(1.5))
-        occupied.append(Box(next_x, min(y, next_y), next_x, max(y, next_y)).grown(1.5))
+    for curve in (kept, raw):
+        corners = [pixel(point) for point in curve] + [(frame.right, pixel(point)[1]) for point in curve[-1:]]
+        for (x, y), (next_x, next_y) in pairwise(corners):
+            occupied.append(Box(x, y, next_x, y).grown(1.5))
+            occupied.append(Box(next_x, min(y, next_y), next_x, max(y, next_y)).grown(1.5))
+    for level in levels:
+        x, low = pixel(_Point(level.number, level.bpb - (level.half_bpb or 0.0)))
+        _, high = pixel(_Point(level.number, level.bpb + (level.half_bpb or 0.0)))
+        occupied.append(Box(x, low, x, high).grown(3.5))
     for point, label, box in zip(order, labels, place(labels, frame, occupied), strict=True):
         if box is None:
             continue

@@ -7,6 +7,15 @@ import re
 _LINE = re.compile(r"step\s+(\d{1,12})\b.{0,80}?loss\s+(\d{1,9}(?:\.\d{1,9})?).{0,80}?tokens/s\s+([\d,]{1,15})")
 
 
+def tokens_per_second(log_tail: str) -> float | None:
+    """The speed that the last line of progress in a log claims. Untrusted: a program prints what it likes."""
+    for line in reversed(log_tail.splitlines()):
+        if (found := progress(line)) is not None:
+            speed = found.rpartition(" ")[2].replace(",", "")
+            return float(speed) if speed.strip("0") else None
+    return None
+
+
 def progress(line: str) -> str | None:
     """`step 120 loss 3.214 tokens/s 31000` out of an untrusted line; None when it does not say so.
 
