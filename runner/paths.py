@@ -24,7 +24,7 @@ class StatePaths:
     ├── audits/                rows of the audit that runs now
     ├── probes/                tasks of `autoresearch doctor` while it probes
     ├── noise/<profile>.json   what `autoresearch calibrate` measured
-    └── reports/<tag>/         results.tsv and progress.png
+    └── reports/<tag>/         results.tsv, findings.tsv, progress.png; what `ablate` and `record` wrote
     """
 
     root: Path

@@ -21,7 +21,8 @@ README = (ROOT / "README.md").read_text("utf-8")
 REFERENCE = (ROOT / "docs" / "commands.md").read_text("utf-8")
 MAKEFILE = (ROOT / "Makefile").read_text("utf-8")
 
-MADE_LATER = {"autoresearch.toml", "results.tsv", "sealed.tsv", "findings.tsv", "manifest.json", "meta.json"}
+MADE_LATER = {"autoresearch.toml", "results.tsv", "sealed.tsv", "manifest.json", "meta.json"}
+MADE_LATER |= {"findings.tsv", "minimal.patch"}
 MADE_LATER |= {"index.lock", "HEAD.lock", "packed-refs.lock"}
 """Names of files that a user or a run makes, so that no file of the repository has them."""
 

@@ -27,6 +27,8 @@ COMMANDS = {
     "report": ("history", "Write results.tsv and progress.png."),
     "reproduce": ("again", "Run a commit's image again and compare the scores."),
     "audit": ("again", "Run a commit again and audit its claims."),
+    "ablate": ("claims", "Which keeps still matter, and the minimal patch that keeps the gain."),
+    "record": ("claims", "Confirm an improvement with fresh runs, then on the sealed rows."),
     "calibrate": ("again", "Measure this machine's noise with honest runs."),
     "simulate": ("simulate", "Compare keep rules on campaigns whose truth is known."),
     "config": ("setup", "Show every setting with its value."),

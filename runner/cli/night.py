@@ -5,15 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
-from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from runner.cli.options import campaign_options, json_option, proposer_options, resolve_config
 from runner.cli.terminal import say
-from runner.cli.workspace import as_json, log_to_file, open_workspace, print_json
+from runner.cli.workspace import as_json as experiment_json
+from runner.cli.workspace import log_to_file, open_workspace, print_json
 from runner.errors import AutoresearchError
 
 if TYPE_CHECKING:
@@ -114,27 +115,31 @@ def overnight_command(as_json: bool, **settings: Any) -> None:
 @campaign_options
 @json_option
 def baseline_command(repeats: int, as_json: bool, **settings: Any) -> None:
-    """Measure the unmodified workload several times, which also measures the noise."""
+    """Measure the unmodified workload several times, which also measures the noise.
+
+    With --repeats, prints mean, standard deviation and noise with its degrees of freedom. Later runs of it are
+    controls of experiment 0, whatever the champion is now.
+    """
     from runner import campaign
     from runner.control import run_control
-    from runner.evidence import belief, scored
+    from runner.report.noise import noise_line, sum_up_noise
 
     with open_night(**settings) as (lab, stop):
         opened = campaign.open_campaign(lab)
         baseline = campaign.ensure_baseline(lab, opened, stop)
-        for _ in range(repeats):
-            if stop.requested:
-                break
+        asked = 0
+        while asked < repeats and not stop.requested:
             run_control(lab, opened, baseline)
             baseline = lab.ledger.experiments(opened.tag)[0]
-        sigma = belief(lab.ledger.experiments(opened.tag), lab.config).sigma_bpb
-    _print_experiment(baseline, json_wanted=as_json)
-    if repeats and not as_json:
-        scores = [run.val_bpb or 0.0 for run in scored((*baseline.runs, *baseline.controls), audited=True)]
-        click.echo(
-            f"{len(scores)} runs: mean {mean(scores):.4f}, standard deviation {stdev(scores):.4f} bpb; "
-            f"noise sigma, with the prior and all repeated runs of the campaign: {sigma:.4f}"
-        )
+            asked += 1
+        noise = sum_up_noise(lab.ledger.experiments(opened.tag), lab.config)
+    if as_json:
+        print_json({**experiment_json(baseline, full=True), "noise": asdict(noise)})
+        return
+    _print_experiment(baseline, json_wanted=False)
+    click.echo(noise_line(noise))
+    if asked < repeats:
+        click.echo(f"stopped after {asked} of {repeats} repeats; the rest: --repeats {repeats - asked}")
 
 
 @click.command("try")
@@ -170,7 +175,7 @@ def _print_experiment(experiment: Experiment, *, json_wanted: bool) -> None:
     from runner.report.explain import explain
 
     if json_wanted:
-        print_json(as_json(experiment, full=True))
+        print_json(experiment_json(experiment, full=True))
     else:
         click.echo(explain(experiment))
 
@@ -196,7 +201,7 @@ def _finish(
 
     if json_wanted:
         for experiment in experiments:
-            print_json(as_json(experiment))
+            print_json(experiment_json(experiment))
         return
     print_table(experiments)
     click.echo("\n".join([summary(experiments), *notes]))

@@ -7,7 +7,8 @@ slow. So the rule is narrow: plain UTF-8 text, portable names, exact positions, 
 What this does not see: what the code *does*. That is the sandbox's business.
 
 `rules` owns what a path, a text and a tree may be, with the caps and `Refusal`; `patch` the strict parser of
-unified diffs and their exact application; `difference` the writing of diffs. Here: `apply`, and the edits that are
+unified diffs and their exact application; `difference` the writing of diffs; `merge` takes an old change back out
+of a newer tree. Here: `apply`, and the edits that are
 not patches.
 """
 
@@ -17,6 +18,7 @@ from collections.abc import Sequence
 
 from runner.edits.difference import diff
 from runner.edits.logic import count_logic
+from runner.edits.merge import leave_out
 from runner.edits.patch import apply_patch
 from runner.edits.rules import (
     MAX_EDITS,
@@ -49,6 +51,7 @@ __all__ = [
     "count_logic",
     "diff",
     "find_hidden",
+    "leave_out",
     "quoted",
     "refuse_path",
 ]

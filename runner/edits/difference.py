@@ -49,7 +49,8 @@ def _diff_file(path: str, old: bytes | None, new: bytes | None) -> str:
 _Opcode = tuple[str, int, int, int, int]
 
 
-def _groups(before: list[str], after: list[str]) -> Iterator[list[_Opcode]]:
+def opcodes(before: list[str], after: list[str]) -> list[_Opcode]:
+    """How lines become others, as `difflib` says it; in bounded time also for crafted text."""
     shared = min(len(before), len(after))
     head = next((i for i in range(shared) if before[i] != after[i]), shared)
     tail = next((i for i in range(shared - head) if before[-1 - i] != after[-1 - i]), shared - head)
@@ -63,7 +64,11 @@ def _groups(before: list[str], after: list[str]) -> Iterator[list[_Opcode]]:
             (tag, i1 + head, i2 + head, j1 + head, j2 + head) for tag, i1, i2, j1, j2 in matcher.get_opcodes()
         ]
     codes.append(("equal", old_end, len(before), new_end, len(after)))
-    yield from _with_context([code for code in codes if code[1] < code[2] or code[3] < code[4]])
+    return [code for code in codes if code[1] < code[2] or code[3] < code[4]]
+
+
+def _groups(before: list[str], after: list[str]) -> Iterator[list[_Opcode]]:
+    yield from _with_context(opcodes(before, after))
 
 
 def _with_context(codes: list[_Opcode]) -> Iterator[list[_Opcode]]:
