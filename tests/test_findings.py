@@ -117,7 +117,7 @@ def test_the_sealed_gap_is_what_only_validation_gained():
     assert (gap.number, gap.gap_bpb) == (2, pytest.approx(0.042 - 0.012))
     spread = math.sqrt(2 * 0.002**2)  # one degree of freedom
     assert gap.se_bpb == pytest.approx(spread * math.sqrt(1 / 1 + 1 / 2))
-    assert "may be learned from the validation rows" in "\n".join(finding_lines(find(night(), sealed)))
+    assert "text that decided nothing" in "\n".join(finding_lines(find(night(), sealed)))
     quiet = [*sealed[:2], SealedScore(number=2, seed=3, val_bpb=1.95, test_bpb=1.963)]
     assert "no more than the spread" in "\n".join(finding_lines(find(night(), quiet)))
     (alone,) = find(night(), [sealed[0], sealed[2]]).gaps
@@ -150,6 +150,9 @@ def test_throughput_is_what_the_last_line_of_progress_says_and_named_untrusted()
     assert "no drift to be seen" in scores
     steady = find([experiment(0, "keep", 2.0, [look(1, 2.0, speed=10_000), look(4, 2.0, hour=2, speed=9_990)])])
     assert "drifts" not in "\n".join(finding_lines(steady))
+    quick = [look(1, 2.0, speed=10_000), look(4, 2.0, hour=0.1, speed=9_000)]
+    (line,) = finding_lines(find([experiment(0, "keep", 2.0, quick)]))
+    assert line.endswith("10,000 → 9,000 tokens/s."), "minutes tell no drift"
 
 
 @pytest.mark.parametrize("made", [[], [experiment(0, "crash")], [experiment(1)], [experiment(0, "keep", 2.0)]])

@@ -30,6 +30,8 @@ NORMAL_90 = 1.6448536269514722
 """Half the width of the central 90 % of a normal distribution, in standard deviations."""
 DRIFT_SHARE = 0.01
 """A change of throughput that is worth a word: on a GPU it moves a score by about one standard deviation."""
+LEAST_HOURS = 0.25
+"""Within less time nobody can speak of drift."""
 COLUMNS = (
     "experiment",
     "commit",
@@ -376,7 +378,7 @@ def _moment(text: str | None) -> datetime | None:
 
 def _gap_line(gap: Gap) -> str:
     known = "" if gap.se_bpb is None else f" ± {gap.se_bpb:.4f}"
-    meaning = "so much of the gain may be learned from the validation rows"
+    meaning = "by which validation improved more than text that decided nothing"
     if gap.se_bpb is not None and abs(gap.gap_bpb) < 2 * gap.se_bpb:
         meaning = "no more than the spread between seeds"
     elif gap.gap_bpb <= 0:
@@ -393,13 +395,14 @@ def _drift_lines(found: Findings) -> list[str]:
             "Throughput of the champions' trainings, as they print it (untrusted): "
             f"{first.tokens_per_second:,.0f} → {last.tokens_per_second:,.0f} tokens/s"
         )
-        if (speed := found.speed_drift) is not None:
+        if (speed := found.speed_drift) is not None and speed.hours >= LEAST_HOURS:
             known = "" if speed.se is None else f" ± {speed.se:.1%}"
             text += f"; of equal programs {speed.change:+.1%}{known} over {speed.hours:.1f} h"
             if abs(speed.change) > max(DRIFT_SHARE, 2 * (speed.se or 0.0)):
                 text += ": the machine drifts, autoresearch doctor looks at it"
         lines.append(text + ".")
-    if (score := found.score_drift) is not None and score.se is not None:
+    score = found.score_drift
+    if score is not None and score.se is not None and score.hours >= LEAST_HOURS:
         verdict = ": the machine drifts" if abs(score.change) > 2 * score.se else ", no drift to be seen"
         change = f"{score.change:+.4f} ± {score.se:.4f} bpb over {score.hours:.1f} h"
         lines.append(f"Scores of equal programs: {change}{verdict}.")
