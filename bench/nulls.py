@@ -36,10 +36,10 @@ from runner.report.explain import explain
 ROOT = Path(__file__).resolve().parents[1]
 HANDICAPS = {
     "workload/optim.py": (
-        ("MATRIX_LEARNING_RATE = 0.04", "MATRIX_LEARNING_RATE = 0.005"),
+        ("HEAD_LEARNING_RATE = 0.004", "HEAD_LEARNING_RATE = 0.0002"),
         ("EMBEDDING_LEARNING_RATE = 0.6", "EMBEDDING_LEARNING_RATE = 0.05"),
+        ("MATRIX_LEARNING_RATE = 0.04", "MATRIX_LEARNING_RATE = 0.0005"),
     ),
-    "workload/train.py": (("WARMDOWN_FRACTION = 0.5", "WARMDOWN_FRACTION = 0.0"),),
 }
 SEED_LINE = 'seed=int(os.environ["SEED"])'
 

@@ -202,8 +202,10 @@ def _reason(rule: Rule, action: Action, looks: int, delta: float, better: float,
     match action:
         case Action.KEEP:
             return f"better by {-delta:.4f} bpb in {runs}, with a probability of {better:.1%}"
+        case Action.LOOK_AGAIN if better >= 1 - rule.keep_doubt:
+            return f"promising after {runs}, better with a probability of {better:.1%}"
         case Action.LOOK_AGAIN:
-            return f"not clear after {runs}: better with a probability of {better:.1%}"
+            return f"not clear after {runs}, better with a probability of {better:.1%}"
     if delta >= 0:
         return f"not better than the champion in {runs}"
     if delta > -needed and better >= 1 - rule.keep_doubt:

@@ -148,7 +148,8 @@ def test_a_simplification_that_is_an_improvement_is_kept_as_one():
         ((-0.004,) * 3, "better by 0.0040 bpb in 3 runs, with a probability of"),
         ((0.002,), "not better than the champion in 1 run"),
         ((-0.0001,), "better by 0.0001 bpb in 1 run, with a probability of"),
-        ((-0.001,), "not clear after 1 run: better with a probability of"),
+        ((-0.001,), "not clear after 1 run, better with a probability of"),
+        ((-0.004,), "promising after 1 run, better with a probability of"),
     ],
 )
 def test_the_reason_is_a_sentence_for_a_person(deltas, sentence):
