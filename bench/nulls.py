@@ -26,11 +26,11 @@ import structlog
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from bench.clone import make_repository
 from runner import campaign, config, preparation
 from runner.ledger import Ledger, exclusive
 from runner.paths import StatePaths
 from runner.records import NoProposal, Proposal, Replace, Verdict
-from runner.repo import Repository
 from runner.report.explain import explain
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -112,30 +112,15 @@ def helpful(path, good, bad):
 
 def repository(root):
     """This repository's workload with the handicaps, in a repository of its own."""
-    files = subprocess.run(
+    listed = subprocess.run(
         ["git", "ls-files", "workload", "program.md"], cwd=ROOT, check=True, capture_output=True, text=True
-    ).stdout.split()
-    for name in files:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes((ROOT / name).read_bytes())
+    )
+    files = {name: (ROOT / name).read_text() for name in listed.stdout.split()}
     for name, changes in HANDICAPS.items():
-        text = (root / name).read_text()
         for good, bad in changes:
-            assert text.count(good) == 1, good
-            text = text.replace(good, bad)
-        (root / name).write_text(text)
-    (root / ".gitignore").write_text("/.autoresearch/\n")
-    (root / ".autoresearch").mkdir()
-    for name in ("sources", "wheels", "data"):  # what a clone has prepared already
-        if (ROOT / ".autoresearch" / name).exists():
-            (root / ".autoresearch" / name).symlink_to(ROOT / ".autoresearch" / name)
-    for command in (
-        ["init", "-q", "-b", "main", "."],
-        ["add", "-A"],
-        ["-c", "user.name=b", "-c", "user.email=b@localhost", "commit", "-qm", "start"],
-    ):
-        subprocess.run(["git", *command], cwd=root, check=True)
-    return Repository(root)
+            assert files[name].count(good) == 1, good
+            files[name] = files[name].replace(good, bad)
+    return make_repository(root, files)
 
 
 def main():
@@ -151,7 +136,6 @@ def main():
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "clone"
-        root.mkdir()
         git = repository(root)
         Path(folder).chmod(0o755)  # uid 10001 must reach what is mounted
         os.chdir(root)

@@ -27,14 +27,12 @@ import structlog
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from bench.clone import make_repository
 from runner import campaign, config, preparation
 from runner.ledger import Ledger, exclusive
 from runner.paths import StatePaths
 from runner.records import Phase, Proposal, Replace
-from runner.repo import Repository
 from runner.sandbox.limits import PYTHON
-
-ROOT = Path(__file__).resolve().parents[1]
 
 MODEL = """\
 import torch
@@ -104,23 +102,13 @@ class Numbers:
 
 def repository(root, seconds):
     """A user's repository with the program that waits."""
-    (root / "workload").mkdir(parents=True)
-    files = {"__init__.py": "", "model.py": MODEL, "train.py": TRAIN.format(seconds=seconds)}
-    for name, text in files.items():
-        (root / "workload" / name).write_text(text)
-    (root / "program.md").write_text("Wait.\n")
-    (root / ".gitignore").write_text("/.autoresearch/\n")
-    (root / ".autoresearch").mkdir()
-    for name in ("sources", "wheels", "data"):  # what a clone has prepared already
-        if (ROOT / ".autoresearch" / name).exists():
-            (root / ".autoresearch" / name).symlink_to(ROOT / ".autoresearch" / name)
-    for command in (
-        ["init", "-q", "-b", "main", "."],
-        ["add", "-A"],
-        ["-c", "user.name=b", "-c", "user.email=b@localhost", "commit", "-qm", "start"],
-    ):
-        subprocess.run(["git", *command], cwd=root, check=True)
-    return Repository(root)
+    files = {
+        "workload/__init__.py": "",
+        "workload/model.py": MODEL,
+        "workload/train.py": TRAIN.format(seconds=seconds),
+        "program.md": "Wait.\n",
+    }
+    return make_repository(root, files)
 
 
 def bare_seconds(root):

@@ -45,6 +45,8 @@ SIMPLER_HOPE = 0.30
 """A simplification that is less probably good enough than this is discarded."""
 AS_GOOD = "as good within the noise"
 """How the reason of a kept simplification begins that is no improvement."""
+SIMPLIFICATION = "simplification"
+"""The category that says so."""
 POOL_RUNS = 8
 """The champion is what its newest runs say: a machine that drifts leaves the older ones behind."""
 

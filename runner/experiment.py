@@ -33,9 +33,6 @@ from runner.report.text import clean
 
 log = structlog.get_logger()
 
-SIMPLIFICATION = "simplification"
-"""The category that says so."""
-
 
 def run_seed(campaign: Campaign, number: int, index: int) -> int:
     """The seed of run `index` of an experiment: issued by the host, the same after a crash."""
@@ -307,7 +304,7 @@ def _open_case(
         champion_bpb=tuple(pool) or (best.val_bpb,),
         before=(),
         lines_added=edits.count_logic(candidate_files(lab, campaign, experiment)) - before,
-        simplification=experiment.category == SIMPLIFICATION,
+        simplification=experiment.category == decision.SIMPLIFICATION,
         audit_discards=lab.config.audit_discards,
         score_limit_seconds=score_limit(history[0], lab.config.train_seconds),
     )

@@ -108,6 +108,27 @@ class Asked:
         return self.outcomes[-1]
 
 
+def asking(monkeypatch, folder, server_of, url_variable, open_chat):
+    """A function that holds a conversation with a script: what came of it, the server, and the waits.
+
+    Args:
+        server_of: the server of a script.
+        url_variable: where the SDK looks for its address.
+        open_chat: the chat of settings, with a `sleep`.
+    """
+    asker = Asker(folder)
+
+    def run(*script, settings=(), stopping=None, **options):
+        waits = []
+        with server_of(script) as server:
+            monkeypatch.setenv(url_variable, server.url)
+            chat = open_chat(dict(settings), sleep=waits.append)
+            asked = asker(chat, stopping=stopping or never, **options)
+        return asked, server, waits
+
+    return run
+
+
 class Asker:
     """Holds conversations with a chat, each in a ledger of its own, and looks for the key in all that is left."""
 

@@ -7,11 +7,23 @@ from dataclasses import replace
 
 import fake_anthropic as fake
 import pytest
-from chats import CANARY, EDITOR, FIRST, OPENING, SUBMIT, Asker, Notebook, config, forget_environment, replied
+from chats import (
+    CANARY,
+    EDITOR,
+    FIRST,
+    OPENING,
+    SUBMIT,
+    Asker,
+    Notebook,
+    asking,
+    config,
+    forget_environment,
+    replied,
+)
 from fake_anthropic import THINKING, FakeAnthropic, Usage
 
 from runner.errors import ConfigError, ProposerError
-from runner.proposers.asking import ATTEMPTS, MAX_RETRY_AFTER_SECONDS, MAX_WAIT_SECONDS, POLL_SECONDS, never
+from runner.proposers.asking import ATTEMPTS, MAX_RETRY_AFTER_SECONDS, MAX_WAIT_SECONDS, POLL_SECONDS
 from runner.proposers.chat import Answer, Call, Exchange, Stop, Unanswered
 from runner.proposers.messages import Messages
 
@@ -29,17 +41,11 @@ def environment(monkeypatch, tmp_path):
 @pytest.fixture
 def ask(monkeypatch, tmp_path):
     """Hold a conversation with a script: what came of it, the server, and the waits."""
-    asker = Asker(tmp_path)
 
-    def run(*script, settings=(), stopping=None, **options):
-        waits = []
-        with FakeAnthropic(script) as server:
-            monkeypatch.setenv("ANTHROPIC_BASE_URL", server.url)
-            chat = Messages(config(tmp_path, **dict(settings)), sleep=waits.append)
-            asked = asker(chat, stopping=stopping or never, **options)
-        return asked, server, waits
+    def open_messages(settings, sleep):
+        return Messages(config(tmp_path, **settings), sleep=sleep)
 
-    return run
+    return asking(monkeypatch, tmp_path, FakeAnthropic, "ANTHROPIC_BASE_URL", open_messages)
 
 
 # --- the request --------------------------------------------------------------------------------------------

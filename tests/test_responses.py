@@ -8,13 +8,13 @@ import traceback
 
 import fake_openai as fake
 import pytest
-from chats import CANARY, EDITOR, OPENING, SUBMIT, Asker, Notebook, config, forget_environment, replied
+from chats import CANARY, EDITOR, OPENING, SUBMIT, Asker, Notebook, asking, config, forget_environment, replied
 from fake_anthropic import Reply, cut, ends_early, garbage
 from fake_openai import REASONING, FakeOpenAI
 
 from runner.errors import ProposerError
 from runner.proposers.apis import open_chat
-from runner.proposers.asking import ATTEMPTS, MAX_RETRY_AFTER_SECONDS, MAX_WAIT_SECONDS, never
+from runner.proposers.asking import ATTEMPTS, MAX_RETRY_AFTER_SECONDS, MAX_WAIT_SECONDS
 from runner.proposers.chat import Answer, Call, Stop, Unanswered
 from runner.proposers.responses import Responses, can_be_strict
 
@@ -37,17 +37,11 @@ def openai_config(folder, **settings):
 @pytest.fixture
 def ask(monkeypatch, tmp_path):
     """Hold a conversation with a script: what came of it, the server, and the waits."""
-    asker = Asker(tmp_path)
 
-    def run(*script, settings=(), stopping=None, **options):
-        waits = []
-        with FakeOpenAI(script) as server:
-            monkeypatch.setenv("OPENAI_BASE_URL", server.url)
-            chat = open_chat(openai_config(tmp_path, **dict(settings)), sleep=waits.append)
-            asked = asker(chat, stopping=stopping or never, **options)
-        return asked, server, waits
+    def open_responses(settings, sleep):
+        return open_chat(openai_config(tmp_path, **settings), sleep=sleep)
 
-    return run
+    return asking(monkeypatch, tmp_path, FakeOpenAI, "OPENAI_BASE_URL", open_responses)
 
 
 # --- the request --------------------------------------------------------------------------------------------
@@ -214,7 +208,7 @@ def test_an_answer_that_was_paid_for_is_rebuilt_and_not_asked_again(monkeypatch,
 def test_a_transient_fault_is_tried_again(ask, fault):
     asked, server, waits = ask(fault, OK)
     assert isinstance(asked.last, Answer), asked.last
-    assert len(server.requests) == 2 and len(waits) == 1 and 0 < waits[0] <= MAX_WAIT_SECONDS, never
+    assert len(server.requests) == 2 and len(waits) == 1 and 0 < waits[0] <= MAX_WAIT_SECONDS
     assert server.requests[0] == server.requests[1]
     assert server.headers[1].get("x-stainless-retry-count", "0") == "0"
 

@@ -26,15 +26,12 @@ from runner.edits.rules import (
     MAX_FILES,
     MAX_PATCH_BYTES,
     REQUIRED,
-    ROOT,
     Refusal,
     Refused,
     check_path,
     check_tree,
     find_hidden,
-    quoted,
     refuse,
-    refuse_path,
 )
 from runner.records import Delete, Edit, Files, Patch, Replace, Write
 
@@ -44,16 +41,12 @@ __all__ = [
     "MAX_FILE_BYTES",
     "MAX_PATCH_BYTES",
     "REQUIRED",
-    "ROOT",
     "Refusal",
     "apply",
     "check_tree",
     "count_logic",
     "diff",
-    "find_hidden",
     "leave_out",
-    "quoted",
-    "refuse_path",
 ]
 
 

@@ -113,15 +113,6 @@ def check_path(path: str) -> None:
         refuse(f"path {shown} is nested deeper than {MAX_DEPTH} levels")
 
 
-def refuse_path(path: str) -> Refusal | None:
-    """Why no edit may name this path."""
-    try:
-        check_path(path)
-    except Refused as refused:
-        return Refusal(reason=str(refused))
-    return None
-
-
 def _check_name(name: str, shown: str) -> None:
     if name in ("", ".", ".."):
         refuse(f"path {shown} holds {'an empty name' if not name else repr(name)}")

@@ -8,7 +8,6 @@ ledger: a night that was killed goes on where it was cut off.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -209,12 +208,11 @@ class _Talk:
 
 def _told(exchange: Exchange) -> dict[str, Any]:
     answer = exchange.answer
-    results: Sequence[Result] = exchange.results
     return {
         "thinking": answer.thinking,
         "text": answer.text,
         "stop": str(answer.stop),
         "calls": [{"name": call.name, "input": call.input} for call in answer.calls],
-        "results": [{"text": result.text, "is_error": result.is_error} for result in results],
+        "results": [{"text": result.text, "is_error": result.is_error} for result in exchange.results],
         "words": exchange.words,
     }

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from runner.decision import SIMPLIFICATION
 from runner.edits import Refusal
 from runner.proposers.chat import Tool
 from runner.proposers.text import cleaned
@@ -19,7 +20,7 @@ CATEGORIES = (
     "initialisation",
     "regularisation",
     "systems",
-    "simplification",
+    SIMPLIFICATION,
 )
 HYPOTHESIS_CHARACTERS = 1000
 RISK_CHARACTERS = 300

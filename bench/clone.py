@@ -1,0 +1,33 @@
+"""A repository of its own for a benchmark, with what this clone has prepared already."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+from runner.repo import Repository
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def make_repository(root, files):
+    """Write and commit files; sources, wheels and data are this clone's.
+
+    Args:
+        root: a folder that is not there yet.
+        files: texts by path.
+    """
+    for name, text in {**files, ".gitignore": "/.autoresearch/\n"}.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    (root / ".autoresearch").mkdir()
+    for name in ("sources", "wheels", "data"):
+        if (ROOT / ".autoresearch" / name).exists():
+            (root / ".autoresearch" / name).symlink_to(ROOT / ".autoresearch" / name)
+    for command in (
+        ["init", "-q", "-b", "main", "."],
+        ["add", "-A"],
+        ["-c", "user.name=b", "-c", "user.email=b@localhost", "commit", "-qm", "start"],
+    ):
+        subprocess.run(["git", *command], cwd=root, check=True)
+    return Repository(root)
