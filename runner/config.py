@@ -97,7 +97,7 @@ class Config(BaseModel):
         default=8, ge=1, description="how often a candidate is measured before it is given up as unclear"
     )
     control_every: int = Field(
-        default=20, ge=0, description="runs after which the champion is measured again; 0: never"
+        default=20, ge=0, description="runs after which the champion is measured again; 0: only between looks"
     )
 
     # Audit.

@@ -7,8 +7,7 @@ import math
 import structlog
 
 from runner import evidence
-from runner.experiment import run_seed
-from runner.laboratory import Examined, Failure, Laboratory, LedgerRuns, measure
+from runner.laboratory import Examined, Failure, Laboratory, LedgerRuns, measure, run_seed
 from runner.ledger import Campaign
 from runner.lineage import champion_claims
 from runner.records import Experiment

@@ -51,6 +51,11 @@ POOL_RUNS = 8
 """The champion is what its newest runs say: a machine that drifts leaves the older ones behind."""
 
 
+DRIFT_Z = 2.0
+"""Runs of the champion between a candidate's looks that are further from its earlier ones than this, in standard
+errors, were made by a machine that has changed."""
+
+
 class Action(StrEnum):
     """What the evidence says."""
 
@@ -125,6 +130,18 @@ def noise_freedom(groups: Iterable[Sequence[float]]) -> float:
 def standard_error(sigma_bpb: Floats, num_looks: Floats, num_champion_runs: Floats) -> Floats:
     """Of the difference of two means of runs, in bpb."""
     return np.asarray(sigma_bpb * np.sqrt(1 / num_looks + 1 / num_champion_runs))
+
+
+def drifted(away: Floats, num_fresh: Floats, num_old: Floats, sigma_bpb: Floats) -> npt.NDArray[np.bool_]:
+    """Whether a machine has changed between two groups of runs of one program.
+
+    Args:
+        away: difference of their means, in bpb.
+        num_fresh: runs of the newer one.
+        num_old: runs of the older one.
+        sigma_bpb: noise standard deviation of one run.
+    """
+    return np.asarray(np.abs(away) > DRIFT_Z * standard_error(sigma_bpb, num_fresh, num_old))
 
 
 def clear_cases(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from runner import effects
 from runner.config import Config
-from runner.decision import POOL_RUNS, Belief, Judgement, Rule, pooled_sigma
+from runner.decision import POOL_RUNS, Belief, Judgement, Rule, drifted, pooled_sigma
 from runner.records import Experiment, Figures, Phase, RunEnd, RunRecord
 
 BASELINE = 0
@@ -33,19 +35,63 @@ def scored(runs: Sequence[RunRecord], *, audited: bool = False) -> tuple[RunReco
     return tuple(found.values())
 
 
-def champion_pool(champion: Experiment) -> tuple[RunRecord, ...]:
+def champion_pool(champion: Experiment, before: int | None = None) -> tuple[RunRecord, ...]:
     """The newest audited runs of a champion that were not chosen for their scores.
 
     The first look at a candidate made it a candidate for a keep: it is left out, where there are others.
+
+    Args:
+        before: only runs with a smaller id, as they were known then.
     """
     own = scored(champion.runs, audited=True)
     if champion.number != BASELINE and len(own) > 1:
         own = own[1:]
-    return (*own, *scored(champion.controls, audited=True))[-POOL_RUNS:]
+    runs = (*own, *scored(champion.controls, audited=True))
+    return tuple(run for run in runs if before is None or (run.id or 0) < before)[-POOL_RUNS:]
 
 
-def belief(experiments: Sequence[Experiment], config: Config) -> Belief:
-    """What a campaign has learned from its closed experiments: the noise, and how often edits help."""
+def comparable(
+    pool: Sequence[RunRecord], candidate: Sequence[RunRecord], sigma_bpb: float
+) -> tuple[RunRecord, ...]:
+    """The runs of a champion that a candidate is compared with.
+
+    Those made between the candidate's looks are made by the same machine. When they say that it has changed
+    (`decision.DRIFT_Z`), the earlier ones do not count.
+
+    Args:
+        pool: of the champion.
+        candidate: the candidate's runs, in their order.
+        sigma_bpb: noise standard deviation of one run.
+    """
+    opened = min((run.id or 0 for run in candidate), default=None)
+    if opened is None:
+        return tuple(pool)
+    old = [run for run in pool if (run.id or 0) < opened]
+    fresh = [run for run in pool if (run.id or 0) >= opened]
+    if not old or not fresh:
+        return tuple(pool)
+    means = [sum(run.val_bpb or 0.0 for run in some) / len(some) for some in (fresh, old)]
+    moved = drifted(np.array(means[0] - means[1]), np.array(len(fresh)), np.array(len(old)), np.array(sigma_bpb))
+    return tuple(fresh) if moved else tuple(pool)
+
+
+def look_control_due(champion: Experiment, candidate: Sequence[RunRecord]) -> bool:
+    """Whether the champion has not been measured since the candidate's last look.
+
+    Args:
+        candidate: the runs of its looks so far, in their order.
+    """
+    last = max((run.id or 0 for run in candidate if run.end is not RunEnd.LOST), default=0)
+    own = settled((*champion.runs, *champion.controls))
+    return last > max((run.id or 0 for run in own), default=0)
+
+
+def belief(experiments: Sequence[Experiment], config: Config, before: int | None = None) -> Belief:
+    """What a campaign has learned from its closed experiments: the noise, and how often edits help.
+
+    Args:
+        before: only from runs with a smaller id: as it was known before a case was opened.
+    """
     prior = effects.prior(config.effect_scale_bpb)
     closed = [one for one in experiments if one.verdict is not None]
     first_looks = [
@@ -54,14 +100,22 @@ def belief(experiments: Sequence[Experiment], config: Config) -> Belief:
     return Belief(
         prior=prior,
         weights=effects.learned_weights(prior, first_looks),
-        sigma_bpb=pooled_sigma(noise_groups(experiments), config.noise_prior_bpb),
+        sigma_bpb=pooled_sigma(noise_groups(experiments, before), config.noise_prior_bpb),
     )
 
 
-def noise_groups(experiments: Sequence[Experiment]) -> list[list[float]]:
-    """For each closed experiment, its scores under different seeds."""
+def noise_groups(experiments: Sequence[Experiment], before: int | None = None) -> list[list[float]]:
+    """For each closed experiment, its scores under different seeds.
+
+    Args:
+        before: only runs with a smaller id.
+    """
     return [
-        [run.val_bpb or 0.0 for run in scored((*one.runs, *one.controls))]
+        [
+            run.val_bpb or 0.0
+            for run in scored((*one.runs, *one.controls))
+            if before is None or (run.id or 0) < before
+        ]
         for one in experiments
         if one.verdict is not None
     ]
@@ -102,11 +156,17 @@ def next_index(experiment: Experiment) -> int:
     return len(settled((*experiment.runs, *experiment.controls)))
 
 
-def figures(last: Judgement, first: Judgement, looks: Sequence[RunRecord], pool: Sequence[RunRecord]) -> Figures:
-    """What a verdict rests on, for the ledger."""
+def figures(last: Judgement, first: Judgement, looks: Sequence[RunRecord], pool: tuple[int, ...]) -> Figures:
+    """What a verdict rests on, for the ledger.
+
+    Args:
+        last: of all looks.
+        first: of the first one alone.
+        pool: ids of the champion's runs.
+    """
     return Figures(
         looks=tuple(run.id for run in looks if run.id is not None),
-        pool=tuple(run.id for run in pool if run.id is not None),
+        pool=pool,
         delta_bpb=last.delta_bpb,
         se_bpb=last.se_bpb,
         sigma_bpb=last.sigma_bpb,

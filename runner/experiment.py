@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -11,6 +10,7 @@ import structlog
 
 from runner import claims as claims_store
 from runner import decision, edits, evidence, image
+from runner.control import run_control
 from runner.decision import Action, Judgement
 from runner.errors import BaselineError, EngineError, Interrupted, RepositoryError
 from runner.laboratory import (
@@ -22,6 +22,7 @@ from runner.laboratory import (
     Outcome,
     audit_failure,
     measure,
+    run_seed,
     too_slow,
 )
 from runner.ledger import Campaign
@@ -32,12 +33,6 @@ from runner.report.message import kept_message, tried_message
 from runner.report.text import clean
 
 log = structlog.get_logger()
-
-
-def run_seed(campaign: Campaign, number: int, index: int) -> int:
-    """The seed of run `index` of an experiment: issued by the host, the same after a crash."""
-    digest = hashlib.sha256(f"{campaign.seed}:{number}:{index}".encode()).digest()
-    return int.from_bytes(digest[:4]) & 0x7FFFFFFF
 
 
 def score_limit(baseline: Experiment, train_seconds: float) -> float | None:
@@ -62,7 +57,9 @@ class Case:
 
     rule: decision.Rule
     belief: decision.Belief
-    champion_bpb: tuple[float, ...]
+    pool: tuple[int, ...]  # ids of the champion's runs
+    champion_bpb: tuple[float, ...]  # their scores
+    control_due: bool  # the champion has not been measured since the last look
     before: tuple[float, ...]  # scores of the looks so far
     lines_added: int  # of logic, net
     simplification: bool
@@ -250,16 +247,18 @@ def run_candidate(lab: Laboratory, campaign: Campaign, experiment: Experiment) -
     Returns it without a verdict when somebody asks to stop between two looks.
     """
     bound = log.bind(campaign=campaign.tag, experiment=experiment.number)
-    history = lab.ledger.experiments(campaign.tag)
-    best = next(one for one in history if one.number == experiment.champion)
-    case = _open_case(lab, campaign, experiment, history, best)
+    case = _open_case(lab, campaign, experiment)
     build = builder(lab, campaign, experiment)
     while True:
         seed = run_seed(campaign, experiment.number, len(case.before))
-        outcome = _recorded_outcome(lab, experiment, case, seed)
+        case = _against_champion(lab, campaign, experiment, case, seed)
+        outcome = _recorded_outcome(lab, _read(lab, experiment.number), case, seed)
         if outcome is None:
             if case.before and lab.stopping():
-                return experiment
+                return _read(lab, experiment.number)
+            if case.control_due:
+                run_control(lab, campaign, _champion(lab, experiment))
+                case = _against_champion(lab, campaign, experiment, case, seed)
             outcome = measure(
                 lab,
                 build=build,
@@ -267,7 +266,7 @@ def run_candidate(lab: Laboratory, campaign: Campaign, experiment: Experiment) -
                 seed=seed,
                 runs=LedgerRuns(lab.ledger, campaign.tag, experiment.number),
                 examiner=case,
-                champion=champion_claims(best),
+                champion=champion_claims(_champion(lab, experiment)),
             )
         if isinstance(outcome, Failure):
             lab.ledger.close_experiment(
@@ -278,35 +277,48 @@ def run_candidate(lab: Laboratory, campaign: Campaign, experiment: Experiment) -
                 sigma_bpb=case.belief.sigma_bpb,
             )
             bound.info("verdict_reached", verdict=outcome.verdict, reason=outcome.reason)
-            return _closed(lab, campaign, experiment.number)
+            return _read(lab, experiment.number)
         judgement = case.judge(outcome.val_bpb)
         if judgement.action is not Action.LOOK_AGAIN:
-            return _judge(lab, campaign, best, case, outcome, judgement, experiment.number)
+            return _judge(lab, campaign, case, outcome, judgement, experiment.number)
         lab.observer.note(f"experiment {experiment.number}: {judgement.reason}; looking again")
         bound.info("looked", look=judgement.num_looks, delta_bpb=judgement.delta_bpb, better=judgement.better)
         case = case.after(outcome.val_bpb)
 
 
-def _open_case(
-    lab: Laboratory,
-    campaign: Campaign,
-    experiment: Experiment,
-    history: tuple[Experiment, ...],
-    best: Experiment,
-) -> Case:
-    """The case of a candidate before the first look. Nothing but its own looks changes it until its verdict."""
-    assert best.kept_commit is not None and best.val_bpb is not None
+def _open_case(lab: Laboratory, campaign: Campaign, experiment: Experiment) -> Case:
+    """The case of a candidate before the first look, but for the champion's runs."""
+    history = lab.ledger.experiments(campaign.tag)
+    best = _champion(lab, experiment)
+    assert best.kept_commit is not None
     before = edits.count_logic(lab.repository.read_workload(best.kept_commit))
-    pool = [run.val_bpb for run in evidence.champion_pool(best) if run.val_bpb is not None]
     return Case(
         rule=evidence.rule(lab.config),
-        belief=evidence.belief(history, lab.config),
-        champion_bpb=tuple(pool) or (best.val_bpb,),
+        belief=evidence.belief(history, lab.config, min((run.id or 0 for run in experiment.runs), default=None)),
+        pool=(),
+        champion_bpb=(),
+        control_due=False,
         before=(),
         lines_added=edits.count_logic(candidate_files(lab, campaign, experiment)) - before,
         simplification=experiment.category == decision.SIMPLIFICATION,
         audit_discards=lab.config.audit_discards,
         score_limit_seconds=score_limit(history[0], lab.config.train_seconds),
+    )
+
+
+def _against_champion(lab: Laboratory, campaign: Campaign, experiment: Experiment, case: Case, seed: int) -> Case:
+    """The case with the champion's runs as they were before the look of this seed, be it to come or recorded."""
+    experiment, best = _read(lab, experiment.number), _champion(lab, experiment)
+    earlier = {run_seed(campaign, experiment.number, index) for index in range(len(case.before))}
+    looks = [run for run in experiment.runs if run.seed in earlier]
+    begun = min((run.id or 0 for run in experiment.runs if run.seed == seed), default=None)
+    pool = evidence.comparable(evidence.champion_pool(best, begun), looks, case.belief.sigma_bpb)
+    assert best.val_bpb is not None
+    return replace(
+        case,
+        pool=tuple(run.id for run in pool if run.id is not None),
+        champion_bpb=tuple(run.val_bpb for run in pool if run.val_bpb is not None) or (best.val_bpb,),
+        control_due=bool(looks) and evidence.look_control_due(best, looks),
     )
 
 
@@ -343,7 +355,6 @@ def _recorded_outcome(lab: Laboratory, experiment: Experiment, case: Case, seed:
 def _judge(
     lab: Laboratory,
     campaign: Campaign,
-    best: Experiment,
     case: Case,
     measured: Measurement,
     judgement: Judgement,
@@ -372,20 +383,26 @@ def _judge(
         figures=evidence.figures(
             judgement,
             replace(case, before=()).judge(scores[0]),
-            evidence.scored(_closed(lab, campaign, number).runs),
-            evidence.champion_pool(best),
+            evidence.scored(_read(lab, number).runs),
+            case.pool,
         ),
     )
     log.info("verdict_reached", campaign=campaign.tag, experiment=number, verdict=verdict, val_bpb=val_bpb)
     if verdict is Verdict.KEEP:
         return finish_keep(lab, campaign, number)
-    return _closed(lab, campaign, number)
+    return _read(lab, number)
 
 
-def _closed(lab: Laboratory, campaign: Campaign, number: int) -> Experiment:
-    closed = lab.ledger.experiment(campaign.tag, number)
-    assert closed is not None
-    return closed
+def _read(lab: Laboratory, number: int) -> Experiment:
+    found = lab.ledger.experiment(lab.config.tag, number)
+    assert found is not None
+    return found
+
+
+def _champion(lab: Laboratory, experiment: Experiment) -> Experiment:
+    """The champion that an experiment is compared with."""
+    assert experiment.champion is not None
+    return _read(lab, experiment.champion)
 
 
 def commit_keep(lab: Laboratory, experiment: Experiment, parent: str) -> str:
@@ -409,7 +426,7 @@ def finish_keep(lab: Laboratory, campaign: Campaign, number: int) -> Experiment:
     commit = write_again(lambda: _advance(lab, campaign, number))
     lab.ledger.set_kept(campaign.tag, number, commit)
     log.info("branch_advanced", experiment=number, commit=commit)
-    return _closed(lab, campaign, number)
+    return _read(lab, number)
 
 
 def _advance(lab: Laboratory, campaign: Campaign, number: int) -> str:

@@ -7,6 +7,7 @@ reason; an engine that fails is `infra`, tried again and never held against the 
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -88,6 +89,12 @@ class Laboratory:
     def owner(self, number: int) -> Owner:
         """Labels for what belongs to one experiment."""
         return Owner(controller=self.ledger.controller, campaign=self.config.tag, experiment=number)
+
+
+def run_seed(campaign: Campaign, number: int, index: int) -> int:
+    """The seed of run `index` of an experiment: issued by the host, the same after a crash."""
+    digest = hashlib.sha256(f"{campaign.seed}:{number}:{index}".encode()).digest()
+    return int.from_bytes(digest[:4]) & 0x7FFFFFFF
 
 
 def refuse_other_conditions(lab: Laboratory, campaign: Campaign) -> None:

@@ -184,7 +184,7 @@ def ours(
         )
         return keep, discard, better
 
-    return _sequential(setting, num, rng, decide, control_every=control_every, least_pool=1)
+    return _sequential(setting, num, rng, decide, control_every=control_every, least_pool=1, heeds_drift=True)
 
 
 GROUP_KEEP_Z = np.array([-3.0, -2.4, -2.1, -2.0])
@@ -199,7 +199,7 @@ def group_sequential(setting: Setting, num: int, rng: np.random.Generator) -> Ou
         keep = (z <= GROUP_KEEP_Z[at]) & (looks.delta <= -decision.LEAST_SIGMAS * looks.sigma)
         return keep, ~keep & (z >= GROUP_DISCARD_Z[at]), np.ones(len(z))
 
-    return _sequential(setting, num, rng, decide, control_every=10, least_pool=3, control_each_look=True)
+    return _sequential(setting, num, rng, decide, control_every=10, least_pool=3, heeds_drift=False)
 
 
 RULES: dict[str, Simulate] = {
@@ -219,14 +219,17 @@ def _sequential(
     *,
     control_every: int,
     least_pool: int,
-    control_each_look: bool = False,
+    heeds_drift: bool,
 ) -> Outcome:
     """Look at candidates until their cases are clear, against a pool of runs of the champion.
+
+    The champion is measured again before each look but the first.
 
     Args:
         control_every: runs after which the champion is measured again.
         least_pool: runs of a new champion, the look that chose it left out; more are made when there are fewer.
-        control_each_look: whether the champion is measured again before each look but the first.
+        heeds_drift: whether the earlier runs of the pool are left out when those between the looks say that the
+            machine has changed.
     """
     start = effects.prior(EFFECT_SCALE, GRID_POINTS)
     machine = _Machine(setting, rng, (num,))
@@ -241,12 +244,11 @@ def _sequential(
     effect, total, chosen_by = np.zeros(num), np.zeros(num), np.zeros(num)
     looks, since = np.zeros(num), np.zeros(num)  # looks 0: no candidate is open
     controlled = np.zeros(num, bool)
+    fresh, in_fresh = np.zeros(num), np.zeros(num)
     keeps, false, expected, candidates, all_looks = (np.zeros(num) for _ in range(5))
     for _ in range(setting.num_runs - BASELINE_RUNS):
         idle = looks == 0
-        of_champion = (in_pool < least_pool) | (idle & (since >= control_every))
-        if control_each_look:
-            of_champion |= ~idle & ~controlled
+        of_champion = (in_pool < least_pool) | (idle & (since >= control_every)) | (~idle & ~controlled)
         opened = idle & ~of_champion
         effect = np.where(opened, draw(setting.mix, rng, num), effect)
         score = truth + np.where(of_champion, 0.0, effect) + machine.noise()
@@ -266,17 +268,30 @@ def _sequential(
         since = np.where(of_champion, 0.0, since + 1)
         controlled = of_champion
 
+        # Runs of the champion since its candidate was first looked at.
+        between = of_champion & ~idle
+        fresh = np.where(opened, 0.0, np.where(between, fresh + score, fresh))
+        in_fresh = np.where(opened, 0.0, np.where(between, in_fresh + 1, in_fresh))
+
         total = np.where(of_champion, total, total + score)
         looks = np.where(of_champion, looks, looks + 1)
         chosen_by = np.where(opened, score, chosen_by)
         at = np.flatnonzero(~of_champion)
-        delta = total[at] / looks[at] - pool[at] / in_pool[at]
         sigma = np.sqrt(squares[at] / freedom[at])
-        se = decision.standard_error(sigma, looks[at], in_pool[at])
-        fresh = looks[at] == 1
+        mean, known = pool[at] / in_pool[at], in_pool[at]
+        if heeds_drift:
+            num_fresh, num_old = in_fresh[at], in_pool[at] - in_fresh[at]
+            both = (num_fresh > 0) & (num_old > 0)
+            newer, older = np.where(both, num_fresh, 1), np.where(both, num_old, 1)
+            away = fresh[at] / newer - (pool[at] - fresh[at]) / older
+            moved = both & decision.drifted(away, newer, older, sigma)
+            mean, known = np.where(moved, fresh[at] / newer, mean), np.where(moved, newer, known)
+        delta = total[at] / looks[at] - mean
+        se = decision.standard_error(sigma, looks[at], known)
+        first = looks[at] == 1
         weights = counts[at] / counts[at].sum(axis=1, keepdims=True)
         keep, discard, better = decide(Looks(looks[at], delta, se, sigma, weights))
-        counts[at[fresh]] += effects.responsibilities(start, weights[fresh], delta[fresh], se[fresh])
+        counts[at[first]] += effects.responsibilities(start, weights[first], delta[first], se[first])
 
         kept, closed = at[keep], at[keep | discard]
         keeps[kept] += 1

@@ -112,6 +112,38 @@ def test_a_control_is_due_after_so_many_scored_runs_of_others():
     assert not evidence.control_due([again, *others], again, 2)
 
 
+def test_runs_between_the_looks_replace_the_earlier_ones_when_the_machine_has_changed():
+    old = [look(1, 2.0), look(2, 2.01)]
+    candidate = look(3, 1.9)
+    fresh = [look(4, 2.05), look(5, 2.06)]
+    still = [look(6, 2.0)]
+    champion = experiment(0, old, controls=[*fresh])
+    pool = evidence.champion_pool(champion)
+    assert scores(evidence.comparable(pool, candidate, 0.01)) == [2.051, 2.061]
+    assert evidence.comparable(pool, candidate, 0.1) == pool, "within the noise nothing has changed"
+    quiet = evidence.champion_pool(experiment(0, old, controls=still))
+    assert evidence.comparable(quiet, candidate, 0.01) == quiet
+    assert evidence.comparable(pool, [], 0.01) == pool, "before the first look"
+
+
+def test_the_pool_is_told_as_it_was_known_then():
+    first, second = look(1, 2.0), look(2, 2.1)
+    champion = experiment(0, [first], controls=[second])
+    assert scores(evidence.champion_pool(champion)) == [2.001, 2.101]
+    assert scores(evidence.champion_pool(champion, before=second[0].id)) == [2.001]
+
+
+def test_the_champion_is_measured_again_between_two_looks_and_once():
+    champion = experiment(0, [look(1, 2.0)])
+    candidate = look(2, 1.9)
+    assert evidence.look_control_due(champion, candidate)
+    again = experiment(0, [look(1, 2.0)], controls=[look(3, 2.0)])
+    older, newer = look(4, 1.9), look(5, 2.0)
+    assert evidence.look_control_due(again, older)
+    done = experiment(0, [look(1, 2.0)], controls=[newer])
+    assert not evidence.look_control_due(done, older)
+
+
 def test_a_control_that_a_kill_cut_off_is_still_due_with_the_same_seed():
     first = look(1, 2.0)
     other = experiment(1, [look(2, 2.0)])
