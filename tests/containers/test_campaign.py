@@ -15,7 +15,7 @@ from fake_proposers import ScriptedProposer, paying
 from silent_observer import SilentObserver
 
 from locked_eval.corpus_index import IndexBuilder
-from runner import ablation, campaign, contest, image, laboratory, lineage, reproduction
+from runner import campaign, image, laboratory, reproduction
 from runner.contamination import SealedText
 from runner.errors import BaselineError, ConfigError, ProposerError, RepositoryError
 from runner.laboratory import Laboratory
@@ -234,23 +234,6 @@ def test_a_candidate_is_looked_at_until_its_case_is_clear_also_across_a_stop(lab
     control = [run for run in kept.controls if run.phase is Phase.AUDIT]
     assert len(control) == 1 and control[0].seed not in {run.seed for run in kept.runs}
     assert rows[3].figures.pool == (audits[1].id, control[0].id)
-
-
-def test_a_record_is_claimed_and_a_step_that_matters_is_found_by_real_runs(lab):
-    """Fresh runs in containers; the campaign is as it was afterwards."""
-    _, rows, _ = night(lab, [boost(0.0)], more=1)
-    assert rows[1].verdict is Verdict.KEEP
-    before, sealed = lab.ledger.experiments("test"), lab.ledger.sealed("test")
-    champion = lab.repository.branch_head("autoresearch/test")
-    programs = {one: lab.repository.read_workload(one) for one in (champion, "main")}
-    sides = contest.Sides(lab, programs, lineage.champion_claims(lineage.champion(rows)), lambda: False)
-    record = contest.claim_record(sides, champion, "main", 5)
-    assert record.holds and record.p == pytest.approx(1 / 252)
-    assert record.sealed.test_bpb < record.against_sealed.test_bpb
-    left = ablation.ablate(lab, lab.ledger.campaign("test"), rows, 1, stopping=lambda: False)
-    assert left.steps[0].numbers == (1,) and left.steps[0].worse_bpb > 0.1 and not left.steps[0].is_needless
-    assert "BOOST = 0.0" in left.patch
-    assert lab.ledger.experiments("test") == before and lab.ledger.sealed("test") == sealed
 
 
 def test_the_baseline_is_measured_with_different_seeds_and_its_runs_are_recorded(lab):
