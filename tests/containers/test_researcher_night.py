@@ -98,7 +98,7 @@ class ScriptedModel:
         return model.proposes(f"PART_{place:02} = 0.0\n", late, hypothesis=f"idea {place}")
 
     def mended(self, opening):
-        if "Mend the idea" in opening and "idea 7" in opening[opening.index("Mend the idea") - 6000 :]:
+        if "PART_07 = 0.0 if float(" in opening:  # in the log of the crash
             return [model.proposes("PART_07 = 0.0\n", "PART_07 = 30.0\n", hypothesis="idea 7, mended")]
         return [fake.message(fake.THINKING, stop_reason="refusal")]
 
