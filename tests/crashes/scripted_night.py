@@ -106,7 +106,7 @@ class ScriptedSession:
         self.boost = re.search(r"BOOST = (.*)", program)[1]
         self.evaluation = evaluation
 
-    def train(self, seed, on_line, on_start, on_end):
+    def train(self, seed, on_line, on_start, on_end, gives_up):
         on_start()
         on_end()
         if self.boost == "777.0":
