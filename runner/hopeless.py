@@ -29,8 +29,8 @@ What it does not see:
 - Which runs were stopped: at later fractions the finished ones among those with a large gap are better than
   average, which errs on the side of finishing.
 - Lies. What is printed is the candidate's: it can keep itself running, or stop itself, and no lie makes a keep.
-  One whose score belies its curve makes later chances larger, not smaller: outliers widen s, gaps count as at
-  most `GAP_CUT` times their median, differences as at most `DELTA_CUT` standard errors.
+  One whose score belies its curve makes later chances larger, not smaller: outliers widen s, and gaps
+  and differences count as at most `CUT` times their median size (differences up to `DELTA_CUT` standard errors).
 """
 
 from __future__ import annotations
@@ -50,10 +50,11 @@ from runner.records import Doom, Experiment, Phase, RunRecord, Verdict
 NUM_FRACTIONS = 12
 LEAST_FRACTION = 0.25
 """Before that most schedules have not shown what they are."""
-GAP_CUT = 5.0
-"""Gaps count as at most this many times the median gap: one that diverges must not bend the line for others."""
+CUT = 5.0
+"""Gaps and differences count as at most this many times their median size: one that diverges must not bend the
+line for all others."""
 DELTA_CUT = 10.0
-"""Differences count as at most this many standard errors of a first look."""
+"""Differences always count up to this many standard errors of a first look."""
 REACH_SIGMAS = 20.0
 """How far from the champion the boundary is looked for, in noise standard deviations."""
 _ANGLES, _FAR = 4001, 12.0
@@ -65,6 +66,7 @@ class Point:
 
     gaps: tuple[float | None, ...]  # by fraction, in what is printed
     delta_bpb: float
+    se_bpb: float  # standard error of that; 0 where it does not matter
     went_on: bool | None  # whether the candidate was looked at again; None: a run of the champion's own
 
 
@@ -202,11 +204,11 @@ def candidates(experiments: Sequence[Experiment]) -> list[Point]:
         if trained is None or trained.curve is None:
             continue
         own = mean_curve(champion, evidence.champion_pool(champion, trained.id))
-        cut = DELTA_CUT * figures.first_se_bpb
         found.append(
             Point(
                 gaps=_gaps(trained.curve.losses, own),
-                delta_bpb=min(max(figures.first_delta_bpb, -cut), cut),
+                delta_bpb=figures.first_delta_bpb,
+                se_bpb=figures.first_se_bpb,
                 went_on=went_on(one),
             )
         )
@@ -222,7 +224,9 @@ def champions(experiments: Sequence[Experiment]) -> list[Point]:
             others = [other for other in pool if other is not run]
             losses = mean_curve(one, [run])
             delta = (run.val_bpb or 0.0) - fmean(other.val_bpb or 0.0 for other in others)
-            found.append(Point(gaps=_gaps(losses, mean_curve(one, others)), delta_bpb=delta, went_on=None))
+            found.append(
+                Point(gaps=_gaps(losses, mean_curve(one, others)), delta_bpb=delta, se_bpb=0.0, went_on=None)
+            )
     return found
 
 
@@ -273,9 +277,11 @@ def _line(points: Sequence[Point], index: int, stop_after: int) -> Line | None:
     known = [(gap, one) for one in points if (gap := one.gaps[index]) is not None]
     if fraction(index) < LEAST_FRACTION or sum(one.went_on is not None for _, one in known) < stop_after:
         return None
-    cut = GAP_CUT * median(abs(gap) for gap, _ in known)
+    cut = CUT * median(abs(gap) for gap, _ in known)
+    usual = CUT * median(abs(one.delta_bpb) for _, one in known)
     x = np.clip(np.array([gap for gap, _ in known]), -cut, cut)
-    y = np.array([one.delta_bpb for _, one in known])
+    ends = [max(usual, DELTA_CUT * one.se_bpb) for _, one in known]
+    y = np.clip(np.array([one.delta_bpb for _, one in known]), np.negative(ends), ends)
     squares = float(((x - x.mean()) ** 2).sum())
     if squares <= 0:
         return None
