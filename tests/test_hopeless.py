@@ -5,16 +5,20 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from itertools import count
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from runner import decision, effects, evidence, hopeless
+from runner import decision, effects, evidence, experiment, hopeless
+from runner.config import load
 from runner.decision import Action, Belief, Rule
 from runner.hopeless import NUM_FRACTIONS, calibrate, fraction, last_hope, sampled
 from runner.laboratory import Failure, stopped
 from runner.records import AuditRecord, Curve, Doom, Experiment, Figures, Phase, RunEnd, RunRecord, Verdict
 from runner.report.progress import training_loss
+from runner.sandbox.supervision import GivenUp, Reports, State, record
 from runner.watching import MAX_HEARD, Watch
 
 SIGMA = 0.001
@@ -356,10 +360,6 @@ def stopped_run(others=0.0, seed=3):
 
 
 def test_a_recorded_stop_is_a_discard_with_its_reason_unless_others_disturbed_it():
-    from pathlib import Path
-
-    from runner.config import load
-
     config = load(Path("/nonexistent"), {"profile": "cpu"}, environ={})
     assert stopped(stopped_run(), config) == Failure(
         verdict=Verdict.DISCARD,
@@ -371,10 +371,6 @@ def test_a_recorded_stop_is_a_discard_with_its_reason_unless_others_disturbed_it
 
 
 def test_a_stopped_look_counts_for_the_next_control_and_teaches_nothing_about_effects():
-    from pathlib import Path
-
-    from runner.config import load
-
     config = load(Path("/nonexistent"), {"profile": "cpu"}, environ={})
     night = World(7).campaign(3)
     one = Experiment(
@@ -385,3 +381,40 @@ def test_a_stopped_look_counts_for_the_next_control_and_teaches_nothing_about_ef
     before, after = (evidence.belief(some, config) for some in (night, [*night, one]))
     assert before.weights.tolist() == after.weights.tolist() and before.sigma_bpb == after.sigma_bpb
     assert evidence.next_index(one) == 1, "its seed is used up"
+
+
+def test_only_the_first_look_is_watched():
+    assert experiment._calibration(None, None, SimpleNamespace(before=(1.0,))) is None
+
+
+# ------------------------------------------------------------------------------ the sandbox
+
+
+def ended(*lines, exit_code=137, out_of_memory=False, killed=False, given_up=True):
+    """How a training counts that PID 1 said this of."""
+    reports = Reports()
+    reports.feed("".join(f"{line}\n" for line in lines).encode())
+    known = GivenUp(wall_seconds=5.0, cpu_seconds=4.0) if given_up else None
+    return record(Phase.TRAIN, 1, State(exit_code, out_of_memory), killed, reports, "log", known)
+
+
+def test_a_run_that_the_host_gave_up_is_stopped_with_the_times_that_the_host_knows():
+    run = ended('{"event": "started"}')
+    assert (run.end, run.wall_seconds, run.cpu_seconds, run.log_tail) == (RunEnd.STOPPED, 5.0, 4.0, "log")
+    assert ended(out_of_memory=True).end is RunEnd.STOPPED
+
+
+@pytest.mark.parametrize(
+    ("run", "end"),
+    [
+        (lambda: ended('{"event": "ended", "code": 40}', exit_code=40), RunEnd.DEADLINE),
+        (lambda: ended('{"event": "ended", "code": 0, "status": 0}', exit_code=0), RunEnd.FINISHED),
+        (lambda: ended('{"event": "ended", "code": 41, "status": 1}', exit_code=41), RunEnd.FAILED),
+        (lambda: ended(killed=True), RunEnd.LOST),
+        (lambda: ended(given_up=False), RunEnd.LOST),
+        (lambda: ended(exit_code=1), RunEnd.LOST),
+    ],
+    ids=["at its deadline", "finished", "failed", "killed at its deadline", "killed by others", "otherwise"],
+)
+def test_a_run_that_ended_by_itself_just_before_is_what_it_is(run, end):
+    assert run().end is end
