@@ -29,8 +29,9 @@ What it does not see:
 - Which runs were stopped: at later fractions the finished ones among those with a large gap are better than
   average, which errs on the side of finishing.
 - Lies. What is printed is the candidate's: it can keep itself running, or stop itself, and no lie makes a keep.
-  One whose score belies its curve makes later chances larger, not smaller: outliers widen s, and gaps
-  and differences count as at most `CUT` times their median size (differences up to `DELTA_CUT` standard errors).
+  One whose score belies its curve makes later chances larger, not smaller: outliers widen s, and gaps and
+  differences count as at most `CUT` times their median size (differences up to `DELTA_CUT` standard errors).
+  Beside a champion that printed less than the truth, a challenger that prints the truth looks hopeless.
 """
 
 from __future__ import annotations
