@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from silent_observer import SilentObserver
 from synthetic_trainings import BOUNDARY, NATS, POOL, SE, SIGMA, World
 
-from runner import decision, effects, evidence, experiment, hopeless
+from runner import decision, effects, evidence, experiment, hopeless, laboratory
 from runner.config import load
 from runner.decision import Action, Belief, Rule
 from runner.hopeless import NUM_FRACTIONS, calibrate, fraction, last_hope, sampled
@@ -342,3 +344,33 @@ def test_a_run_that_the_host_gave_up_is_stopped_with_the_times_that_the_host_kno
 )
 def test_a_run_that_ended_by_itself_just_before_is_what_it_is(run, end):
     assert run().end is end
+
+
+@pytest.mark.parametrize(
+    ("busy", "repeat", "verdict"), [(9.0, True, "discard"), (18.0, True, "infra"), (18.0, False, "discard")]
+)
+def test_a_stop_that_others_may_have_caused_is_repeated_as_any_training_is(monkeypatch, busy, repeat, verdict):
+    class Session:
+        def train(self, seed, on_line, on_start, on_end, gives_up):
+            on_start()
+            on_line("step 1 loss 9.0 tokens/s 9")
+            on_end()
+            return replace(stopped_run(), cpu_seconds=9.0, others_cpu_seconds=None, curve=None)
+
+    seen = iter([0.0, busy])  # core seconds of everybody
+    monkeypatch.setattr(laboratory, "busy_seconds", lambda _: next(seen))
+    monkeypatch.setattr(laboratory, "open_session", lambda *_, **__: nullcontext(Session()))
+    monkeypatch.setattr(laboratory, "scrub", lambda *_, **__: None)
+    lab = SimpleNamespace(
+        config=load(Path("/nonexistent"), {"profile": "cpu"}, environ={}), engine=None, base_image="",
+        mounts=SimpleNamespace(locked=None), observer=SilentObserver(), owner=lambda _: None,
+        evaluation=SimpleNamespace(val_targets=np.zeros(1)),
+        redactor=SimpleNamespace(redact=lambda text: text),
+    )  # fmt: skip
+    runs = laboratory.UnrecordedRuns()
+    outcome = laboratory._Measuring(
+        lab=lab, number=1, seed=3, runs=runs, examiner=None, champion=None,
+        calibration=calibrated(World(3).campaign(60)),
+    ).once("image", repeat_disturbed=repeat)  # fmt: skip
+    assert outcome.verdict == verdict
+    assert [(run.end, run.curve.losses[0]) for run in runs.closed] == [(RunEnd.STOPPED, 9.0)]
