@@ -24,7 +24,7 @@ from runner.decision import DISCARD_Z
 from runner.hopeless import NUM_FRACTIONS, calibrate
 from runner.ledger import Ledger
 
-STOP_BELOW, STOP_AFTER = 0.02, 12
+STOP_BELOW, STOP_AFTER, FINISH_DOOMED = 0.02, 12, 0.10
 NIGHTS, CANDIDATES = 60, 50
 
 
@@ -73,6 +73,22 @@ def synthetic(unseen, finished, late=0):
     print(f"noise unseen {unseen:.2f}, {finished:3d} finished, {late} late: {tally}")
 
 
+def lived(unseen, length=100):
+    """Whole nights: what is stopped is never known, but for those that are drawn and finished."""
+    tally = Tally()
+    for seed in range(NIGHTS // 2):
+        world = World(5000 + seed, unseen)
+        night = [world.champion()]
+        mean = sum(run.val_bpb for run in evidence.champion_pool(night[0])) / POOL
+        for number in range(1, length + 1):
+            known = calibrate(night, night[0], boundary_bpb=BOUNDARY, stop_below=STOP_BELOW, stop_after=STOP_AFTER)
+            losses, bpb = world.training(world.effect())
+            doom = None if known is None else tally.add(known, losses, bpb - mean < BOUNDARY)
+            if doom is None or world.rng.random() < FINISH_DOOMED:
+                night.append(world.candidate(number, losses, bpb, night[0]))
+    print(f"noise unseen {unseen:.2f}, {length} experiments as they come: {tally}")
+
+
 def replayed(experiments):
     """A real campaign."""
     points = hopeless.candidates(experiments)
@@ -117,6 +133,8 @@ def main():
     for unseen in (0.5, 0.8, 0.95):
         for finished in (12, 40, 200):
             synthetic(unseen, finished)
+    for unseen in (0.5, 0.8, 0.95):
+        lived(unseen)
     synthetic(0.5, 40, late=1)
     synthetic(0.5, 40, late=4)
 
