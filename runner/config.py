@@ -100,6 +100,21 @@ class Config(BaseModel):
         default=20, ge=0, description="runs after which the champion is measured again; 0: only between looks"
     )
 
+    # Early stop.
+    stop_below: float = Field(
+        default=0.02,
+        ge=0,
+        lt=0.5,
+        description="a first run whose chance to be looked at again is smaller is stopped; 0: none is",
+    )
+    stop_after: int = Field(default=12, ge=3, description="candidates whose end is known before any is stopped")
+    finish_doomed: float = Field(
+        default=0.10,
+        ge=0,
+        le=1,
+        description="share of hopeless runs that are finished all the same, drawn at random",
+    )
+
     # Audit.
     audit_rows: int = Field(default=8192, ge=1, description="rows that an audit examines, or all of them if fewer")
     audit_discards: float = Field(

@@ -130,7 +130,8 @@ def control_due(experiments: Sequence[Experiment], champion: Experiment, every: 
     own = settled((*champion.runs, *champion.controls))
     last = max((run.id or 0 for run in own), default=0)
     since = sum(
-        run.phase is Phase.SCORE and run.val_bpb is not None and (run.id or 0) > last
+        ((run.phase is Phase.SCORE and run.val_bpb is not None) or run.end is RunEnd.STOPPED)
+        and (run.id or 0) > last
         for one in experiments
         if one.number != champion.number
         for run in one.runs
@@ -143,7 +144,7 @@ def settled(runs: Sequence[RunRecord]) -> tuple[RunRecord, ...]:
     found = {
         run.seed: run
         for run in runs
-        if run.end in (RunEnd.FAILED, RunEnd.OUT_OF_MEMORY)
+        if run.end in (RunEnd.FAILED, RunEnd.OUT_OF_MEMORY, RunEnd.STOPPED)
         or (run.phase is not Phase.TRAIN and run.end is RunEnd.DEADLINE)
         or (run.phase is Phase.SCORE and run.end is RunEnd.FINISHED and run.val_bpb is None)
         or (run.phase is Phase.AUDIT and run.end is RunEnd.FINISHED)

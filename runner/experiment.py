@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import structlog
 
 from runner import claims as claims_store
-from runner import decision, edits, evidence, image
+from runner import decision, edits, evidence, hopeless, image
 from runner.control import run_control
 from runner.decision import Action, Judgement
 from runner.errors import BaselineError, EngineError, Interrupted, RepositoryError
@@ -23,6 +23,7 @@ from runner.laboratory import (
     audit_failure,
     measure,
     run_seed,
+    stopped,
     too_slow,
 )
 from runner.ledger import Campaign
@@ -80,6 +81,13 @@ class Case:
     def after(self, bpb: float) -> Case:
         """The same with one look more."""
         return replace(self, before=(*self.before, bpb))
+
+    def last_hope(self) -> float | None:
+        """The largest difference of the next look that does not end the case; None where nothing would help."""
+        mean = sum(self.champion_bpb) / len(self.champion_bpb)
+        return hopeless.last_hope(
+            lambda delta: self.judge(mean + delta).action is not Action.DISCARD, self.belief.sigma_bpb
+        )
 
     def wants_audit(self, claimed_bpb: float) -> bool:
         """All that a keep may rest on; of discards a few, which no candidate can foresee."""
@@ -267,6 +275,7 @@ def run_candidate(lab: Laboratory, campaign: Campaign, experiment: Experiment) -
                 runs=LedgerRuns(lab.ledger, campaign.tag, experiment.number),
                 examiner=case,
                 champion=champion_claims(_champion(lab, experiment)),
+                calibration=_calibration(lab, experiment, case),
             )
         if isinstance(outcome, Failure):
             lab.ledger.close_experiment(
@@ -322,12 +331,28 @@ def _against_champion(lab: Laboratory, campaign: Campaign, experiment: Experimen
     )
 
 
+def _calibration(lab: Laboratory, experiment: Experiment, case: Case) -> hopeless.Calibration | None:
+    """What the next look is watched with: the first one alone may be stopped, later ones are promising."""
+    if case.before:
+        return None
+    return hopeless.calibrate(
+        lab.ledger.experiments(lab.config.tag),
+        _champion(lab, experiment),
+        boundary_bpb=case.last_hope(),
+        stop_below=lab.config.stop_below,
+        stop_after=lab.config.stop_after,
+    )
+
+
 def _recorded_outcome(lab: Laboratory, experiment: Experiment, case: Case, seed: int) -> Outcome | None:
     """What the runs before a crash already settle for a look: to measure again would be a second draw.
 
     One that needs an audit, saved claims or a sealed score that is missing is measured again: its checkpoint is
     gone.
     """
+    trained = [run for run in experiment.runs if run.seed == seed and run.phase is Phase.TRAIN]
+    if trained and (failure := stopped(trained[-1], lab.config)) is not None:
+        return failure
     own = [run for run in experiment.runs if run.seed == seed and run.phase in (Phase.SCORE, Phase.AUDIT)]
     last = own[-1] if own else None
     if last is None or last.end in (RunEnd.LOST, RunEnd.STARTUP):

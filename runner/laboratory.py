@@ -18,6 +18,7 @@ import structlog
 
 from locked_eval import judge
 from runner import claims as claims_store
+from runner import hopeless
 from runner.auditing import Evaluation, examine
 from runner.config import Config
 from runner.contamination import SealedText
@@ -31,6 +32,7 @@ from runner.errors import (
     without_figures,
 )
 from runner.hardware import busy_seconds
+from runner.hopeless import Calibration
 from runner.ledger import Campaign, Ledger
 from runner.observer import Observer
 from runner.quarantine import Faults
@@ -44,6 +46,7 @@ from runner.sandbox.limits import Owner, choose_cores
 from runner.sandbox.patience import await_engine, refuse_other
 from runner.sandbox.scrub import scrub
 from runner.sandbox.session import Mounts
+from runner.watching import Watch
 
 log = structlog.get_logger()
 
@@ -235,6 +238,7 @@ def measure(
     runs: RunLog,
     examiner: Examiner,
     champion: str | None,
+    calibration: Calibration | None = None,
 ) -> Outcome:
     """Train once, score once, examine; what the infrastructure fails is done again, unless it fails the same way.
 
@@ -245,13 +249,22 @@ def measure(
     Args:
         build: returns the id of the image, which it builds if it is not there (any more).
         champion: hash of the claims that an audit compares with; None where there are none.
+        calibration: what a hopeless training is recognised by and stopped; None: it always comes to its end.
 
     Raises:
         EngineAwayError: the engine stayed away.
         DiskFullError, BaseGoneError: no attempt can go well before a person has done something.
         Interrupted: a person asked to stop while the engine was away.
     """
-    measurement = _Measuring(lab=lab, number=number, seed=seed, runs=runs, examiner=examiner, champion=champion)
+    measurement = _Measuring(
+        lab=lab,
+        number=number,
+        seed=seed,
+        runs=runs,
+        examiner=examiner,
+        champion=champion,
+        calibration=calibration,
+    )
     faults = Faults()
     disturbed = 0
     while True:
@@ -303,6 +316,7 @@ class _Measuring:
     runs: RunLog
     examiner: Examiner
     champion: str | None
+    calibration: Calibration | None
 
     def once(self, image_id: str, *, repeat_disturbed: bool) -> Outcome:
         """Everything once, in one session."""
@@ -318,21 +332,24 @@ class _Measuring:
         ) as session:
             trained = self._train(session)
             failure = _training_failure(trained, lab.config)
-            if failure is None and repeat_disturbed:
-                failure = _disturbance(trained, lab.config)
+            if repeat_disturbed and (failure is None or trained.end is RunEnd.STOPPED):
+                failure = _disturbance(trained, lab.config) or failure
             return failure or self._score(session)
 
     def _train(self, session: Session) -> RunRecord:
         lab = self.lab
         meter = CoreMeter(choose_cores(lab.config))
+        watch = Watch(lab.config.train_seconds, self.calibration, lab.config.finish_doomed)
 
         def started() -> None:
             meter.start()
+            watch.start()
             lab.observer.phase(self.number, "train", lab.config.train_seconds)
 
         def show(line: str) -> None:
             if (figures := progress(line)) is not None:
                 lab.observer.line(figures)
+                watch.hear(figures)
 
         def train() -> RunRecord:
             run = session.train(
@@ -340,10 +357,11 @@ class _Measuring:
                 on_line=show,
                 on_start=started,
                 on_end=meter.stop,
+                gives_up=None if self.calibration is None else watch.gives_up,
             )
             others = meter.others(run.cpu_seconds, run.wall_seconds)
             shown = lab.redactor.redact(clean(run.log_tail, LOG_LINES))  # from here on nobody sees the rest
-            return replace(run, log_tail=shown, others_cpu_seconds=others)
+            return replace(run, log_tail=shown, others_cpu_seconds=others, curve=watch.curve())
 
         return self._recorded(Phase.TRAIN, train)
 
@@ -522,12 +540,21 @@ def _training_failure(run: RunRecord, config: Config) -> Failure | None:
         case RunEnd.OUT_OF_MEMORY:
             limit = config.memory_bytes / 2**30
             return Failure(verdict=Verdict.CRASH, reason=f"training ran out of memory ({limit:.1f} GiB)")
+        case RunEnd.STOPPED:
+            return Failure(verdict=Verdict.DISCARD, reason=hopeless.reason(run))
         case RunEnd.STARTUP:
             return Failure(verdict=Verdict.INFRA, reason="torch did not come up in the train container")
         case _:
             return Failure(
                 verdict=Verdict.INFRA, reason=f"the train container was lost (exit code {run.exit_code})"
             )
+
+
+def stopped(run: RunRecord, config: Config) -> Failure | None:
+    """What a recorded training settles that was stopped early; None when it was not, or others disturbed it."""
+    if run.end is not RunEnd.STOPPED or _disturbance(run, config) is not None:
+        return None
+    return _training_failure(run, config)
 
 
 def too_slow(scored: RunRecord, limit_seconds: float | None, num_cores: int) -> Failure | None:

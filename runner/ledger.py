@@ -32,6 +32,8 @@ from runner.crash_points import Step, around
 from runner.errors import AutoresearchError, DiskFullError, LedgerError, remedy_of
 from runner.records import (
     AuditRecord,
+    Curve,
+    Doom,
     Experiment,
     Figures,
     Phase,
@@ -44,7 +46,7 @@ from runner.records import (
     Verdict,
 )
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 CREATE TABLE campaigns (
@@ -98,6 +100,7 @@ CREATE TABLE runs (
     claims_sha256 TEXT,
     audit TEXT,                         -- JSON: what an audit found
     control INTEGER NOT NULL DEFAULT 0, -- 1: of a champion, measured again
+    curve TEXT,                         -- JSON: what a training printed of its loss, untrusted
     FOREIGN KEY (tag, experiment) REFERENCES experiments ON DELETE CASCADE
 ) STRICT;
 CREATE TABLE usage (
@@ -181,6 +184,7 @@ MIGRATIONS = {
     3: TO_FORMAT_4,
     4: "ALTER TABLE runs ADD COLUMN control INTEGER NOT NULL DEFAULT 0;\n"
     "ALTER TABLE experiments ADD COLUMN figures TEXT;\n",
+    5: "ALTER TABLE runs ADD COLUMN curve TEXT;\n",
 }
 """Format → what makes the next one of it."""
 
@@ -510,7 +514,7 @@ class Ledger:
         with self._transaction(Step.RUN_CLOSED) as db:
             changed = db.execute(
                 "UPDATE runs SET closed_at = ?, end = ?, exit_code = ?, wall_seconds = ?, cpu_seconds = ?,"
-                " others_cpu_seconds = ?, log_tail = ?, val_bpb = ?, claims_sha256 = ?, audit = ?"
+                " others_cpu_seconds = ?, log_tail = ?, val_bpb = ?, claims_sha256 = ?, audit = ?, curve = ?"
                 " WHERE id = ? AND end IS NULL",
                 (
                     now(),
@@ -523,6 +527,7 @@ class Ledger:
                     run.val_bpb,
                     run.claims_sha256,
                     None if run.audit is None else json.dumps(asdict(run.audit)),
+                    None if run.curve is None else json.dumps(asdict(run.curve)),
                     run_id,
                 ),
             ).rowcount
@@ -737,6 +742,7 @@ def _run(row: sqlite3.Row) -> RunRecord:
         val_bpb=row["val_bpb"],
         claims_sha256=row["claims_sha256"],
         audit=None if row["audit"] is None else _audit(json.loads(row["audit"])),
+        curve=None if row["curve"] is None else _curve(json.loads(row["curve"])),
         opened_at=row["opened_at"],
         closed_at=row["closed_at"],
         id=row["id"],
@@ -745,6 +751,11 @@ def _run(row: sqlite3.Row) -> RunRecord:
 
 def _figures(facts: dict[str, Any]) -> Figures:
     return Figures(**{**facts, "looks": tuple(facts["looks"]), "pool": tuple(facts["pool"])})
+
+
+def _curve(facts: dict[str, Any]) -> Curve:
+    doom = facts["doom"]
+    return Curve(losses=tuple(facts["losses"]), doom=None if doom is None else Doom(**doom))
 
 
 def _audit(facts: dict[str, Any]) -> AuditRecord:

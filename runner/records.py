@@ -37,6 +37,7 @@ class RunEnd(StrEnum):
     OUT_OF_MEMORY = "out_of_memory"
     STARTUP = "startup"  # the interpreter or `import torch` did not come up: infrastructure
     LOST = "lost"  # killed by nobody we know of, or vanished: infrastructure
+    STOPPED = "stopped"  # train only: ended by the host because it was hopeless; nobody's failure
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,6 +187,24 @@ class SealedScore:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Doom:
+    """Why a running training was hopeless; see `runner/hopeless.py`."""
+
+    fraction: float  # of its time, when that was found
+    loss: float  # mean that it printed, in whatever unit; untrusted
+    champion_loss: float  # mean of its champion's runs at the same time
+    chance: float  # predicted, to be looked at again
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """What a training printed of its loss, at fixed fractions of its time. Untrusted."""
+
+    losses: tuple[float | None, ...]  # None: nothing was printed just before
+    doom: Doom | None = None  # it was stopped for it, or finished on purpose all the same
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunRecord:
     """One container execution."""
 
@@ -200,6 +219,7 @@ class RunRecord:
     val_bpb: float | None = None  # score: as claimed; audit: as audited
     claims_sha256: str | None = None  # score: of its claims; audit: of the claims that it examined
     audit: AuditRecord | None = None  # audit only
+    curve: Curve | None = None  # train only
     opened_at: str | None = None  # UTC, ISO 8601, to the second: before its container was asked for
     closed_at: str | None = None  # … when its end was written down; of a lost run, when that was found out
     id: int | None = field(default=None, compare=False)  # in the ledger: runs of a campaign in their order

@@ -12,7 +12,19 @@ import pytest
 
 from runner.errors import LedgerError
 from runner.ledger import ANSWERS_OF_FORMAT_3, CONVERSATIONS, SCHEMA, SEALED, Ledger, exclusive, is_running
-from runner.records import AuditRecord, Figures, Phase, Proposal, RunEnd, RunRecord, SealedScore, Usage, Verdict
+from runner.records import (
+    AuditRecord,
+    Curve,
+    Doom,
+    Figures,
+    Phase,
+    Proposal,
+    RunEnd,
+    RunRecord,
+    SealedScore,
+    Usage,
+    Verdict,
+)
 
 
 @pytest.fixture
@@ -120,6 +132,19 @@ def test_an_audit_comes_back_as_it_was_written(ledger):
     assert ledger.experiment("t", number).runs[0].audit == audit
 
 
+DOOM = Doom(fraction=0.5, loss=3.25, champion_loss=3.0, chance=0.004)
+
+
+@pytest.mark.parametrize("doom", [None, DOOM])
+def test_a_curve_comes_back_as_it_was_written(ledger, doom):
+    curve = Curve(losses=(7.5, None, 3.25, *[3.0] * 9), doom=doom)
+    number = ledger.open_experiment("t", proposal(), diff="", champion=None)
+    end = RunEnd.FINISHED if doom is None else RunEnd.STOPPED
+    ledger.close_run(ledger.open_run("t", number, Phase.TRAIN, 5), run(Phase.TRAIN, end, curve=curve))
+    (stored,) = ledger.experiment("t", number).runs
+    assert (stored.end, stored.curve) == (end, curve)
+
+
 def test_sealed_scores_are_kept_apart_from_what_proposers_read(ledger):
     number = ledger.open_experiment("t", proposal(), diff="", champion=None)
     first = SealedScore(number=number, seed=5, val_bpb=1.5, test_bpb=1.625)
@@ -133,18 +158,20 @@ def test_sealed_scores_are_kept_apart_from_what_proposers_read(ledger):
     assert ledger.sealed("t") == ()
 
 
-OLD = re.sub(r"    (figures|control) .*\n", "", SCHEMA)
+FORMAT_5 = re.sub(r"    curve .*\n", "", SCHEMA)
+OLD = re.sub(r"    (figures|control) .*\n", "", FORMAT_5)
 FORMATS = {
     1: re.sub(r"    audit .*\n", "", OLD),
     2: OLD + SEALED,
     3: OLD + SEALED + ANSWERS_OF_FORMAT_3,
     4: OLD + SEALED + CONVERSATIONS,
+    5: FORMAT_5 + SEALED + CONVERSATIONS,
 }
 
 
 @pytest.mark.parametrize("version", FORMATS)
 def test_a_ledger_of_an_earlier_format_is_brought_up_to_date(tmp_path, version):
-    assert SCHEMA.count("\n") == OLD.count("\n") + 2 == FORMATS[1].count("\n") + 3
+    assert SCHEMA.count("\n") == OLD.count("\n") + 3 == FORMATS[1].count("\n") + 4
     with sqlite3.connect(tmp_path / "old.db") as db:
         db.executescript(FORMATS[version])
         db.execute("INSERT INTO meta VALUES ('controller', 'c')")
@@ -158,6 +185,7 @@ def test_a_ledger_of_an_earlier_format_is_brought_up_to_date(tmp_path, version):
             number = opened.open_experiment("t", proposal(), diff="", champion=None)
             opened.close_run(opened.open_run("t", number, Phase.SCORE, 5), run(Phase.SCORE))
             assert opened.experiment("t", number).runs[0].audit is None
+            assert opened.experiment("t", number).runs[0].curve is None
             assert opened.sealed("t") == ()
     with Ledger(tmp_path / "old.db") as opened:
         talk = opened.open_conversation("t", "p", seen=8)
@@ -191,8 +219,8 @@ def test_the_answers_of_format_3_are_kept_and_their_conversations_have_ended(tmp
     with sqlite3.connect(tmp_path / "ledger.db") as db:
         db.executescript(
             "DROP TABLE checks; DROP TABLE answers; DROP TABLE conversations; PRAGMA user_version = 3;"
-            "ALTER TABLE runs DROP COLUMN control; ALTER TABLE experiments DROP COLUMN figures;"
-            + ANSWERS_OF_FORMAT_3
+            "ALTER TABLE runs DROP COLUMN control; ALTER TABLE runs DROP COLUMN curve;"
+            "ALTER TABLE experiments DROP COLUMN figures;" + ANSWERS_OF_FORMAT_3
         )
         for booking, number, retry_of in ((1, 3, None), (2, 3, None), (3, 4, 3)):
             db.execute(

@@ -29,6 +29,7 @@ def status_command(tag: str | None, as_json: bool) -> None:
     from runner.ledger import is_running
     from runner.lineage import strikes
     from runner.records import Verdict
+    from runner.report.early import early_stops
     from runner.report.findings import find
     from runner.report.table import summary
 
@@ -61,6 +62,7 @@ def status_command(tag: str | None, as_json: bool) -> None:
                 "strikes": strikes(experiments),
                 "sealed": [asdict(one) for one in sealed],
                 "findings": asdict(find(experiments, sealed)),
+                "early_stop": asdict(early_stops(experiments)),
             }
         )
         return
@@ -183,13 +185,15 @@ def report_command(tag: str | None) -> None:
 
 
 def honesty_lines(experiments: Sequence[Experiment], sealed: Sequence[SealedScore]) -> list[str]:
-    """Strikes, sealed scores and what was really found, as far as there is something to tell."""
+    """Strikes, sealed scores, what was really found and stopped early, as far as there is something to tell."""
     from runner.lineage import strikes
     from runner.report.audits import sealed_line, strikes_line
+    from runner.report.early import early_line, early_stops
     from runner.report.findings import find, finding_lines
 
     first = [line for line in (strikes_line(strikes(experiments)), sealed_line(sealed)) if line is not None]
-    return [*first, *finding_lines(find(experiments, sealed))]
+    early = early_line(early_stops(experiments))
+    return [*first, *finding_lines(find(experiments, sealed)), *([] if early is None else [early])]
 
 
 def write_reports(ledger: Ledger, paths: StatePaths, tag: str) -> tuple[Path, ...]:

@@ -111,6 +111,10 @@ def _categories(by_category: dict[str, list[Experiment]], missed: set[int], room
     return sections
 
 
+def _is_stopped(one: Experiment) -> bool:
+    return one.verdict is Verdict.DISCARD and one.val_bpb is None
+
+
 def _plain_discard(one: Experiment, missed: set[int]) -> bool:
     return one.verdict is Verdict.DISCARD and one.number not in missed
 
@@ -156,6 +160,7 @@ def _line(one: Experiment, hypothesis_characters: int = HYPOTHESIS_CHARACTERS) -
     if one.retry_of is not None:
         facts.append(f"second try of #{one.retry_of}")
     line = f"- {', '.join(facts)}: {one_line(one.hypothesis, hypothesis_characters)}"
-    if one.reason and one.verdict in (Verdict.CRASH, Verdict.INVALID):
+    # A discard without a figure was stopped early, for what its reason says.
+    if one.reason and (one.verdict in (Verdict.CRASH, Verdict.INVALID) or _is_stopped(one)):
         line += f" → {one_line(one.reason, REASON_CHARACTERS)}"
     return line

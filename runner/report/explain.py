@@ -118,6 +118,7 @@ def _failure(runs: tuple[RunRecord, ...]) -> str:
         RunEnd.FAILED: f"{doing} failed{code}{after}",
         RunEnd.OUT_OF_MEMORY: f"{doing} ran out of memory{after}",
         RunEnd.STARTUP: "the container's interpreter did not come up",
+        RunEnd.STOPPED: f"{doing} was stopped{after}: it was hopeless",
         RunEnd.LOST: f"the {doing} container vanished{after}",
     }[run.end]
 

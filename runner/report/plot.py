@@ -33,7 +33,12 @@ GREY = "#b4bcc6"
 GREEN = "#12a150"
 AMBER = "#c2750c"
 LOWEST = "lowest of all scores"
-TICK_COLOURS = {Verdict.CRASH: "#d64545", Verdict.INVALID: "#8b5cf6", Verdict.INFRA: "#d9a514"}
+TICK_COLOURS = {
+    Verdict.DISCARD: GREY,  # stopped early
+    Verdict.CRASH: "#d64545",
+    Verdict.INVALID: "#8b5cf6",
+    Verdict.INFRA: "#d9a514",
+}
 
 
 class _Point(NamedTuple):
@@ -186,7 +191,7 @@ def _limits(
 
 def _ticks(axes: Any, experiments: Sequence[Experiment]) -> None:
     for verdict, colour in TICK_COLOURS.items():
-        numbers = [experiment.number for experiment in experiments if experiment.verdict is verdict]
+        numbers = [one.number for one in experiments if one.verdict is verdict and score_of(one) is None]
         if numbers:
             axes.scatter(
                 numbers,

@@ -16,6 +16,12 @@ def tokens_per_second(log_tail: str) -> float | None:
     return None
 
 
+def training_loss(line: str) -> float | None:
+    """The loss that a line of progress claims: finite, not negative, below a billion. Untrusted."""
+    found = progress(line)
+    return None if found is None else float(found.split(" ")[3])
+
+
 def progress(line: str) -> str | None:
     """`step 120 loss 3.214 tokens/s 31000` out of an untrusted line; None when it does not say so.
 

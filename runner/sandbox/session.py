@@ -34,7 +34,7 @@ from runner.sandbox.limits import (
     spare_cores,
 )
 from runner.sandbox.streams import follow_logs
-from runner.sandbox.supervision import Reports, record, wait
+from runner.sandbox.supervision import GivenUp, Reports, container_cpu_seconds, record, wait
 
 LOG_BYTES = 256 * 1024
 LOG_ATTEMPTS = 3
@@ -68,6 +68,7 @@ class Session:
         on_line: Callable[[str], None] | None = None,
         on_start: Callable[[], None] | None = None,
         on_end: Callable[[], None] | None = None,
+        gives_up: Callable[[], bool] | None = None,
     ) -> RunRecord:
         """Run `workload.train` once.
 
@@ -76,6 +77,7 @@ class Session:
             on_line: gets every line that the candidate prints, from another thread; untrusted.
             on_start: called once, from another thread, when the candidate's clock starts.
             on_end: called once, when the container has ended.
+            gives_up: asked again and again once the clock runs; a yes ends the run, as `stopped`.
 
         Raises:
             EngineError: the engine failed; says nothing about the candidate.
@@ -91,6 +93,7 @@ class Session:
             on_line=on_line,
             on_start=on_start,
             on_end=on_end,
+            gives_up=gives_up,
             meanwhile=self.scorer.refuse_dead,
         )
 
@@ -158,6 +161,7 @@ def train(
     on_line: Callable[[str], None] | None = None,
     on_start: Callable[[], None] | None = None,
     on_end: Callable[[], None] | None = None,
+    gives_up: Callable[[], bool] | None = None,
     meanwhile: Callable[[], None] = lambda: None,
 ) -> RunRecord:
     """Run `workload.train` once in a container of its own; the other arguments are those of `Session.train`.
@@ -202,6 +206,7 @@ def train(
             if on_start is not None and reports.started.is_set() and not before:
                 on_start()
 
+        early = _EarlyEnd(engine, container_id, gives_up)
         follow_logs(engine, container_id, stderr=True, on_line=on_report, over=over)
         if on_line is not None:
             follow_logs(engine, container_id, stderr=False, on_line=on_line, over=over)
@@ -212,16 +217,44 @@ def train(
             startup_seconds=config.startup_seconds,
             limit_seconds=config.train_seconds,
             meanwhile=meanwhile,
+            gives_up=lambda: reports.started.is_set() and early.is_due(),
         )
         if on_end is not None:
             on_end()
         final = Reports()
         final.feed(_read_log(engine, container_id, stderr=True) + b"\n")
         log = _read_log(engine, container_id, stderr=False).decode("utf-8", "replace")
-        return record(Phase.TRAIN, seed, state, killed and reports.started.is_set(), final, log)
+        killed = killed and reports.started.is_set()
+        return record(Phase.TRAIN, seed, state, killed, final, log, early.given_up)
     finally:
         over.set()
         discard(remove_container, engine.client, container_id)
+
+
+@dataclass
+class _EarlyEnd:
+    """Whether a training is ended early, and what the host knows of it then."""
+
+    engine: Engine
+    container_id: str
+    gives_up: Callable[[], bool] | None
+    given_up: GivenUp | None = None
+    _began: tuple[float, float | None] | None = None  # moment and CPU seconds, at the start of the clock
+
+    def is_due(self) -> bool:
+        """Asked again and again from the start of the candidate's clock."""
+        if self.gives_up is None:
+            return False
+        if self._began is None:
+            self._began = (time.monotonic(), container_cpu_seconds(self.engine, self.container_id))
+        if self.given_up is None and self.gives_up():
+            cpu = container_cpu_seconds(self.engine, self.container_id)
+            moment, before = self._began
+            self.given_up = GivenUp(
+                wall_seconds=time.monotonic() - moment,
+                cpu_seconds=None if cpu is None or before is None else round(max(0.0, cpu - before), 4),
+            )
+        return self.given_up is not None
 
 
 def start_up_seconds(config: Config) -> float:

@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -128,13 +129,15 @@ def wait(
     limit_seconds: float,
     done: threading.Event | None = None,
     meanwhile: Callable[[], None] = lambda: None,
+    gives_up: Callable[[], bool] = lambda: False,
 ) -> tuple[State, bool]:
     """Wait until the container has ended, or `done`. No single answer of the engine ends the wait.
 
     Args:
         meanwhile: called again and again; what it raises ends the wait.
+        gives_up: called again and again; once it says so the container is killed, which is waited for.
 
-    Returns: how it ended, and whether the host killed it.
+    Returns: how it ended, and whether the host killed it at its deadline.
 
     Raises:
         EngineError: the engine failed; says nothing about the candidate.
@@ -172,14 +175,49 @@ def wait(
             if time.monotonic() > give_up:
                 raise EngineError("a container did not end after it was killed", "autoresearch doctor")
             meanwhile()
+            if gives_up():
+                with suppress(docker.errors.DockerException, requests.RequestException, *NONSENSE):
+                    client.api.kill(container_id)  # asked again at the next turn, unless it has ended
             time.sleep(POLL_SECONDS)
     finally:
         killer.cancelled.set()
         client.close()
 
 
-def record(phase: Phase, seed: int, state: State, killed: bool, reports: Reports, log: str = "") -> RunRecord:
-    """What is known of an ended run, from PID 1's last report, the engine and the host's own clock."""
+def container_cpu_seconds(engine: Engine, container_id: str) -> float | None:
+    """CPU time of a running container since its start, as the engine counts it; None when it does not say."""
+    client = engine.quick_client()
+    try:
+        stats = client.api.stats(container_id, stream=False, one_shot=True)
+        return float(stats["cpu_stats"]["cpu_usage"]["total_usage"]) / 1e9
+    except (docker.errors.DockerException, requests.RequestException, *NONSENSE):
+        return None
+    finally:
+        client.close()
+
+
+@dataclass(frozen=True, kw_only=True)
+class GivenUp:
+    """What the host knows of a run that it ended early: PID 1 dies before it can tell."""
+
+    wall_seconds: float  # on the host's clock
+    cpu_seconds: float | None  # as the engine counts; None: it did not say
+
+
+def record(
+    phase: Phase,
+    seed: int,
+    state: State,
+    killed: bool,
+    reports: Reports,
+    log: str = "",
+    given_up: GivenUp | None = None,
+) -> RunRecord:
+    """What is known of an ended run, from PID 1's last report, the engine and the host's own clock.
+
+    Args:
+        given_up: the host ended it early, if it did not end by itself just before that.
+    """
     code = reports.whole("code")
     if code is None:
         code = state.exit_code
@@ -193,8 +231,18 @@ def record(phase: Phase, seed: int, state: State, killed: bool, reports: Reports
             # PID 1 was on time, but what it killed died slowly. One that was silent at its deadline was stopped
             # from outside, for from inside nobody can: that run stays lost.
             end = RunEnd.DEADLINE if _ENDS.get(reports.ending) is RunEnd.DEADLINE else RunEnd.LOST
-        elif out_of_memory and not killed:
+        elif out_of_memory and not killed and given_up is None:
             end = RunEnd.OUT_OF_MEMORY
+    if given_up is not None and end is RunEnd.LOST and code == 137 and not killed:
+        return RunRecord(
+            phase=phase,
+            seed=seed,
+            end=RunEnd.STOPPED,
+            exit_code=None,
+            wall_seconds=round(given_up.wall_seconds, 4),
+            cpu_seconds=given_up.cpu_seconds,
+            log_tail=log,
+        )
     return RunRecord(
         phase=phase,
         seed=seed,

@@ -21,9 +21,10 @@ from runner.errors import BaselineError, ConfigError, ProposerError, RepositoryE
 from runner.laboratory import Laboratory
 from runner.ledger import Ledger
 from runner.proposers.prompt import show_task
-from runner.records import NoProposal, Patch, Phase, Proposal, ProposalRequest, Replace, Verdict, Write
+from runner.records import NoProposal, Patch, Phase, Proposal, ProposalRequest, Replace, RunEnd, Verdict, Write
 from runner.redaction import WITHHELD, Redactor
 from runner.repo import Repository
+from runner.report.early import early_stops
 from runner.sandbox.limits import choose_cores
 
 pytestmark = pytest.mark.docker
@@ -234,6 +235,54 @@ def test_a_candidate_is_looked_at_until_its_case_is_clear_also_across_a_stop(lab
     control = [run for run in kept.controls if run.phase is Phase.AUDIT]
     assert len(control) == 1 and control[0].seed not in {run.seed for run in kept.runs}
     assert rows[3].figures.pool == (audits[1].id, control[0].id)
+
+
+PRINTING = """\
+import os
+import time
+
+from locked_eval.handoff import publish
+
+BOOST = 1.0  # logit of token 0
+
+for step in range(1, 16):
+    time.sleep(0.1)
+    print(f"step {step} loss {4 + BOOST + int(os.environ['SEED']) % 100 / 1e4:.4f} tokens/s 100", flush=True)
+publish(lambda path: path.write_text(str(BOOST + int(os.environ["SEED"]) % 100 / 1e5)))
+"""
+"""Its loss says what its score will be, for half of the time."""
+
+
+def test_a_hopeless_first_look_is_stopped_and_one_that_was_drawn_is_finished(lab, repository):
+    (repository.root / "workload" / "train.py").write_text(PRINTING)
+    git(repository.root, "commit", "-qam", "print")
+    changes = {"stop_after": 3, "finish_doomed": 0.0, "audit_discards": 0.0}
+    stopping = replace(lab, config=lab.config.model_copy(update=changes))
+    reason, rows, _ = night(stopping, [boost(1.5), boost(2.0), boost(2.5), boost(3.5), boost(0.9)], more=5)
+    assert reason == "5 of 5 experiments done"
+    assert [row.verdict for row in rows] == ["keep", "discard", "discard", "discard", "discard", "keep"]
+    hopeless = rows[4]
+    assert hopeless.val_bpb is None and hopeless.figures is None and hopeless.kept_commit is None
+    (stopped,) = hopeless.runs
+    assert stopped.end is RunEnd.STOPPED and 0.75 <= stopped.wall_seconds < 1.5
+    assert stopped.cpu_seconds is not None and stopped.cpu_seconds < 1.0
+    assert stopped.others_cpu_seconds is not None
+    assert hopeless.reason.startswith("stopped at 25% of its time: its loss 7.5")
+    assert hopeless.log_tail.startswith("step 1 loss 7.5")
+    for row in (*rows[:4], rows[5]):
+        curve = row.runs[0].curve
+        assert curve.doom is None and curve.losses[2] is not None and curve.losses[-1] is None
+    assert [run.phase for run in rows[1].runs] == [Phase.TRAIN, Phase.SCORE]
+
+    # The same again when the draw says so, or when nobody is to be stopped.
+    for settings in ({"finish_doomed": 1.0}, {"stop_below": 0.0}):
+        finishing = replace(lab, config=lab.config.model_copy(update={**changes, **settings}))
+        rows = night(finishing, [boost(3.5 + len(settings), before="0.9")], more=1)[1]
+        assert rows[-1].val_bpb is not None
+        assert [run.end for run in rows[-1].runs] == [RunEnd.FINISHED, RunEnd.FINISHED]
+        assert (rows[-1].runs[0].curve.doom is None) == ("stop_below" in settings)
+    assert early_stops(rows).finished == 1
+    assert early_stops(rows).stopped == 1 and early_stops(rows).saved_seconds > 0.3
 
 
 def test_the_baseline_is_measured_with_different_seeds_and_its_runs_are_recorded(lab):

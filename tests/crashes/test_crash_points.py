@@ -298,6 +298,44 @@ def test_a_night_that_thinks_ahead_ends_as_if_nothing_had_been(night, tmp_path, 
     assert state == whole
 
 
+AROUND_A_STOP = [
+    (step, side) for step in (Step.RUN_OPENED, Step.RUN_CLOSED, Step.EXPERIMENT_CLOSED) for side in Side
+]
+
+
+@pytest.fixture(scope="module")
+def early(night, tmp_path_factory):
+    """The points of a night with a run that is stopped early, and its final state."""
+    root = make_repository(tmp_path_factory.mktemp("early") / "repository")
+    root.with_name("early").touch()
+    told = night(root)
+    assert told.end == 0, told.errors
+    state = final_state(root)
+    assert [row["verdict"] for row in state["experiments"]] == ["keep", "discard", "discard", "keep"]
+    assert state["experiments"][2]["val_bpb"] is None
+    assert "stopped early" in state["experiments"][2]["reason"]
+    return told.reached, state
+
+
+@pytest.mark.parametrize(("step", "side"), AROUND_A_STOP, ids=lambda value: str(value))
+def test_a_recorded_stop_is_settled_and_an_unrecorded_one_is_measured_again(night, tmp_path, early, step, side):
+    """There is no second draw once the stop was written down."""
+    reached, whole = early
+    closed = [at for at, point in enumerate(reached) if point == (Step.EXPERIMENT_CLOSED, Side.AFTER)]
+    occurrence = reached[: closed[2] + 1].count((step, side))  # the last one that belongs to the stopped one
+    root = make_repository(tmp_path / "repository")
+    root.with_name("early").touch()
+    assert night(root, step=step, side=side, occurrence=occurrence).end == -9
+    before = [row["end"] for row in rows(root, "runs") if row["experiment"] == 2]
+    assert ("stopped" in before) == ((step, side) not in AROUND_A_STOP[:3])
+    told = night(root)
+    assert told.end == 0, told.errors
+    assert final_state(root) == whole
+    after = [row["end"] for row in rows(root, "runs") if row["experiment"] == 2]
+    assert after.count("stopped") == 1
+    assert "stopped" not in before or after == before, "what was settled is not run again"
+
+
 def test_a_workload_that_does_not_run_is_forgotten_whole_wherever_that_is_interrupted(night, tmp_path):
     for side in Side:
         root = make_repository(tmp_path / side / "repository")

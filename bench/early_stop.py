@@ -1,0 +1,143 @@
+"""What stopping hopeless runs saves and costs, where every end is known.
+
+    python bench/early_stop.py                            # synthetic trainings, seeded, a minute
+    python bench/early_stop.py --ledger FILE --tag TAG    # a real campaign, replayed in its order
+
+Each candidate is watched with the calibration of those before it. Its end is known all the same: take a real
+campaign with `stop_below = 0` or `finish_doomed = 1`, in which nobody was stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+from synthetic_trainings import BOUNDARY, POOL, World
+
+from runner import evidence, hopeless
+from runner.decision import DISCARD_Z
+from runner.hopeless import NUM_FRACTIONS, calibrate
+from runner.ledger import Ledger
+
+STOP_BELOW, STOP_AFTER, FINISH_DOOMED = 0.02, 12, 0.10
+NIGHTS, CANDIDATES = 60, 50
+
+
+class Tally:
+    """Sums over watched candidates."""
+
+    def __init__(self):
+        self.watched = self.stopped = self.wrong = self.promising = 0
+        self.saved = 0.0
+
+    def add(self, calibration, losses, promising):
+        """Watch one to its end."""
+        self.watched += 1
+        self.promising += promising
+        dooms = (calibration.doom(index, losses[index]) for index in range(NUM_FRACTIONS - 1))
+        doom = next((one for one in dooms if one is not None), None)
+        if doom is not None:
+            self.stopped += 1
+            self.wrong += promising
+            self.saved += 1 - doom.fraction
+        return doom
+
+    def __str__(self):
+        share = f"{self.wrong / self.stopped:.1%}" if self.stopped else "–"
+        lost = f"{self.wrong / self.promising:.1%}" if self.promising else "–"
+        return (
+            f"{self.watched} watched, {self.stopped / max(self.watched, 1):.0%} stopped, "
+            f"{self.saved / max(self.watched, 1):.0%} of the training time saved, {self.wrong} wrong ({share}), "
+            f"which is {lost} of the {self.promising} that would have been looked at again"
+        )
+
+
+def synthetic(unseen, finished, late=0):
+    """Nights with so many finished candidates each, of which `late` came back at the very end."""
+    tally = Tally()
+    for seed in range(NIGHTS):
+        world = World(1000 + seed, unseen)
+        night = world.campaign(finished, late=late)
+        known = calibrate(
+            night, night[0], boundary_bpb=BOUNDARY, stop_below=STOP_BELOW, stop_after=min(STOP_AFTER, finished)
+        )
+        mean = sum(run.val_bpb for run in evidence.champion_pool(night[0])) / POOL
+        for _ in range(CANDIDATES):
+            losses, bpb = world.training(world.effect())
+            tally.add(known, losses, bpb - mean < BOUNDARY)
+    print(f"noise unseen {unseen:.2f}, {finished:3d} finished, {late} late: {tally}")
+
+
+def lived(unseen, length=100):
+    """Whole nights: what is stopped is never known, but for those that are drawn and finished."""
+    tally = Tally()
+    for seed in range(NIGHTS // 2):
+        world = World(5000 + seed, unseen)
+        night = [world.champion()]
+        mean = sum(run.val_bpb for run in evidence.champion_pool(night[0])) / POOL
+        for number in range(1, length + 1):
+            known = calibrate(night, night[0], boundary_bpb=BOUNDARY, stop_below=STOP_BELOW, stop_after=STOP_AFTER)
+            losses, bpb = world.training(world.effect())
+            doom = None if known is None else tally.add(known, losses, bpb - mean < BOUNDARY)
+            if doom is None or world.rng.random() < FINISH_DOOMED:
+                night.append(world.candidate(number, losses, bpb, night[0]))
+    print(f"noise unseen {unseen:.2f}, {length} experiments as they come: {tally}")
+
+
+def replayed(experiments):
+    """A real campaign."""
+    points = hopeless.candidates(experiments)
+    for index in range(NUM_FRACTIONS):
+        pairs = [(one.gaps[index], one.delta_bpb) for one in points if one.gaps[index] is not None]
+        if len(pairs) > 2:
+            r = np.corrcoef(np.array(pairs).T)[0, 1]
+            print(f"at {hopeless.fraction(index):4.0%}: correlation of gap and end {r:+.2f} ({len(pairs)} runs)")
+    tally = Tally()
+    for position, one in enumerate(experiments):
+        trained = hopeless.first_training(one)
+        if one.figures is None or one.champion is None or trained is None or trained.curve is None:
+            continue
+        known = calibrate(
+            experiments[:position],
+            experiments[one.champion],
+            boundary_bpb=DISCARD_Z[0] * one.figures.first_se_bpb,
+            stop_below=STOP_BELOW,
+            stop_after=STOP_AFTER,
+        )
+        if (
+            known is not None
+            and (doom := tally.add(known, trained.curve.losses, hopeless.went_on(one))) is not None
+        ):
+            print(
+                f"experiment {one.number}: at {doom.fraction:.0%}, gap {doom.loss - doom.champion_loss:+.3f}, "
+                f"chance {doom.chance:.2%}; it ended {one.figures.first_delta_bpb:+.4f} bpb from its champion"
+            )
+    print(tally)
+
+
+def main():
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--ledger", type=Path)
+    parser.add_argument("--tag", default="night")
+    arguments = parser.parse_args()
+    if arguments.ledger is not None:
+        with Ledger(arguments.ledger) as ledger:
+            replayed([one for one in ledger.experiments(arguments.tag) if one.verdict is not None])
+        return
+    for unseen in (0.5, 0.8, 0.95):
+        for finished in (12, 40, 200):
+            synthetic(unseen, finished)
+    for unseen in (0.5, 0.8, 0.95):
+        lived(unseen)
+    synthetic(0.5, 40, late=1)
+    synthetic(0.5, 40, late=4)
+
+
+if __name__ == "__main__":
+    main()
