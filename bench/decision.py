@@ -29,7 +29,8 @@ from runner.simulation import MIXES, RULES, Setting, greedy, ours, simulate
 SIGMAS, BUDGETS = (0.0007, 0.002), (100, 700)
 LEAST_GAIN = {0.0007: 1.0, 0.002: 1.1}
 MOST_FALSE, MOST_OPTIMISM = 0.05, 0.10
-DOUBTS = (0.02, 0.05, 0.15, 0.25, 0.40)
+DOUBTS = (0.01, 0.05, 0.15, 0.30)
+SHELVES = (0.0, 2.0, 5.0, 8.0)
 
 
 def cell(sigma, runs, mix, **changes):
@@ -93,6 +94,8 @@ def other_worlds(run):
         "drift 0.7 sigma": lambda setting: replace(setting, drift_sigmas=0.7),
         "effects × 3": lambda setting: replace(setting, mix=scaled(setting.mix, 3)),
         "effects ÷ 3": lambda setting: replace(setting, mix=scaled(setting.mix, 1 / 3)),
+        "together half as much": lambda setting: replace(setting, together=0.5),
+        "together nothing": lambda setting: replace(setting, together=0.0),
         "noise prior × 1.5": lambda setting: replace(setting, prior_factor=1.5),
         "noise prior ÷ 1.5": lambda setting: replace(setting, prior_factor=1 / 1.5),
     }
@@ -106,6 +109,22 @@ def other_worlds(run):
                     f"{name:34s} {sigma:<7g} {mix:6s} {ratio:9.2f}   {one.false_share:11.1%}"
                     f"   {one.optimism:+8.1%}"
                 )
+
+
+def shelves(run):
+    """What trying near misses together brings, by how much they must be worth; 0: never."""
+    print("\nstack_sigmas (ours)     sigma   runs   gain × greedy, false keeps: real, harsh")
+    for sigmas in SHELVES:
+        for sigma in SIGMAS:
+            for runs in BUDGETS:
+                told = []
+                for mix in MIXES:
+                    setting = cell(sigma, runs, mix)
+                    one = run("ours", partial(ours, rule=Rule(stack_sigmas=sigmas)), setting)
+                    told.append(
+                        f"{one.true_gain / run('greedy', greedy, setting).true_gain:.2f} {one.false_share:6.1%}"
+                    )
+                print(f"{sigmas:<22g} {sigma:<7g} {runs:5d}   {'   '.join(told)}")
 
 
 def trade_off(run, path):
@@ -157,6 +176,7 @@ def main():
 
         found = bars(run)
         other_worlds(run)
+        shelves(run)
         if arguments.plots is not None:
             trade_off(run, arguments.plots / "decision-trade-off.png")
             cells = [found[0.002, 700, "harsh", name] for name in RULES]

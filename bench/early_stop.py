@@ -17,14 +17,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
-from synthetic_trainings import BOUNDARY, POOL, World
+from synthetic_trainings import BOUNDARY, POOL, SE, World
 
 from runner import evidence, hopeless
-from runner.decision import DISCARD_Z
 from runner.hopeless import NUM_FRACTIONS, calibrate
 from runner.ledger import Ledger
 
-STOP_BELOW, STOP_AFTER, FINISH_DOOMED = 0.02, 12, 0.10
+STOP_BELOW, STOP_AFTER, FINISH_DOOMED = 0.05, 12, 0.10
 NIGHTS, CANDIDATES = 60, 50
 
 
@@ -53,7 +52,7 @@ class Tally:
         return (
             f"{self.watched} watched, {self.stopped / max(self.watched, 1):.0%} stopped, "
             f"{self.saved / max(self.watched, 1):.0%} of the training time saved, {self.wrong} wrong ({share}), "
-            f"which is {lost} of the {self.promising} that would have been looked at again"
+            f"which is {lost} of the {self.promising} that were near misses or more"
         )
 
 
@@ -105,13 +104,13 @@ def replayed(experiments):
         known = calibrate(
             experiments[:position],
             experiments[one.champion],
-            boundary_bpb=DISCARD_Z[0] * one.figures.first_se_bpb,
+            boundary_bpb=BOUNDARY / SE * one.figures.first_se_bpb,
             stop_below=STOP_BELOW,
             stop_after=STOP_AFTER,
         )
         if (
             known is not None
-            and (doom := tally.add(known, trained.curve.losses, hopeless.went_on(one))) is not None
+            and (doom := tally.add(known, trained.curve.losses, hopeless.is_promising(one))) is not None
         ):
             print(
                 f"experiment {one.number}: at {doom.fraction:.0%}, gap {doom.loss - doom.champion_loss:+.3f}, "

@@ -1,7 +1,7 @@
 """Which kept edits still matter: each is left out of the champion once, and the rest is measured against it.
 
 Edits are kept one after the other, and what was an improvement then may be worth nothing beside what came later.
-Every kept edit is taken out of the champion's tree (`edits.leave_out`; one that later keeps build on stays), and
+Every kept edit is taken out of the champion's tree (`edits.carry_over`; one that later keeps build on stays), and
 what remains is measured in turn with the champion, audited, with fresh seeds. With Δ = mean without it − mean
 champion, n looks at each and the campaign's noise and belief, the same posterior as for candidates gives the
 probability that the program is not worse without it by more than half of σ̂:
@@ -212,7 +212,7 @@ def lineage_of(best: Experiment | None, history: Sequence[Experiment]) -> tuple[
 
 def _take_out(tip: Files, keep: Experiment, trees: Mapping[int, Files]) -> dict[str, bytes] | edits.Refusal:
     assert keep.champion is not None
-    return edits.leave_out(tip, after=trees[keep.number], before=trees[keep.champion])
+    return edits.carry_over(tip, base=trees[keep.number], changed=trees[keep.champion])
 
 
 def run_study(lab: Laboratory, study: Study, *, stopping: Callable[[], bool]) -> None:

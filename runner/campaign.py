@@ -13,6 +13,7 @@ import structlog
 
 from runner import edits, evidence, smoke
 from runner.control import run_control
+from runner.decision import LAST_RUNS
 from runner.errors import BaselineError, EngineError, ProposerError, RepositoryError
 from runner.experiment import run_baseline, run_candidate
 from runner.journal import budget_reason
@@ -182,7 +183,9 @@ def _loop(lab: Laboratory, desk: Desk, stop: StopSwitch, target: int, ends_at: f
                 run_control(lab, desk.campaign, best)
                 if stop.requested:
                     continue
-            number = desk.propose()
+            ending = _is_ending(lab, _count(experiments), target, ends_at)
+            stacked = desk.propose_stack(ending=ending)
+            number = desk.propose() if stacked is None else stacked
             if isinstance(number, NoProposal):
                 empty += 1
                 lab.observer.note(f"no proposal: {number.reason}")
@@ -223,6 +226,12 @@ def _loop(lab: Laboratory, desk: Desk, stop: StopSwitch, target: int, ends_at: f
 def _leaves_time(lab: Laboratory, number: int, target: int, ends_at: float) -> bool:
     """Whether another experiment will follow the one that is about to run, as far as anybody can tell."""
     return number < target and not lab.stopping() and time.monotonic() + lab.config.train_seconds < ends_at
+
+
+def _is_ending(lab: Laboratory, done: int, target: int, ends_at: float) -> bool:
+    """Whether only few more runs will follow; an experiment takes about two, controls counted."""
+    left_seconds = ends_at - time.monotonic()
+    return 2 * (target - done) <= LAST_RUNS or left_seconds <= LAST_RUNS * lab.config.train_seconds
 
 
 def _count(experiments: tuple[Experiment, ...]) -> int:

@@ -90,11 +90,16 @@ class Config(BaseModel):
         gt=0, description="what most edits change, give or take, before anything was measured here"
     )
     keep_doubt: float = Field(
-        default=0.15, gt=0, lt=0.5, description="a keep is no improvement with at most this probability"
+        default=0.05, gt=0, lt=0.5, description="a keep is no improvement with at most this probability"
     )
-    min_looks: int = Field(default=3, ge=1, description="how often a keep is measured at least")
+    min_looks: int = Field(default=2, ge=1, description="how often a keep is measured at least")
     max_looks: int = Field(
         default=8, ge=1, description="how often a candidate is measured before it is given up as unclear"
+    )
+    stack_sigmas: float = Field(
+        default=5.0,
+        ge=0,
+        description="near misses are tried together when worth so many noise standard deviations; 0: never",
     )
     control_every: int = Field(
         default=20, ge=0, description="runs after which the champion is measured again; 0: only between looks"
@@ -102,10 +107,10 @@ class Config(BaseModel):
 
     # Early stop.
     stop_below: float = Field(
-        default=0.02,
+        default=0.05,
         ge=0,
         lt=0.5,
-        description="a first run whose chance to be looked at again is smaller is stopped; 0: none is",
+        description="a first run whose chance to be a near miss or more is smaller is stopped; 0: none is",
     )
     stop_after: int = Field(default=12, ge=3, description="candidates whose end is known before any is stopped")
     finish_doomed: float = Field(

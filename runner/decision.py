@@ -31,8 +31,14 @@ from runner.effects import Floats, Prior
 
 PRIOR_WEIGHT = 4.0
 """How many degrees of freedom the prior's variance counts for."""
-DISCARD_Z = (-0.9, -1.2, -1.4, -1.6)
+DISCARD_Z = (-1.8, -1.8, -2.0, -2.0)
 """A look with more than this ends the case; the last one counts for all further looks."""
+NEAR_MISS_SIGMAS = 0.02
+"""A discard that is probably worth more than this is a near miss, in noise standard deviations."""
+LAST_RUNS = 10
+"""So near to the end of a campaign near misses are tried together that are probably worth `LAST_SIGMAS`."""
+LAST_SIGMAS = 1.0
+"""In noise standard deviations: what lies on the shelf at the end is lost."""
 LEAST_SIGMAS = 0.25
 """An improvement below this is not worth a commit, in noise standard deviations."""
 LINE_SIGMAS = 0.01
@@ -68,9 +74,12 @@ class Action(StrEnum):
 class Rule:
     """The settings of the keep rule."""
 
-    keep_doubt: float = 0.15  # a keep is wrong with at most this probability
-    min_looks: int = 3
+    keep_doubt: float = 0.05  # a keep is wrong with at most this probability
+    min_looks: int = 2
     max_looks: int = 8
+    stack_sigmas: float = (
+        5.0  # what near misses that are tried together must be worth, in noise standard deviations
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +111,12 @@ class Judgement:
     def z(self) -> float:
         """Δ in standard errors."""
         return self.delta_bpb / self.se_bpb
+
+    @property
+    def near_miss(self) -> bool:
+        """Whether it is discarded, and may be worth a little beside others."""
+        near = near_miss(np.array(self.effect_bpb), np.array(self.sigma_bpb))
+        return self.action is Action.DISCARD and bool(near)
 
 
 def pooled_sigma(groups: Iterable[Sequence[float]], prior_sigma: float) -> float:
@@ -142,6 +157,16 @@ def drifted(away: Floats, num_fresh: Floats, num_old: Floats, sigma_bpb: Floats)
         sigma_bpb: noise standard deviation of one run.
     """
     return np.asarray(np.abs(away) > DRIFT_Z * standard_error(sigma_bpb, num_fresh, num_old))
+
+
+def near_miss(effect_bpb: Floats, sigma_bpb: Floats) -> npt.NDArray[np.bool_]:
+    """Whether a discard is worth a try beside others.
+
+    Args:
+        effect_bpb: posterior mean of its effect.
+        sigma_bpb: noise standard deviation of one run.
+    """
+    return np.asarray(effect_bpb < -NEAR_MISS_SIGMAS * sigma_bpb)
 
 
 def clear_cases(

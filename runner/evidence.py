@@ -8,15 +8,20 @@ import numpy as np
 
 from runner import effects
 from runner.config import Config
-from runner.decision import POOL_RUNS, Belief, Judgement, Rule, drifted, pooled_sigma
-from runner.records import Experiment, Figures, Phase, RunEnd, RunRecord
+from runner.decision import POOL_RUNS, Belief, Judgement, Rule, drifted, near_miss, pooled_sigma
+from runner.records import Experiment, Figures, Phase, RunEnd, RunRecord, Verdict
 
 BASELINE = 0
 
 
 def rule(config: Config) -> Rule:
     """The keep rule as a campaign is configured."""
-    return Rule(keep_doubt=config.keep_doubt, min_looks=config.min_looks, max_looks=config.max_looks)
+    return Rule(
+        keep_doubt=config.keep_doubt,
+        min_looks=config.min_looks,
+        max_looks=config.max_looks,
+        stack_sigmas=config.stack_sigmas,
+    )
 
 
 def scored(runs: Sequence[RunRecord], *, audited: bool = False) -> tuple[RunRecord, ...]:
@@ -33,6 +38,16 @@ def scored(runs: Sequence[RunRecord], *, audited: bool = False) -> tuple[RunReco
             found.pop(run.seed, None)  # a seed that was run again after a crash counts once, and then
             found[run.seed] = run
     return tuple(found.values())
+
+
+def is_near_miss(experiment: Experiment) -> bool:
+    """Whether it was discarded, and may be worth a little beside others."""
+    figures = experiment.figures
+    return (
+        experiment.verdict is Verdict.DISCARD
+        and figures is not None
+        and bool(near_miss(np.array(figures.effect_bpb), np.array(figures.sigma_bpb)))
+    )
 
 
 def champion_pool(champion: Experiment, before: int | None = None) -> tuple[RunRecord, ...]:
@@ -89,13 +104,17 @@ def look_control_due(champion: Experiment, candidate: Sequence[RunRecord]) -> bo
 def belief(experiments: Sequence[Experiment], config: Config, before: int | None = None) -> Belief:
     """What a campaign has learned from its closed experiments: the noise, and how often edits help.
 
+    Stacks are not edits that somebody had an idea for: they teach the noise alone.
+
     Args:
         before: only from runs with a smaller id: as it was known before a case was opened.
     """
     prior = effects.prior(config.effect_scale_bpb)
     closed = [one for one in experiments if one.verdict is not None]
     first_looks = [
-        (one.figures.first_delta_bpb, one.figures.first_se_bpb) for one in closed if one.figures is not None
+        (one.figures.first_delta_bpb, one.figures.first_se_bpb)
+        for one in closed
+        if one.figures is not None and not one.combines
     ]
     return Belief(
         prior=prior,

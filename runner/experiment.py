@@ -83,11 +83,17 @@ class Case:
         return replace(self, before=(*self.before, bpb))
 
     def last_hope(self) -> float | None:
-        """The largest difference of the next look that does not end the case; None where nothing would help."""
+        """The largest difference of the next look that makes more of it than a discard that nobody needs.
+
+        None where nothing would help.
+        """
         mean = sum(self.champion_bpb) / len(self.champion_bpb)
-        return hopeless.last_hope(
-            lambda delta: self.judge(mean + delta).action is not Action.DISCARD, self.belief.sigma_bpb
-        )
+
+        def is_worth(delta: float) -> bool:
+            judgement = self.judge(mean + delta)
+            return judgement.action is not Action.DISCARD or judgement.near_miss
+
+        return hopeless.last_hope(is_worth, self.belief.sigma_bpb)
 
     def wants_audit(self, claimed_bpb: float) -> bool:
         """All that a keep may rest on; of discards a few, which no candidate can foresee."""

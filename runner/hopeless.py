@@ -1,6 +1,7 @@
-"""How probably a running candidate will be looked at again, from the loss that it prints. Pure functions.
+"""How probably a running candidate is a near miss or more, from the loss that it prints. Pure functions.
 
-A first look is hopeless when it will be discarded anyway; then the rest of its time is better spent on the next
+A first look is hopeless when nothing will come of it: no keep, no further look, and not even a near miss, which
+may be worth something beside others (`runner/stacking.py`). Then the rest of its time is better spent on the next
 idea. What is known of a running candidate is its training loss. At a fraction k of the time, its gap is
 
     gap = loss − mean loss of its champion's runs at the same fraction     (as printed, nats a token by convention)
@@ -12,8 +13,8 @@ a gap g
 
     chance = P(t < (boundary − a − b g) / (s √(1 + 1/n + (g − x̄)² / Σ (x − x̄)²)))
 
-The boundary is the largest Δ with which the keep rule looks again (for most candidates −0.9 standard errors).
-The chance is never less than the share of finished candidates with a gap of g or more that were looked at again:
+The boundary is the largest Δ with which a candidate is a near miss (for most just below zero). The chance is never
+less than the share of finished candidates with a gap of g or more that were promising, near misses or more:
 if some catch up late, the formula alone would not see it.
 
 A run is hopeless when its chance is below a threshold at one of the fractions of `LEAST_FRACTION` or more. It
@@ -45,7 +46,6 @@ import numpy as np
 import numpy.typing as npt
 
 from runner import evidence
-from runner.decision import DISCARD_Z
 from runner.records import Doom, Experiment, Phase, RunRecord, Verdict
 
 NUM_FRACTIONS = 12
@@ -68,7 +68,7 @@ class Point:
     gaps: tuple[float | None, ...]  # by fraction, in what is printed
     delta_bpb: float
     se_bpb: float  # standard error of that; 0 where it does not matter
-    went_on: bool | None  # whether the candidate was looked at again; None: a run of the champion's own
+    promising: bool | None  # whether the candidate was a near miss or more; None: a run of the champion's own
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +82,7 @@ class Line:
     mean_gap: float
     squares: float  # Σ (x − x̄)²
     cut: float  # largest gap that counts
-    seen: tuple[tuple[float, bool], ...]  # of finished candidates: gap, and whether they were looked at again
+    seen: tuple[tuple[float, bool], ...]  # of finished candidates: gap, and whether they were promising
 
     def chance(self, gap: float, boundary_bpb: float) -> float:
         """Predicted probability of a Δ below the boundary."""
@@ -91,7 +91,7 @@ class Line:
         away = boundary_bpb - self.intercept - self.slope * inside
         spread = self.spread_bpb * math.sqrt(leverage)
         predicted = student_below(away / spread, self.num - 2) if spread > 0 else float(away > 0)
-        alike = [went_on for other, went_on in self.seen if other >= inside]
+        alike = [promising for other, promising in self.seen if other >= inside]
         return max(predicted, sum(alike) / len(alike) if alike else 0.0)
 
 
@@ -128,7 +128,7 @@ def reason(run: RunRecord) -> str:
     away = doom.loss - doom.champion_loss
     return (
         f"stopped at {doom.fraction:.0%} of its time: its loss {doom.loss:.3f} is {away:.3f} above the champion's "
-        f"there; a chance of {doom.chance:.1%} to be looked at again"
+        f"there; a chance of {doom.chance:.1%} to be a near miss or more"
     )
 
 
@@ -163,7 +163,7 @@ def calibrate(
     Args:
         experiments: of the campaign.
         champion: of the candidate that is to be watched.
-        boundary_bpb: largest Δ with which that one is looked at again, see `last_hope`.
+        boundary_bpb: largest Δ with which that one is promising, see `last_hope`.
         stop_below: chance below which a run is hopeless; 0: none is.
         stop_after: how many finished candidates must be known.
     """
@@ -177,19 +177,19 @@ def calibrate(
     return Calibration(champion=curve, lines=lines, boundary_bpb=boundary_bpb, stop_below=stop_below)
 
 
-def last_hope(goes_on: Callable[[float], bool], sigma_bpb: float) -> float | None:
-    """The largest Δ of a first look that is not the end of its candidate; None where nothing would help.
+def last_hope(is_promising: Callable[[float], bool], sigma_bpb: float) -> float | None:
+    """The largest Δ of a first look that makes its candidate promising; None where nothing would help.
 
     Args:
-        goes_on: whether a candidate with this Δ is kept or looked at again; not for larger ones if not for this.
+        is_promising: whether a candidate with this Δ is; not with larger ones if not with this.
         sigma_bpb: noise standard deviation of one run.
     """
     low, high = -REACH_SIGMAS * sigma_bpb, REACH_SIGMAS * sigma_bpb
-    if not goes_on(low) or goes_on(high):
+    if not is_promising(low) or is_promising(high):
         return None
     for _ in range(40):
         middle = (low + high) / 2
-        low, high = (middle, high) if goes_on(middle) else (low, middle)
+        low, high = (middle, high) if is_promising(middle) else (low, middle)
     return low
 
 
@@ -210,7 +210,7 @@ def candidates(experiments: Sequence[Experiment]) -> list[Point]:
                 gaps=_gaps(trained.curve.losses, own),
                 delta_bpb=figures.first_delta_bpb,
                 se_bpb=figures.first_se_bpb,
-                went_on=went_on(one),
+                promising=is_promising(one),
             )
         )
     return found
@@ -226,7 +226,7 @@ def champions(experiments: Sequence[Experiment]) -> list[Point]:
             losses = mean_curve(one, [run])
             delta = (run.val_bpb or 0.0) - fmean(other.val_bpb or 0.0 for other in others)
             found.append(
-                Point(gaps=_gaps(losses, mean_curve(one, others)), delta_bpb=delta, se_bpb=0.0, went_on=None)
+                Point(gaps=_gaps(losses, mean_curve(one, others)), delta_bpb=delta, se_bpb=0.0, promising=None)
             )
     return found
 
@@ -237,13 +237,12 @@ def first_training(experiment: Experiment) -> RunRecord | None:
     return None if not scored else _training(experiment.runs, scored[0])
 
 
-def went_on(experiment: Experiment) -> bool:
-    """Whether the first look at a finished candidate was not its last, or made it a keep."""
+def is_promising(experiment: Experiment) -> bool:
+    """Whether the first look at a finished candidate made it a near miss or more."""
     figures = experiment.figures
     if figures is None:
         return False
-    promising = figures.first_delta_bpb < DISCARD_Z[0] * figures.first_se_bpb
-    return experiment.verdict is Verdict.KEEP or len(figures.looks) > 1 or promising
+    return experiment.verdict is Verdict.KEEP or len(figures.looks) > 1 or evidence.is_near_miss(experiment)
 
 
 def mean_curve(experiment: Experiment, scored: Iterable[RunRecord]) -> tuple[float | None, ...]:
@@ -276,7 +275,7 @@ def _integral(angles: npt.NDArray[np.float64], freedom: int) -> float:
 def _line(points: Sequence[Point], index: int, stop_after: int) -> Line | None:
     """None where it says nothing: too few candidates, no gaps, or larger ones that end better."""
     known = [(gap, one) for one in points if (gap := one.gaps[index]) is not None]
-    if fraction(index) < LEAST_FRACTION or sum(one.went_on is not None for _, one in known) < stop_after:
+    if fraction(index) < LEAST_FRACTION or sum(one.promising is not None for _, one in known) < stop_after:
         return None
     cut = CUT * median(abs(gap) for gap, _ in known)
     usual = CUT * median(abs(one.delta_bpb) for _, one in known)
@@ -300,7 +299,9 @@ def _line(points: Sequence[Point], index: int, stop_after: int) -> Line | None:
         squares=squares,
         cut=cut,
         seen=tuple(
-            (float(gap), one.went_on) for gap, (_, one) in zip(x, known, strict=True) if one.went_on is not None
+            (float(gap), one.promising)
+            for gap, (_, one) in zip(x, known, strict=True)
+            if one.promising is not None
         ),
     )
 

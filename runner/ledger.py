@@ -46,7 +46,7 @@ from runner.records import (
     Verdict,
 )
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 CREATE TABLE campaigns (
@@ -80,6 +80,7 @@ CREATE TABLE experiments (
     sigma_bpb REAL,
     kept_commit TEXT,
     figures TEXT,                       -- JSON: what the verdict rests on
+    combines TEXT NOT NULL DEFAULT '[]', -- JSON: near misses that it tries together
     PRIMARY KEY (tag, number)
 ) STRICT;
 CREATE TABLE runs (
@@ -185,6 +186,7 @@ MIGRATIONS = {
     4: "ALTER TABLE runs ADD COLUMN control INTEGER NOT NULL DEFAULT 0;\n"
     "ALTER TABLE experiments ADD COLUMN figures TEXT;\n",
     5: "ALTER TABLE runs ADD COLUMN curve TEXT;\n",
+    6: "ALTER TABLE experiments ADD COLUMN combines TEXT NOT NULL DEFAULT '[]';\n",
 }
 """Format → what makes the next one of it."""
 
@@ -366,8 +368,8 @@ class Ledger:
             ).fetchone()
             db.execute(
                 "INSERT INTO experiments (tag, number, opened_at, closed_at, hypothesis, category, proposer,"
-                " model, parameters, retry_of, champion, diff, verdict, reason)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                " model, parameters, retry_of, combines, champion, diff, verdict, reason)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     tag,
                     number,
@@ -379,6 +381,7 @@ class Ledger:
                     proposal.model,
                     json.dumps(dict(proposal.parameters)),
                     retry_of,
+                    json.dumps(proposal.combines),
                     champion,
                     diff,
                     Verdict.INVALID if refused else None,
@@ -776,6 +779,7 @@ def _experiment(
         model=row["model"],
         parameters=json.loads(row["parameters"]),
         retry_of=row["retry_of"],
+        combines=tuple(json.loads(row["combines"])),
         diff=row["diff"],
         champion=row["champion"],
         tried_commit=row["tried_commit"],

@@ -1,9 +1,10 @@
 """Where the next idea comes from: who is asked, on which ground, and what is made of the answer.
 
-While a candidate is measured, a proposer that takes its time is asked for the idea after it. It knows the verdicts
-up to then, and what is running. When that is kept, the idea that waits is put on the new champion, if it applies
-there exactly; else another one is asked for. So a discard costs no waiting. A crash of the running one is mended
-after the idea that waits: meanwhile its mending is written.
+Near misses that are worth a try together come first: they cost no answer. While a candidate is measured, a
+proposer that takes its time is asked for the idea after it. It knows the verdicts up to then, and what is running.
+When that is kept, the idea that waits is put on the new champion, if it applies there exactly; else another one is
+asked for. So a discard costs no waiting. A crash of the running one is mended after the idea that waits: meanwhile
+its mending is written.
 
 At most one conversation with a proposer goes on. Its ground is in the ledger, so that a restart asks the same.
 """
@@ -16,7 +17,7 @@ from dataclasses import dataclass, field, replace
 
 import structlog
 
-from runner import contamination, edits
+from runner import contamination, edits, evidence, stacking
 from runner.errors import ConfigError
 from runner.journal import LedgerJournal
 from runner.laboratory import Laboratory
@@ -92,6 +93,41 @@ class Desk:
             number = self._open(conversation, answer)
             if number is not None:
                 return number
+
+    def propose_stack(self, *, ending: bool) -> int | None:
+        """Write down the near misses that are tried together now; returns the number, None when none is due.
+
+        Args:
+            ending: only few more runs will follow.
+        """
+        lab, tag = self.lab, self.campaign.tag
+        experiments = self._experiments()
+        best = champion(experiments)
+        assert best is not None
+        known: dict[int, Files] = {}
+
+        def kept_files(number: int) -> Files:
+            commit = experiments[number].kept_commit
+            assert commit is not None
+            if number not in known:
+                known[number] = lab.repository.read_workload(commit)
+            return known[number]
+
+        proposal = stacking.stack(
+            experiments,
+            kept_files,
+            champion=best.number,
+            sigma_bpb=evidence.belief(experiments, lab.config).sigma_bpb,
+            stack_sigmas=lab.config.stack_sigmas,
+            ending=ending,
+        )
+        if proposal is None:
+            return None
+        files = kept_files(best.number)
+        refused, diff = _as_diff(files, edits.apply(files, proposal.edits), lab.sealed_text)
+        number = lab.ledger.open_experiment(tag, proposal, diff=diff, champion=best.number, refused=refused)
+        log.info("stack_opened", campaign=tag, experiment=number, combines=proposal.combines, refused=refused)
+        return number
 
     def start_afresh(self) -> None:
         """Leave what was said in the conversation that goes on: perhaps it is what nobody can answer."""
@@ -207,7 +243,7 @@ class Desk:
         assert now is not None and then is not None
         if now.number != then.number and not isinstance(applied, edits.Refusal):
             moved = self._files(experiments)
-            applied = edits.apply(moved, (Patch(text=edits.diff(files, applied)),))
+            applied = edits.carry_over(moved, base=files, changed=applied)
             files = moved
             if isinstance(applied, edits.Refusal):
                 lab.ledger.end_conversation(conversation.id, proposal.transcript)
@@ -231,7 +267,8 @@ class Desk:
 def _to_be_mended(closed: list[Experiment], proposer: str, gave_up: Callable[[int], bool]) -> Experiment | None:
     """The proposer's last crash, when its idea has not been tried a second time and it did not give it up."""
     mended = {one.retry_of for one in closed}
-    for one in reversed(closed[-RECENT:]):
+    proposed = [one for one in closed if not one.combines]
+    for one in reversed(proposed[-RECENT:]):
         first_crash = one.verdict is Verdict.CRASH and one.retry_of is None and one.number > 0
         if first_crash and one.proposer == proposer and one.number not in mended and not gave_up(one.number):
             return one
@@ -248,6 +285,7 @@ def _unknown(experiment: Experiment) -> Experiment:
         category=experiment.category,
         model=experiment.model,
         retry_of=experiment.retry_of,
+        combines=experiment.combines,
         diff=experiment.diff,
         champion=experiment.champion,
     )

@@ -113,6 +113,7 @@ class Proposal:
     model: str | None = None
     parameters: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     """What a numeric proposer chose, so that it can rebuild its state from the ledger."""
+    combines: tuple[int, ...] = ()  # numbers of the near misses that it tries together; see `runner/stacking.py`
     transcript: object | None = None  # JSON of the conversation, for people
 
 
@@ -193,7 +194,7 @@ class Doom:
     fraction: float  # of its time, when that was found
     loss: float  # mean that it printed, in whatever unit; untrusted
     champion_loss: float  # mean of its champion's runs at the same time
-    chance: float  # predicted, to be looked at again
+    chance: float  # predicted, to be a near miss or more
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -255,6 +256,7 @@ class Experiment:
     model: str | None = None
     parameters: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     retry_of: int | None = None
+    combines: tuple[int, ...] = ()  # near misses that it tries together
     diff: str = ""
     champion: int | None = None  # number of the experiment that it was compared with
     tried_commit: str | None = None

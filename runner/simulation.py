@@ -4,7 +4,8 @@ Every candidate has a true effect, drawn from a mix of edits. A run measures the
 and, on request, with a machine that drifts. A rule has a budget of runs, baseline and controls included, and
 decides what to run and what to keep. Campaigns are simulated side by side: arrays of shape (N,), one for each.
 
-The rule called `ours` is decided by `runner/decision.py` and `runner/effects.py` themselves.
+The rule called `ours` is decided by `runner/decision.py` and `runner/effects.py` themselves. Near misses are tried
+together as in `runner/stacking.py`; effects add up here, and all edits fit together.
 """
 
 from __future__ import annotations
@@ -65,6 +66,7 @@ class Setting:
     num_runs: int  # budget of one campaign
     drift_sigmas: float = 0.0  # standard deviation of the machine's slow error, in sigmas
     drift_runs: float = 50.0  # after so many runs it has forgotten itself to 1/e
+    together: float = 1.0  # what is left of the effects of near misses when they are tried together
     prior_factor: float = 1.0  # by how much the noise prior of the rules is wrong
 
 
@@ -81,7 +83,7 @@ class Outcome(NamedTuple):
 
 
 Simulate = Callable[[Setting, int, np.random.Generator], Outcome]
-Decide = Callable[["Looks"], tuple[Bools, Bools, Floats]]
+Decide = Callable[["Looks"], "Decisions"]
 
 
 class Looks(NamedTuple):
@@ -92,6 +94,15 @@ class Looks(NamedTuple):
     se: Floats  # bpb
     sigma: Floats  # bpb
     weights: Floats  # (n, K) what each campaign has learned
+
+
+class Decisions(NamedTuple):
+    """What becomes of them; arrays (n,)."""
+
+    keep: Bools
+    discard: Bools
+    better: Floats  # probability of an improvement
+    effect: Floats  # what each is probably worth, bpb; 0 or more where a rule has no shelf
 
 
 def draw(mix: Mix, rng: np.random.Generator, num: int) -> Floats:
@@ -172,19 +183,28 @@ def ours(
     """The rule of `runner/decision.py`."""
     start = effects.prior(EFFECT_SCALE, GRID_POINTS)
 
-    def decide(looks: Looks) -> tuple[Bools, Bools, Floats]:
-        better = effects.posterior(start, looks.weights, looks.delta, looks.se).better
+    def decide(looks: Looks) -> Decisions:
+        known = effects.posterior(start, looks.weights, looks.delta, looks.se)
         keep, discard = decision.clear_cases(
             rule,
             looks=looks.number,
             delta=looks.delta,
             se=looks.se,
-            better=better,
+            better=known.better,
             needed=decision.LEAST_SIGMAS * looks.sigma,
         )
-        return keep, discard, better
+        return Decisions(keep, discard, known.better, known.mean)
 
-    return _sequential(setting, num, rng, decide, control_every=control_every, least_pool=1, heeds_drift=True)
+    return _sequential(
+        setting,
+        num,
+        rng,
+        decide,
+        control_every=control_every,
+        least_pool=1,
+        heeds_drift=True,
+        stack_sigmas=rule.stack_sigmas,
+    )
 
 
 GROUP_KEEP_Z = np.array([-3.0, -2.4, -2.1, -2.0])
@@ -194,10 +214,10 @@ GROUP_DISCARD_Z = np.array([-0.8, -0.8, -1.0, -np.inf])
 def group_sequential(setting: Setting, num: int, rng: np.random.Generator) -> Outcome:
     """Fixed boundaries for z at up to four looks; a control before each but the first, and every tenth run."""
 
-    def decide(looks: Looks) -> tuple[Bools, Bools, Floats]:
+    def decide(looks: Looks) -> Decisions:
         z, at = looks.delta / looks.se, looks.number.astype(np.int64) - 1
         keep = (z <= GROUP_KEEP_Z[at]) & (looks.delta <= -decision.LEAST_SIGMAS * looks.sigma)
-        return keep, ~keep & (z >= GROUP_DISCARD_Z[at]), np.ones(len(z))
+        return Decisions(keep, ~keep & (z >= GROUP_DISCARD_Z[at]), np.ones(len(z)), np.zeros(len(z)))
 
     return _sequential(setting, num, rng, decide, control_every=10, least_pool=3, heeds_drift=False)
 
@@ -220,6 +240,7 @@ def _sequential(
     control_every: int,
     least_pool: int,
     heeds_drift: bool,
+    stack_sigmas: float = 0.0,
 ) -> Outcome:
     """Look at candidates until their cases are clear, against a pool of runs of the champion.
 
@@ -230,6 +251,7 @@ def _sequential(
         least_pool: runs of a new champion, the look that chose it left out; more are made when there are fewer.
         heeds_drift: whether the earlier runs of the pool are left out when those between the looks say that the
             machine has changed.
+        stack_sigmas: what the near misses must be worth together to be tried; 0: never.
     """
     start = effects.prior(EFFECT_SCALE, GRID_POINTS)
     machine = _Machine(setting, rng, (num,))
@@ -246,11 +268,18 @@ def _sequential(
     controlled = np.zeros(num, bool)
     fresh, in_fresh = np.zeros(num), np.zeros(num)
     keeps, false, expected, candidates, all_looks = (np.zeros(num) for _ in range(5))
-    for _ in range(setting.num_runs - BASELINE_RUNS):
+    is_stack, shelved, shelved_effect = np.zeros(num, bool), np.zeros(num), np.zeros(num)  # worth: estimated, true
+    for left in range(setting.num_runs - BASELINE_RUNS, 0, -1):
         idle = looks == 0
         of_champion = (in_pool < least_pool) | (idle & (since >= control_every)) | (~idle & ~controlled)
         opened = idle & ~of_champion
         effect = np.where(opened, draw(setting.mix, rng, num), effect)
+        if stack_sigmas:
+            least = min(stack_sigmas, decision.LAST_SIGMAS) if left <= decision.LAST_RUNS else stack_sigmas
+            stacked = opened & (-shelved >= least * np.sqrt(squares / freedom))
+            is_stack = np.where(opened, stacked, is_stack)
+            effect = np.where(stacked, setting.together * shelved_effect, effect)
+            shelved[stacked] = shelved_effect[stacked] = 0
         score = truth + np.where(of_champion, 0.0, effect) + machine.noise()
 
         # What differs from its own mean tells the noise: runs of a champion, and further looks.
@@ -288,10 +317,14 @@ def _sequential(
             mean, known = np.where(moved, fresh[at] / newer, mean), np.where(moved, newer, known)
         delta = total[at] / looks[at] - mean
         se = decision.standard_error(sigma, looks[at], known)
-        first = looks[at] == 1
+        first = (looks[at] == 1) & ~is_stack[at]
         weights = counts[at] / counts[at].sum(axis=1, keepdims=True)
-        keep, discard, better = decide(Looks(looks[at], delta, se, sigma, weights))
+        keep, discard, better, worth = decide(Looks(looks[at], delta, se, sigma, weights))
         counts[at[first]] += effects.responsibilities(start, weights[first], delta[first], se[first])
+
+        missed = discard & ~is_stack[at] & decision.near_miss(worth, sigma)
+        shelved[at[missed]] += worth[missed]
+        shelved_effect[at[missed]] += effect[at[missed]]
 
         kept, closed = at[keep], at[keep | discard]
         keeps[kept] += 1

@@ -34,38 +34,40 @@ def tree(train):
 def test_a_change_comes_out_where_it_stands_untouched_also_when_lines_moved():
     before, after = tree("A = 1\nX = 1\nY = 1\nB = 1\n"), tree("A = 1\nX = 2\nY = 1\nB = 1\n")
     tip = tree("NEW = 1\nNEWER = 1\nA = 1\nX = 2\nY = 1\nB = 3\n")
-    left = edits.leave_out(tip, after=after, before=before)
+    left = edits.carry_over(tip, base=after, changed=before)
     assert left == tree("NEW = 1\nNEWER = 1\nA = 1\nX = 1\nY = 1\nB = 3\n")
 
 
 @pytest.mark.parametrize(
     ("tip", "words"),
     [
-        ("A = 1\nX = 3\nB = 1\n", "a later change touches the same lines"),
-        ("A = 1\nX = 2\nNEXT = 1\nB = 1\n", "a later change touches the same lines"),
-        ("A = 1\nX = 1\nB = 1\n", "nothing of it is left"),
+        ("A = 1\nX = 3\nB = 1\n", "another change touches the same lines"),
+        ("A = 1\nX = 2\nNEXT = 1\nB = 1\n", "another change touches the same lines"),
+        ("A = 1\nX = 1\nB = 1\n", "nothing left of the change"),
     ],
 )
 def test_a_change_that_later_ones_build_on_does_not_come_out(tip, words):
-    refusal = edits.leave_out(tree(tip), after=tree("A = 1\nX = 2\nB = 1\n"), before=tree("A = 1\nX = 1\nB = 1\n"))
+    refusal = edits.carry_over(
+        tree(tip), base=tree("A = 1\nX = 2\nB = 1\n"), changed=tree("A = 1\nX = 1\nB = 1\n")
+    )
     assert words in refusal.reason
 
 
 def test_files_come_and_go_as_a_whole_or_not_at_all():
     before = tree("A = 1\n")
     after = {**before, "workload/new.py": b"N = 1\n"}
-    assert edits.leave_out({**after, "workload/x.py": b""}, after=after, before=before) == {
+    assert edits.carry_over({**after, "workload/x.py": b""}, base=after, changed=before) == {
         **before, "workload/x.py": b"",
     }  # fmt: skip
     changed = {**after, "workload/new.py": b"N = 2\n"}
-    assert "changed later" in edits.leave_out(changed, after=after, before=before).reason
-    assert edits.leave_out(before, after=before, before=after) == after, "a removed file comes back"
+    assert "another one changes it" in edits.carry_over(changed, base=after, changed=before).reason
+    assert edits.carry_over(before, base=before, changed=after) == after, "a removed file comes back"
 
 
 def test_what_is_left_must_be_a_workload():
     before, after = tree("def f():\n    x = 1\n    y = 1\n"), tree("def f():\n    x = 1\n    y = 1\n\n    z = 1\n")
     tip = tree("x = 1\n    y = 1\n\n    z = 1\n")  # no program, but a text to merge
-    assert isinstance(edits.leave_out(tip, after=after, before=before), edits.Refusal)
+    assert isinstance(edits.carry_over(tip, base=after, changed=before), edits.Refusal)
 
 
 lines = st.lists(st.sampled_from(["a = 1\n", "b = 2\n", "c = 3\n"]), max_size=12).map("".join)
@@ -74,7 +76,7 @@ lines = st.lists(st.sampled_from(["a = 1\n", "b = 2\n", "c = 3\n"]), max_size=12
 @settings(max_examples=200, deadline=None)
 @given(lines, lines)
 def test_the_newest_change_always_comes_out(before, after):
-    left = edits.leave_out(tree(after), after=tree(after), before=tree(before))
+    left = edits.carry_over(tree(after), base=tree(after), changed=tree(before))
     assert left == tree(before) or before == after
 
 

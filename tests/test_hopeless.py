@@ -27,7 +27,7 @@ AT = NUM_FRACTIONS // 2 - 1  # half of the time
 
 
 def calibrated(experiments, **changes):
-    settings = {"boundary_bpb": BOUNDARY, "stop_below": 0.02, "stop_after": 12, **changes}
+    settings = {"boundary_bpb": BOUNDARY, "stop_below": 0.05, "stop_after": 12, **changes}
     return calibrate(experiments, experiments[0], **settings)
 
 
@@ -101,39 +101,39 @@ def test_nobody_is_hopeless_in_the_first_quarter_of_the_time():
     assert known.doom(early[-1] + 1, 1000.0) is not None
 
 
-def test_stops_are_wrong_no_more_often_than_the_threshold_says():
-    """A thousand candidates that change nothing, each with a calibration of its own campaign of sixty."""
-    wrong = stops = saved = 0
-    for seed in range(50):
-        world = World(100 + seed)
-        night = world.campaign(60)
-        known = calibrated(night)
+def stops_of(seeds, num_finished, effect, **changes):
+    """Thirty candidates for each campaign: how many are stopped, how many wrongly, and the share of time saved."""
+    wrong = stops = 0
+    saved = 0.0
+    for seed in seeds:
+        world = World(seed)
+        night = world.campaign(num_finished)
+        known = calibrated(night, **changes)
         mean = sum(run.val_bpb for run in evidence.champion_pool(night[0])) / POOL
-        for _ in range(20):
-            losses, bpb = world.training(0.0)
+        for _ in range(30):
+            losses, bpb = world.training(effect(world))
             assert first_doom(known, known.champion) is None
             if (doom := first_doom(known, losses)) is not None:
-                stops += 1
-                saved += 1 - doom.fraction
-                wrong += bpb - mean < BOUNDARY
+                stops, saved, wrong = (
+                    stops + 1,
+                    saved + 1 - doom.fraction,
+                    wrong + (bpb - mean < known.boundary_bpb),
+                )
+    return stops, wrong, saved / (30 * len(seeds))
+
+
+def test_stops_are_wrong_no_more_often_than_the_threshold_says():
+    """Candidates that change nothing, where only what is clearly better would be promising."""
+    changes = {"boundary_bpb": -0.9 * SE, "stop_below": 0.02}
+    stops, wrong, _ = stops_of(range(100, 135), 60, lambda world: 0.0, **changes)
     assert stops > 100, "the twin: something is stopped at all"
     assert wrong <= 0.02 * stops + 2
 
 
 def test_stops_of_a_usual_mix_are_rarely_wrong_and_save_time():
-    wrong = stops = 0
-    saved = 0.0
-    for seed in range(30):
-        world = World(500 + seed)
-        night = world.campaign(40)
-        known = calibrated(night)
-        mean = sum(run.val_bpb for run in evidence.champion_pool(night[0])) / POOL
-        for _ in range(30):
-            losses, bpb = world.training(world.effect())
-            if (doom := first_doom(known, losses)) is not None:
-                stops, saved, wrong = stops + 1, saved + 1 - doom.fraction, wrong + (bpb - mean < BOUNDARY)
-    assert wrong <= 0.02 * stops + 3
-    assert saved / 900 > 0.15, "a share of the training time of all"
+    stops, wrong, saved = stops_of(range(500, 530), 40, World.effect)
+    assert wrong <= 0.08 * stops, "as the documentation says for thresholds of 5 %"
+    assert saved > 0.2, "a share of the training time of all"
 
 
 def test_late_bloomers_make_it_careful():
@@ -167,16 +167,17 @@ def test_a_liar_dooms_nobody_else(gap, bpb):
         assert known.doom(AT, loss) is not None or lied is None or lied.doom(AT, loss) is None
 
 
-def test_the_boundary_is_that_of_the_keep_rule():
-    belief = Belief(prior=effects.prior(0.5 * SIGMA), weights=effects.prior(0.5 * SIGMA).weights, sigma_bpb=SIGMA)
+def test_the_boundary_is_that_of_a_near_miss():
+    prior = effects.prior(0.5 * SIGMA)
+    belief = Belief(prior=prior, weights=prior.weights, sigma_bpb=SIGMA)
 
-    def goes_on(delta, **changes):
+    def is_worth(delta, **changes):
         judged = decision.judge(Rule(), belief, candidate_bpb=[1 + delta], champion_bpb=[1.0] * POOL, **changes)
-        return judged.action is not Action.DISCARD
+        return judged.action is not Action.DISCARD or judged.near_miss
 
-    assert last_hope(goes_on, SIGMA) == pytest.approx(BOUNDARY, abs=1e-9)
-    simpler = last_hope(lambda delta: goes_on(delta, lines_added=-3, simplification=True), SIGMA)
-    assert simpler > BOUNDARY, "a simplification may be a little worse"
+    assert last_hope(is_worth, SIGMA) == pytest.approx(BOUNDARY, abs=0.1 * SE)
+    simpler = last_hope(lambda delta: is_worth(delta, lines_added=-3, simplification=True), SIGMA)
+    assert simpler > BOUNDARY + 0.2 * SE, "a simplification may be a little worse"
     assert last_hope(lambda _: False, SIGMA) is None
     assert last_hope(lambda _: True, SIGMA) is None
 
@@ -290,7 +291,7 @@ def test_a_recorded_stop_is_a_discard_with_its_reason_unless_others_disturbed_it
     assert stopped(stopped_run(), config) == Failure(
         verdict=Verdict.DISCARD,
         reason="stopped at 45% of its time: its loss 3.210 is 0.300 above the champion's there; "
-        "a chance of 0.4% to be looked at again",
+        "a chance of 0.4% to be a near miss or more",
     )
     assert stopped(stopped_run(others=5.0), config) is None
     assert stopped(replace(stopped_run(), end=RunEnd.DEADLINE), config) is None

@@ -158,7 +158,8 @@ def test_sealed_scores_are_kept_apart_from_what_proposers_read(ledger):
     assert ledger.sealed("t") == ()
 
 
-FORMAT_5 = re.sub(r"    curve .*\n", "", SCHEMA)
+FORMAT_6 = re.sub(r"    combines .*\n", "", SCHEMA)
+FORMAT_5 = re.sub(r"    curve .*\n", "", FORMAT_6)
 OLD = re.sub(r"    (figures|control) .*\n", "", FORMAT_5)
 FORMATS = {
     1: re.sub(r"    audit .*\n", "", OLD),
@@ -166,12 +167,13 @@ FORMATS = {
     3: OLD + SEALED + ANSWERS_OF_FORMAT_3,
     4: OLD + SEALED + CONVERSATIONS,
     5: FORMAT_5 + SEALED + CONVERSATIONS,
+    6: FORMAT_6 + SEALED + CONVERSATIONS,
 }
 
 
 @pytest.mark.parametrize("version", FORMATS)
 def test_a_ledger_of_an_earlier_format_is_brought_up_to_date(tmp_path, version):
-    assert SCHEMA.count("\n") == OLD.count("\n") + 3 == FORMATS[1].count("\n") + 4
+    assert SCHEMA.count("\n") == OLD.count("\n") + 4 == FORMATS[1].count("\n") + 5
     with sqlite3.connect(tmp_path / "old.db") as db:
         db.executescript(FORMATS[version])
         db.execute("INSERT INTO meta VALUES ('controller', 'c')")
@@ -184,6 +186,7 @@ def test_a_ledger_of_an_earlier_format_is_brought_up_to_date(tmp_path, version):
             assert opened.controller == "c"
             number = opened.open_experiment("t", proposal(), diff="", champion=None)
             opened.close_run(opened.open_run("t", number, Phase.SCORE, 5), run(Phase.SCORE))
+            assert opened.experiment("t", number).combines == ()
             assert opened.experiment("t", number).runs[0].audit is None
             assert opened.experiment("t", number).runs[0].curve is None
             assert opened.sealed("t") == ()
@@ -220,7 +223,8 @@ def test_the_answers_of_format_3_are_kept_and_their_conversations_have_ended(tmp
         db.executescript(
             "DROP TABLE checks; DROP TABLE answers; DROP TABLE conversations; PRAGMA user_version = 3;"
             "ALTER TABLE runs DROP COLUMN control; ALTER TABLE runs DROP COLUMN curve;"
-            "ALTER TABLE experiments DROP COLUMN figures;" + ANSWERS_OF_FORMAT_3
+            "ALTER TABLE experiments DROP COLUMN figures; ALTER TABLE experiments DROP COLUMN combines;"
+            + ANSWERS_OF_FORMAT_3
         )
         for booking, number, retry_of in ((1, 3, None), (2, 3, None), (3, 4, 3)):
             db.execute(

@@ -96,7 +96,7 @@ def cpu_config():
     """The cpu profile with clocks for tests."""
     overrides = {
         "profile": "cpu", "train_seconds": 3, "score_seconds": 20, "tag": "test", "max_disturbance": 1,
-        "min_looks": 1, "max_looks": 1, "control_every": 0,
+        "min_looks": 1, "max_looks": 1, "control_every": 0, "stack_sigmas": 0,
     }  # fmt: skip
     made = settings.load(ROOT, overrides, environ={})
     # Smaller than a person may choose.

@@ -102,6 +102,7 @@ def as_json(experiment: Experiment, *, full: bool = False) -> dict[str, Any]:
         "model": experiment.model,
         "parameters": dict(experiment.parameters),
         "retry_of": experiment.retry_of,
+        "combines": list(experiment.combines),
         "champion": experiment.champion,
         "tried_commit": experiment.tried_commit,
         "kept_commit": experiment.kept_commit,

@@ -7,9 +7,8 @@ slow. So the rule is narrow: plain UTF-8 text, portable names, exact positions, 
 What this does not see: what the code *does*. That is the sandbox's business.
 
 `rules` owns what a path, a text and a tree may be, with the caps and `Refusal`; `patch` the strict parser of
-unified diffs and their exact application; `difference` the writing of diffs; `merge` takes an old change back out
-of a newer tree. Here: `apply`, and the edits that are
-not patches.
+unified diffs and their exact application; `difference` the writing of diffs; `merge` carries a change over to
+another tree. Here: `apply`, and the edits that are not patches.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from collections.abc import Sequence
 
 from runner.edits.difference import diff
 from runner.edits.logic import count_logic
-from runner.edits.merge import leave_out
+from runner.edits.merge import carry_over
 from runner.edits.patch import apply_patch
 from runner.edits.rules import (
     MAX_EDITS,
@@ -43,10 +42,10 @@ __all__ = [
     "REQUIRED",
     "Refusal",
     "apply",
+    "carry_over",
     "check_tree",
     "count_logic",
     "diff",
-    "leave_out",
 ]
 
 

@@ -1,4 +1,4 @@
-"""An old change taken back out of a newer tree: exactly, or not at all."""
+"""A change carried over to another tree: exactly, or not at all."""
 
 from __future__ import annotations
 
@@ -15,52 +15,49 @@ class _Change(NamedTuple):
     lines: tuple[str, ...]  # that come in their place
 
 
-def leave_out(tip: Files, *, after: Files, before: Files) -> dict[str, bytes] | Refusal:
-    """What `tip` would be without the change that made `after` of `before`.
+def carry_over(tip: Files, *, base: Files, changed: Files) -> dict[str, bytes] | Refusal:
+    """Make the change from `base` to `changed` on `tip`, another descendant of `base`.
 
-    A line-by-line merge on the base of `after`, without any fuzz: what came later is kept as it is, and the change
-    is taken back where it stands untouched. Lines that moved are found; lines that a later change replaced, or
-    stands next to, are a refusal.
-
-    Args:
-        tip: a descendant of `after`.
+    A line-by-line merge without any fuzz: what else was changed is kept as it is, and lines that moved are found.
+    Lines that the other change replaced as well, or stands next to, are a refusal. With the trees of a keep as
+    `base` and of the champion before it as `changed`, this takes the keep back out of a later champion.
 
     Returns:
-        The whole tree, or the first reason against it: later changes touch the same lines, nothing of the change
-        is left, or the rest is no `workload/`.
+        The whole tree, or the first reason against it: both changes touch the same lines, it is there already, or
+        the result is no `workload/`.
     """
     tree: dict[str, bytes] = {}
     try:
-        for path in sorted({*tip, *after, *before}):
-            merged = _merge_file(path, tip.get(path), after.get(path), before.get(path))
+        for path in sorted({*tip, *base, *changed}):
+            merged = _merge_file(path, tip.get(path), base.get(path), changed.get(path))
             if merged is not None:
                 tree[path] = merged
     except Refused as refused:
         return Refusal(reason=str(refused))
     if tree == dict(tip):
-        return Refusal(reason="nothing of it is left")
+        return Refusal(reason="there is nothing left of the change to make")
     return check_tree(tree) or tree
 
 
-def _merge_file(path: str, tip: bytes | None, after: bytes | None, before: bytes | None) -> bytes | None:
-    if before in (after, tip):
+def _merge_file(path: str, tip: bytes | None, base: bytes | None, changed: bytes | None) -> bytes | None:
+    if changed in (base, tip):
         return tip
-    if tip == after:
-        return before
-    if tip is None or after is None or before is None:
-        refuse(f"{path}: made or removed as a whole, and changed later")
-    base = split_lines(decode(path, after))
-    later = _changes(base, split_lines(decode(path, tip)))
-    back = [one for one in _changes(base, split_lines(decode(path, before))) if one not in later]
-    for one in back:
-        if any(one.start <= other.end and other.start <= one.end for other in later):
-            refuse(f"{path}: a later change touches the same lines")
+    if tip == base:
+        return changed
+    if tip is None or base is None or changed is None:
+        refuse(f"{path}: one change makes or removes it as a whole, another one changes it")
+    lines_of_base = split_lines(decode(path, base))
+    other = _changes(lines_of_base, split_lines(decode(path, tip)))
+    own = [one for one in _changes(lines_of_base, split_lines(decode(path, changed))) if one not in other]
+    for one in own:
+        if any(one.start <= two.end and two.start <= one.end for two in other):
+            refuse(f"{path}: another change touches the same lines")
     lines: list[str] = []
     at = 0
-    for change in sorted([*later, *back]):
-        lines += [*base[at : change.start], *change.lines]
+    for change in sorted([*other, *own]):
+        lines += [*lines_of_base[at : change.start], *change.lines]
         at = change.end
-    return "".join([*lines, *base[at:]]).encode()
+    return "".join([*lines, *lines_of_base[at:]]).encode()
 
 
 def _changes(base: list[str], other: list[str]) -> list[_Change]:

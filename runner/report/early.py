@@ -1,10 +1,10 @@
 """What stopping hopeless runs saved, and what it cost: the share of stops that were wrong, measured.
 
 A random share of the runs that were found hopeless is finished all the same (`finish_doomed`). How many of these
-were looked at again is an unbiased estimate of how many of the stopped ones would have been. Its upper limit is
-the largest p with P(X ≤ k) ≥ 10 % for a binomial X of n runs.
+were near misses or more is an unbiased estimate of how many of the stopped ones would have been. Its upper limit
+is the largest p with P(X ≤ k) ≥ 10 % for a binomial X of n runs.
 
-What it does not see: what a wrongly stopped idea was worth. Most that are looked at again are not kept in the end.
+What it does not see: what a wrongly stopped idea was worth. Most near misses never are part of a keep.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from runner.hopeless import first_training, went_on
+from runner.hopeless import first_training, is_promising
 from runner.records import Experiment, Phase, RunEnd, RunRecord, Verdict
 from runner.report.night import BASELINE
 
@@ -28,13 +28,13 @@ class EarlyStops:
     stopped: int  # first runs that were ended early
     saved_seconds: float  # of training and scoring, against the baseline's
     finished: int  # hopeless runs that were finished on purpose, and scored
-    looked_again: int  # of these, those that were not discarded at once
+    promising: int  # of these, those that were near misses or more
     wrong_at_most: float | None  # upper limit of the share of wrong stops; None: none was finished
 
     @property
     def wrong(self) -> float | None:
         """Share of wrong stops; None: nobody knows."""
-        return self.looked_again / self.finished if self.finished else None
+        return self.promising / self.finished if self.finished else None
 
 
 def early_stops(experiments: Sequence[Experiment]) -> EarlyStops:
@@ -46,13 +46,13 @@ def early_stops(experiments: Sequence[Experiment]) -> EarlyStops:
     whole = _usual_seconds(experiments)
     stopped = [run for one in experiments if (run := stopped_run(one)) is not None]
     doomed = [one for one in experiments if one.figures is not None and _was_doomed(first_training(one))]
-    again = sum(went_on(one) for one in doomed)
+    promising = sum(is_promising(one) for one in doomed)
     return EarlyStops(
         stopped=len(stopped),
         saved_seconds=sum(max(0.0, whole - (run.wall_seconds or 0.0)) for run in stopped),
         finished=len(doomed),
-        looked_again=again,
-        wrong_at_most=upper_limit(again, len(doomed)) if doomed else None,
+        promising=promising,
+        wrong_at_most=upper_limit(promising, len(doomed)) if doomed else None,
     )
 
 
@@ -65,7 +65,7 @@ def early_line(stops: EarlyStops) -> str | None:
     if stops.wrong is None or stops.wrong_at_most is None:
         return line + "none was finished on purpose so far, so that nobody knows how many stops were wrong."
     return line + (
-        f"{stops.looked_again} of {stops.finished} finished on purpose would have been looked at again "
+        f"{stops.promising} of {stops.finished} finished on purpose were near misses or more "
         f"(wrong stops {stops.wrong:.0%}, at most {stops.wrong_at_most:.0%} with {CONFIDENCE:.0%} confidence)."
     )
 

@@ -29,6 +29,8 @@ def explain(experiment: Experiment) -> str:
         sentences = [f"{_OPENINGS[experiment.verdict]}: {_why(experiment)}."]
     if experiment.retry_of is not None:
         sentences.append(f"This was the one retry of experiment {experiment.retry_of}.")
+    if experiment.combines:
+        sentences.append(f"It tries near misses together: experiments {', '.join(map(str, experiment.combines))}.")
     if experiment.verdict is Verdict.CRASH:
         last = clean(experiment.log_tail, max_lines=1)
         if last:

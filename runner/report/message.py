@@ -54,6 +54,7 @@ def kept_message(
         "Base-Image": base_image,
         "Data": data,
         "Evaluation": evaluation,
+        "Combines": _combined(experiment),
         "Proposer": experiment.proposer,
         "Model": experiment.model,
     }
@@ -65,10 +66,15 @@ def tried_message(experiment: Experiment) -> str:
     trailers = {
         "Experiment": str(experiment.number),
         "Retry-Of": None if experiment.retry_of is None else str(experiment.retry_of),
+        "Combines": _combined(experiment),
         "Proposer": experiment.proposer,
         "Model": experiment.model,
     }
     return _message("try", experiment, None, trailers)
+
+
+def _combined(experiment: Experiment) -> str | None:
+    return ", ".join(map(str, experiment.combines)) or None
 
 
 def _audited(audit: AuditRecord) -> str:

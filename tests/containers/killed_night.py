@@ -53,7 +53,7 @@ def night(root, data, locked, base_image):
     settings = {"profile": "cpu", "tag": TAG, "max_disturbance": 1, "train_seconds": 5, "score_seconds": 20}
     changes = {
         "vocab_size": VOCAB_SIZE, "context_length": CONTEXT, "baseline_runs": 2, "noise_prior_bpb": 0.001,
-        "experiments": 1, "min_looks": 1, "max_looks": 1,
+        "experiments": 1, "min_looks": 1, "max_looks": 1, "stack_sigmas": 0,
     }  # fmt: skip
     with Ledger(state / "ledger.db") as ledger, exclusive(state):
         engine = connect()

@@ -89,7 +89,7 @@ def rows(root, table):
 
 
 FINAL = {"hypothesis", "category", "proposer", "model", "parameters", "retry_of", "champion", "diff", "image_id"}
-FINAL |= {"layer_digest", "verdict", "reason", "val_bpb", "delta_bpb", "sigma_bpb", "number"}
+FINAL |= {"combines", "layer_digest", "verdict", "reason", "val_bpb", "delta_bpb", "sigma_bpb", "number"}
 
 
 def final_state(root):
@@ -334,6 +334,47 @@ def test_a_recorded_stop_is_settled_and_an_unrecorded_one_is_measured_again(nigh
     after = [row["end"] for row in rows(root, "runs") if row["experiment"] == 2]
     assert after.count("stopped") == 1
     assert "stopped" not in before or after == before, "what was settled is not run again"
+
+
+AROUND_A_STACK = [
+    (step, side)
+    for step in (Step.EXPERIMENT_OPENED, Step.CANDIDATE_RECORDED, Step.RUN_CLOSED, Step.KEEP_RECORDED)
+    for side in Side
+]
+
+
+@pytest.fixture(scope="module")
+def stacked(night, tmp_path_factory):
+    """The points of a night in which two near misses are kept together, and its final state."""
+    root = make_repository(tmp_path_factory.mktemp("stack") / "repository")
+    root.with_name("stack").touch()
+    told = night(root)
+    assert told.end == 0, told.errors
+    state = final_state(root)
+    verdicts = [(row["proposer"], row["verdict"], json.loads(row["combines"])) for row in state["experiments"]]
+    assert verdicts == [
+        ("baseline", "keep", []),
+        ("scripted", "discard", []),
+        ("scripted", "discard", []),
+        ("stack", "keep", [1, 2]),
+        ("scripted", "keep", []),
+    ]
+    assert state["money"] == {number: [0.25] for number in (1, 2, 4)}, "a stack costs no answer"
+    return told.reached, state
+
+
+@pytest.mark.parametrize(("step", "side"), AROUND_A_STACK, ids=lambda value: str(value))
+def test_a_stack_is_made_once_wherever_the_controller_is_killed(night, tmp_path, stacked, step, side):
+    reached, whole = stacked
+    opened = [at for at, point in enumerate(reached) if point == (Step.EXPERIMENT_OPENED, Side.BEFORE)]
+    occurrence = reached[: opened[3]].count((step, side)) + 1  # the first one that belongs to the stack
+    root = make_repository(tmp_path / "repository")
+    root.with_name("stack").touch()
+    for item in ({"step": step, "side": side, "occurrence": occurrence}, {"step": step, "side": side}):
+        assert night(root, **item).end in (-9, 0)
+    told = night(root)
+    assert told.end == 0, told.errors
+    assert final_state(root) == whole
 
 
 def test_a_workload_that_does_not_run_is_forgotten_whole_wherever_that_is_interrupted(night, tmp_path):

@@ -28,7 +28,7 @@ def measured(engine, base_image, tiny_data, locked_folder, tmp_path_factory):
         settings={
             "vocab_size": 64, "context_length": 16, "train_seconds": 3.0, "score_seconds": 20.0,
             "baseline_runs": 2, "noise_prior_bpb": 0.001, "audit_discards": 0.0, "max_disturbance": 1000.0,
-            "min_looks": 1, "max_looks": 1, "control_every": 0,
+            "min_looks": 1, "max_looks": 1, "control_every": 0, "stack_sigmas": 0,
         },
     )  # fmt: skip
     with one.laboratory(Operator()) as lab:
