@@ -110,6 +110,7 @@ def night(tmp_path, engine, base_image):
         "AUTORESEARCH_MIN_LOOKS": "1",
         "AUTORESEARCH_MAX_LOOKS": "1",
         "AUTORESEARCH_CONTROL_EVERY": "0",
+        "AUTORESEARCH_STACK_SIGMAS": "0",
         "AUTORESEARCH_NOISE_PRIOR_BPB": "0.0005",
         "AUTORESEARCH_MAX_DISTURBANCE": "1",  # tests share their core
     }
