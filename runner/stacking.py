@@ -26,7 +26,7 @@ from runner.report.text import one_line
 
 PROPOSER = "stack"
 CATEGORY = "combination"
-MAX_PIECES = 40
+MAX_PIECES = 64
 """More are not merged at once: that takes time in which nothing runs."""
 LINE_CHARACTERS = 100
 """Of each hypothesis."""
@@ -71,9 +71,10 @@ def stack(
         if isinstance(changed, edits.Refusal):
             continue
         moved = edits.carry_over(tip, base=base, changed=changed)
-        if not isinstance(moved, edits.Refusal):
-            tip = moved
-            pieces.append(one)
+        if isinstance(moved, edits.Refusal) or not _can_be_stored(files, moved):
+            continue
+        tip = moved
+        pieces.append(one)
     if len(pieces) < 2 or _worth(pieces) < least_bpb or tip == files:
         return None
     pieces.sort(key=lambda one: one.number)
@@ -85,6 +86,11 @@ def stack(
         category=CATEGORY,
         combines=tuple(one.number for one in pieces),
     )
+
+
+def _can_be_stored(before: Files, after: Files) -> bool:
+    """Whether the diff of a stack gives it again: the ledger has nothing else."""
+    return edits.apply(before, (Patch(text=edits.diff(before, after)),)) == after
 
 
 def _worth(pieces: Sequence[Experiment]) -> float:

@@ -182,3 +182,12 @@ def test_it_is_written_down_and_explained(tmp_path):
     assert "\nCombines: 1, 2\n" in kept_message(kept)
     assert "\nCombines: 1, 2\n" in tried_message(one)
     assert "Combines" not in tried_message(replace(one, combines=()))
+
+
+def test_what_makes_a_stack_too_large_to_be_stored_is_left_out():
+    history = []
+    for number, files in ((1, 3), (2, 2), (3, 0)):
+        size = edits.MAX_FILE_BYTES * 9 // 10 if files else 10
+        new = {f"workload/n{number}_{file}.py": b"x = 1\n" * (size // 6) for file in range(files or 1)}
+        history.append(replace(missed(number, "A", 3.0), diff=edits.diff(BASE, {**BASE, **new})))
+    assert stack(history).combines == (1, 3)

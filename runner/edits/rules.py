@@ -7,6 +7,7 @@ import re
 import unicodedata
 import warnings
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NoReturn
 
 from runner.records import Files
@@ -76,6 +77,7 @@ def check_layout(files: Files) -> None:
         refuse(f"the tree would have {total} bytes; at most {MAX_TREE_BYTES} are allowed")
 
 
+@lru_cache(maxsize=64)  # most files of a tree are those of the tree before it
 def check_file(path: str, data: bytes) -> None:
     """Refuse a file for what it holds: it must be plain text, and Python that parses by its name."""
     _check_text(path, decode(path, data))
