@@ -128,7 +128,7 @@ def shelves(run):
 
 
 def trade_off(run, path):
-    """Gain against false keeps over a range of doubts, with the greedy rule as a mark."""
+    """Gain against false keeps over a range of doubts, with and without stacks, and the greedy rule as a mark."""
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -136,28 +136,34 @@ def trade_off(run, path):
     mpl.rcdefaults()
     figure = Figure(figsize=(10.5, 4.4), layout="constrained", dpi=DOTS_PER_INCH)
     for axes, sigma in zip(figure.subplots(1, 2, sharey=True), SIGMAS, strict=True):
-        for mix, colour in zip(MIXES, (GREEN, "#d9a514"), strict=True):
-            base = run("greedy", greedy, cell(sigma, 700, mix))
-            curve = [
-                run("ours", partial(ours, rule=Rule(keep_doubt=doubt)), cell(sigma, 700, mix)) for doubt in DOUBTS
-            ]
-            gains = [one.true_gain / base.true_gain for one in curve]
-            axes.plot([one.false_share for one in curve], gains, "o-", color=colour, label=f"ours, mix {mix}")
-            for one, gain, doubt in zip(curve, gains, DOUBTS, strict=True):
-                axes.annotate(
-                    f"{doubt:g}", (one.false_share, gain), xytext=(7, -9), textcoords="offset points", fontsize=8,
-                    color=FAINT,
+        for mix, colour, place in zip(MIXES, (GREEN, "#d9a514"), ((-4, -13), (4, 6)), strict=True):
+            setting = cell(sigma, 700, mix)
+            base = run("greedy", greedy, setting)
+            for stacks, line, name in ((Rule().stack_sigmas, "o-", "ours"), (0.0, "o:", "ours without stacks")):
+                rules = [Rule(keep_doubt=doubt, stack_sigmas=stacks) for doubt in DOUBTS]
+                curve = [run("ours", partial(ours, rule=rule), setting) for rule in rules]
+                gains = [one.true_gain / base.true_gain for one in curve]
+                axes.plot(
+                    [one.false_share for one in curve], gains, line, color=colour, markersize=4,
+                    label=f"{name}, mix {mix}",
                 )  # fmt: skip
+                for one, gain, doubt in zip(curve, gains, DOUBTS, strict=True):
+                    if stacks and doubt >= rules[1].keep_doubt:
+                        axes.annotate(
+                            f"{doubt:g}", (one.false_share, gain), xytext=place, textcoords="offset points",
+                            fontsize=8, color=FAINT,
+                        )  # fmt: skip
             axes.plot([base.false_share], [1.0], "x", color=colour, markersize=9, label=f"greedy, mix {mix}")
         axes.axvline(MOST_FALSE, color=GREY, linewidth=1, linestyle="--")
         axes.set_xlabel("share of false keeps")
         axes.set_title(f"σ = {sigma:g} bpb, 700 runs; numbers: keep_doubt", loc="left", fontsize=10, color=INK)
         axes.xaxis.set_major_formatter(mpl.ticker.PercentFormatter(1.0, decimals=0))
         axes.set_xlim(0, 0.42)
+        axes.set_ylim(0, 2.1)
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)
     figure.axes[0].set_ylabel("true gain × greedy")
-    figure.axes[0].legend(frameon=False, fontsize=9, loc="lower right")
+    figure.axes[0].legend(frameon=False, fontsize=9, loc="upper right")
     FigureCanvasAgg(figure).print_png(path, metadata={"Software": None})
 
 

@@ -41,6 +41,8 @@ HANDICAPS = {
         ("MATRIX_LEARNING_RATE = 0.04", "MATRIX_LEARNING_RATE = 0.0005"),
     ),
 }
+STACKS = 2
+"""Room for near misses that are tried together."""
 SEED_LINE = 'seed=int(os.environ["SEED"])'
 
 
@@ -143,7 +145,10 @@ def main():
         watch = Watch()
         settings = config.load(
             root,
-            {"profile": "cpu", "tag": "bench", "train_seconds": arguments.train_seconds},
+            {
+                "profile": "cpu", "tag": "bench", "train_seconds": arguments.train_seconds,
+                "experiments": len(edits) + STACKS,
+            },  # fmt: skip
             environ={},
         )
         paths = StatePaths.of(root)
@@ -152,7 +157,7 @@ def main():
             lab = preparation.open_laboratory(
                 settings, prepared, repository=git, ledger=ledger, paths=paths, observer=watch
             )
-            campaign.run(lab, Edits(edits), campaign.StopSwitch(), more=len(edits))
+            campaign.run(lab, Edits(edits), campaign.StopSwitch())
             report(ledger.experiments("bench"), time.monotonic() - began)
             from runner import image
 
@@ -163,8 +168,8 @@ def main():
 def report(experiments, seconds):
     """What was kept of each kind."""
     print()
-    for word in ("helps", "null"):
-        some = [one for one in experiments if one.hypothesis.startswith(word)]
+    for word in ("helps", "null", "stack"):
+        some = [one for one in experiments if one.hypothesis.startswith(word) or (one.combines and word == "stack")]
         kept = [one for one in some if one.verdict is Verdict.KEEP]
         looks = sum(len(one.figures.looks) for one in some if one.figures is not None)
         print(f"{word:6s} {len(kept)} of {len(some)} kept, {looks / max(len(some), 1):.2f} looks each")

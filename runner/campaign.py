@@ -141,7 +141,7 @@ def run(lab: Laboratory, proposer: Proposer, stop: StopSwitch, *, more: int | No
     had reached it gets `config.experiments` more.
 
     Args:
-        more: run this many more experiments and leave the target as it is.
+        more: run this many more experiments and leave the target as it is; they are all the proposer's, no stacks.
     """
     lab = replace(lab, stopping=lambda: stop.requested)
     config, ledger = lab.config, lab.ledger
@@ -160,7 +160,8 @@ def run(lab: Laboratory, proposer: Proposer, stop: StopSwitch, *, more: int | No
     lab.observer.begin(tag, done, target, ends_at)
     budget_usd = 0 if more is not None else config.budget_usd
     check = smoke.check if config.smoke_seconds else None
-    with closing(Desk(lab, proposer, campaign, budget_usd, check)) as desk:
+    stacks = more is None
+    with closing(Desk(lab, proposer, campaign, budget_usd, check, stacks)) as desk:
         reason = _loop(lab, desk, stop, target, ends_at)
     log.info("campaign_ended", campaign=tag, reason=reason)
     return reason

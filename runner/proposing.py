@@ -2,7 +2,7 @@
 
 Near misses that are worth a try together come first: they cost no answer. While a candidate is measured, a
 proposer that takes its time is asked for the idea after it. It knows the verdicts up to then, and what is running.
-When that is kept, the idea that waits is put on the new champion, if it applies there exactly; else another one is
+When that is kept, the idea that waits is put on the new champion, unless both change the same lines; else another one is
 asked for. So a discard costs no waiting. A crash of the running one is mended after the idea that waits: meanwhile
 its mending is written.
 
@@ -53,6 +53,7 @@ class Desk:
     Args:
         check: runs a submission for a moment; None: nothing is run before its experiment.
         budget_usd: of the campaign; 0: no limit.
+        stacks: whether near misses are tried together.
     """
 
     lab: Laboratory
@@ -60,6 +61,7 @@ class Desk:
     campaign: Campaign
     budget_usd: float
     check: Check | None = None
+    stacks: bool = True
     _thought: _Thought | None = None
     _leaving: threading.Event = field(default_factory=threading.Event)
 
@@ -118,7 +120,7 @@ class Desk:
             kept_files,
             champion=best.number,
             sigma_bpb=evidence.belief(experiments, lab.config).sigma_bpb,
-            stack_sigmas=lab.config.stack_sigmas,
+            stack_sigmas=lab.config.stack_sigmas if self.stacks else 0.0,
             ending=ending,
         )
         if proposal is None:

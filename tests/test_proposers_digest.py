@@ -68,6 +68,39 @@ def test_it_stays_bounded_at_a_thousand_experiments():
     assert "1000 experiments so far:" in text and "more" in text
 
 
+def test_each_line_ends_with_its_lesson():
+    def known(number, verdict, better, effect, **fields):
+        figures = Figures(
+            looks=(1,), pool=(2,), delta_bpb=0.0, se_bpb=0.01, sigma_bpb=0.01, better=better, effect_bpb=effect,
+            low_bpb=0.0, high_bpb=0.0, first_delta_bpb=0.0, first_se_bpb=0.01,
+        )  # fmt: skip
+        changes = {"delta_bpb": 0.0, "sigma_bpb": 0.01, "val_bpb": 2.0, "figures": figures, **fields}
+        return experiment(number, verdict, **changes)
+
+    text = digest(
+        [
+            BASELINE,
+            known(1, Verdict.KEEP, 0.99, -0.02),
+            known(2, Verdict.KEEP, 0.6, 0.0, reason="as good within the noise: with 3 lines less"),
+            known(3, Verdict.DISCARD, 0.7, -0.002),
+            known(4, Verdict.DISCARD, 0.7, -0.002),
+            known(5, Verdict.DISCARD, 0.01, 0.02),
+            known(6, Verdict.DISCARD, 0.4, 0.001),
+            known(7, Verdict.DISCARD, 0.4, 0.001, combines=(3,)),
+        ]
+    )
+    lessons = {line[3]: line.partition(" → ")[2] for line in text.splitlines() if line.startswith("- #")}
+    assert lessons == {
+        "1": "helps",
+        "2": "as good, and simpler",
+        "3": "may help a little: tried again in #7",
+        "4": "may help a little",
+        "5": "hurts",
+        "6": "no effect that shows",
+        "7": "no effect that shows",
+    }
+
+
 def test_near_misses_categories_and_open_directions_have_their_places():
     figures = {"sigma_bpb": 0.01, "champion": 0}
     text = digest(

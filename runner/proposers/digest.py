@@ -7,8 +7,10 @@ ends the rest is counted only; `read_experiments` shows it. The same history giv
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from runner.decision import AS_GOOD
+from runner.evidence import is_near_miss
 from runner.proposers.plateau import near_misses
 from runner.proposers.submission import CATEGORIES
 from runner.proposers.text import one_line
@@ -24,6 +26,8 @@ REASON_CHARACTERS = 160
 CATEGORY_CHARACTERS = 40
 RARE = 0.05
 """A category with a smaller share of the experiments is an open direction."""
+HURTS = 0.05
+"""Below this probability of an improvement an edit did harm."""
 
 
 def digest(
@@ -42,27 +46,28 @@ def digest(
     tried = [one for one in history if one.verdict is not None and one.verdict is not Verdict.INFRA and one.number]
     near = near_misses(tried)
     missed = {one.number for one in near}
+    stacks = {piece: one.number for one in history for piece in one.combines}
     by_category: dict[str, list[Experiment]] = defaultdict(list)
     for one in reversed(tried):
         by_category[_category(one)].append(one)
     parts = [
         _standing(history, tried),
-        "" if running is None else f"Running now, verdict unknown:\n{_line(running)}",
+        "" if running is None else f"Running now, verdict unknown:\n{_line(running, stacks)}",
         _section(
             "Kept: the champion's lineage, newest first (each against the champion before it)",
-            [_line(one) for one in reversed(tried) if one.verdict is Verdict.KEEP],
+            [_line(one, stacks) for one in reversed(tried) if one.verdict is Verdict.KEEP],
             room * 22 // 100,
         ),
-        _section("Near misses, best first", [_line(one) for one in near], room * 18 // 100),
-        *_categories(by_category, missed, room * 30 // 100),
+        _section("Near misses, best first", [_line(one, stacks) for one in near], room * 18 // 100),
+        *_categories(by_category, missed, stacks, room * 30 // 100),
         _section(
             "Crashed, newest first",
-            [_line(one) for one in reversed(tried) if one.verdict is Verdict.CRASH],
+            [_line(one, stacks) for one in reversed(tried) if one.verdict is Verdict.CRASH],
             room * 14 // 100,
         ),
         _section(
             "Refused or invalid, newest first",
-            [_line(one) for one in reversed(tried) if one.verdict is Verdict.INVALID],
+            [_line(one, stacks) for one in reversed(tried) if one.verdict is Verdict.INVALID],
             room * 6 // 100,
         ),
         _open_directions(by_category, len(tried)),
@@ -92,7 +97,9 @@ def _standing(history: Sequence[Experiment], tried: Sequence[Experiment]) -> str
 _ORDER = (Verdict.KEEP, Verdict.DISCARD, Verdict.CRASH, Verdict.INVALID)
 
 
-def _categories(by_category: dict[str, list[Experiment]], missed: set[int], room: int) -> list[str]:
+def _categories(
+    by_category: dict[str, list[Experiment]], missed: set[int], stacks: Mapping[int, int], room: int
+) -> list[str]:
     """What was thrown away, by category; near misses stand elsewhere."""
     listed = {name: [one for one in ones if _plain_discard(one, missed)] for name, ones in by_category.items()}
     sections = []
@@ -104,7 +111,7 @@ def _categories(by_category: dict[str, list[Experiment]], missed: set[int], room
         title = f"{name}: {len(ones)} tried, {kept} kept, {crashed} crashed"
         if deltas:
             title += f", best {min(deltas):+.6f} bpb"
-        lines = [_line(one, SHORT_CHARACTERS) for one in listed[name]]
+        lines = [_line(one, stacks, SHORT_CHARACTERS) for one in listed[name]]
         total = sum(map(len, listed.values())) or 1
         share = max(room * len(lines) // total, room // (4 * len(by_category)))
         sections.append(_section(title, lines, share, always=True))
@@ -145,7 +152,9 @@ def _category(one: Experiment) -> str:
     return one_line(one.category, CATEGORY_CHARACTERS) if one.category else "without a category"
 
 
-def _line(one: Experiment, hypothesis_characters: int = HYPOTHESIS_CHARACTERS) -> str:
+def _line(
+    one: Experiment, stacks: Mapping[int, int], hypothesis_characters: int = HYPOTHESIS_CHARACTERS
+) -> str:
     facts = [f"#{one.number}"]
     if one.delta_bpb is not None:
         effect = f"{one.delta_bpb:+.6f} bpb"
@@ -160,7 +169,25 @@ def _line(one: Experiment, hypothesis_characters: int = HYPOTHESIS_CHARACTERS) -
     if one.retry_of is not None:
         facts.append(f"second try of #{one.retry_of}")
     line = f"- {', '.join(facts)}: {one_line(one.hypothesis, hypothesis_characters)}"
+    lesson = _lesson(one, stacks)
+    return f"{line} → {lesson}" if lesson else line
+
+
+def _lesson(one: Experiment, stacks: Mapping[int, int]) -> str:
+    """What an experiment teaches, in a few words; nothing where nobody knows.
+
+    Args:
+        stacks: of near misses that were tried again together, by number: the experiment that did.
+    """
     # A discard without a figure was stopped early, for what its reason says.
-    if one.reason and (one.verdict in (Verdict.CRASH, Verdict.INVALID) or _is_stopped(one)):
-        line += f" → {one_line(one.reason, REASON_CHARACTERS)}"
-    return line
+    if one.verdict in (Verdict.CRASH, Verdict.INVALID) or _is_stopped(one):
+        return one_line(one.reason or "", REASON_CHARACTERS)
+    if one.figures is None:
+        return ""
+    if one.verdict is Verdict.KEEP:
+        return "as good, and simpler" if (one.reason or "").startswith(AS_GOOD) else "helps"
+    if one.number in stacks:
+        return f"may help a little: tried again in #{stacks[one.number]}"
+    if is_near_miss(one):
+        return "may help a little"
+    return "hurts" if one.figures.better < HURTS else "no effect that shows"

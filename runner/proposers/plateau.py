@@ -42,7 +42,9 @@ def plateau(history: Sequence[Experiment], after: int) -> Plateau | None:
     if len(since) < after:
         return None
     since.reverse()
-    return Plateau(tried=len(since), request=_request(since, near_misses(history)))
+    used = {piece for one in history for piece in one.combines}
+    near = [one for one in near_misses(history) if one.number not in used and not one.combines]
+    return Plateau(tried=len(since), request=_request(since, near))
 
 
 def near_misses(history: Sequence[Experiment]) -> list[Experiment]:

@@ -47,7 +47,9 @@ Rules for edits:
 - UTF-8 text, \\n line ends, no hidden characters; Python must parse.
 - Numbers in the code, and strings that are not words, make at most {MAX_OPAQUE_BYTES:,} bytes in all of
   workload/: no tables, no encoded data. Text of the validation or test split is refused in any form.
-- One idea per experiment, as small as the idea allows, so that its effect can be read from the score. Between
+- One idea per experiment, as small as the idea allows, so that its effect can be read from the score. What may
+  help by less than the noise is not lost: near misses are tried together later, without you, as far as they do
+  not change the same lines; a line of its own for each setting helps. Between
   equal scores the simpler program is better: a change of the category simplification that removes code is kept
   when its score is the champion's within the noise. Do not repeat what the history shows as tried.
 - Changes of the evaluation, of the clock or of what is printed cannot improve the score, and are not wanted. A run
