@@ -77,9 +77,7 @@ class Rule:
     keep_doubt: float = 0.05  # a keep is wrong with at most this probability
     min_looks: int = 2
     max_looks: int = 8
-    stack_sigmas: float = (
-        5.0  # what near misses that are tried together must be worth, in noise standard deviations
-    )
+    stack_sigmas: float = 5.0  # what near misses must be worth to be tried together, in noise standard deviations
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -39,6 +39,10 @@ PRIOR_CANDIDATES = 20.0
 FURTHEST, NEAREST = 60.0, 0.04
 """Ends of the grid of effects, in units of the scale."""
 INTERVAL = 0.90
+NORMAL_90 = 1.6448536269514722
+"""Half of the central 90 % of a normal distribution, in standard deviations."""
+COARSE = 0.5
+"""A standard error below this share of the grid's step: over so short a way the prior is flat."""
 
 
 @dataclass(frozen=True)
@@ -107,18 +111,33 @@ def responsibilities(start: Prior, weights: Floats, delta: Floats, se: Floats) -
 
 
 def posterior(start: Prior, weights: Floats, delta: Floats, se: Floats) -> Posterior:
-    """Bayes' rule for measured differences; shapes as in `responsibilities`."""
+    """Bayes' rule for measured differences; shapes as in `responsibilities`.
+
+    Where the measurement is finer than the grid, it alone speaks.
+    """
     mass = (weights @ start.components) * _likelihood(start.grid, delta, se)
     mass /= mass.sum(axis=-1, keepdims=True)
     middle = len(start.grid) // 2
     below = mass.cumsum(axis=-1)
     tail = (1 - INTERVAL) / 2
-    return Posterior(
+    known = Posterior(
         better=np.asarray(below[..., middle - 1] + mass[..., middle] / 2),
         mean=np.asarray(mass @ start.grid),
-        low=start.grid[np.argmax(below >= tail, axis=-1)],
-        high=start.grid[np.argmax(below >= 1 - tail, axis=-1)],
+        low=np.asarray(start.grid[np.argmax(below >= tail, axis=-1)]),
+        high=np.asarray(start.grid[np.argmax(below >= 1 - tail, axis=-1)]),
     )
+    steps = np.diff(start.grid)[np.clip(np.searchsorted(start.grid, delta), 1, len(start.grid) - 1) - 1]
+    coarse = se < COARSE * steps
+    if coarse.any():
+        alone = _measured(delta, se)
+        return Posterior(*(np.where(coarse, new, old) for new, old in zip(alone, known, strict=True)))
+    return known
+
+
+def _measured(delta: Floats, se: Floats) -> Posterior:
+    """The posterior under a flat prior."""
+    z = np.vectorize(math.erf, otypes=[float])(-delta / se / math.sqrt(2))
+    return Posterior(better=(1 + z) / 2, mean=delta, low=delta - NORMAL_90 * se, high=delta + NORMAL_90 * se)
 
 
 def probability_below(start: Prior, weights: Floats, delta: float, se: float, limit_bpb: float) -> float:

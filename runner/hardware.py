@@ -53,6 +53,36 @@ def cpu_name() -> str:
     return "unknown"
 
 
+def clock_mhz(cores: Collection[int], gpu: str | None) -> float | None:
+    """The present clock: of a GPU's processors, else the mean of some cores; None where nobody says.
+
+    Args:
+        cores: of the host.
+        gpu: its UUID; None: the cores do the work.
+    """
+    try:
+        return _cores_mhz(cores) if gpu is None else _gpu_mhz(gpu)
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None  # a figure for people: no measurement fails for it
+
+
+def _gpu_mhz(uuid: str) -> float:
+    query = ["nvidia-smi", f"--id={uuid}", "--query-gpu=clocks.sm", "--format=csv,noheader,nounits"]
+    return float(subprocess.run(query, capture_output=True, text=True, timeout=10, check=True).stdout)
+
+
+def _cores_mhz(cores: Collection[int]) -> float | None:
+    found = []
+    core = -1
+    for line in Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == "processor":
+            core = int(value)
+        elif name.strip() == "cpu MHz" and core in cores:
+            found.append(float(value))
+    return sum(found) / len(found) if found else None
+
+
 def busy_seconds(cores: Collection[int]) -> float:
     """Seconds that these cores were not idle since the machine started, stolen time included.
 

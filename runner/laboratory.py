@@ -31,9 +31,10 @@ from runner.errors import (
     ImageError,
     without_figures,
 )
-from runner.hardware import busy_seconds
+from runner.hardware import clock_mhz
 from runner.hopeless import Calibration
 from runner.ledger import Campaign, Ledger
+from runner.meters import ClockMeter, CoreMeter
 from runner.observer import Observer
 from runner.quarantine import Faults
 from runner.records import AuditRecord, Phase, RunEnd, RunRecord, SealedScore, Verdict
@@ -338,11 +339,13 @@ class _Measuring:
 
     def _train(self, session: Session) -> RunRecord:
         lab = self.lab
-        meter = CoreMeter(choose_cores(lab.config))
+        cores = choose_cores(lab.config)
+        meter, clocks = CoreMeter(cores), ClockMeter(lambda: clock_mhz(cores, lab.config.gpu))
         watch = Watch(lab.config.train_seconds, self.calibration, lab.config.finish_doomed)
 
         def started() -> None:
             meter.start()
+            clocks.start()
             watch.start()
             lab.observer.phase(self.number, "train", lab.config.train_seconds)
 
@@ -351,17 +354,30 @@ class _Measuring:
                 lab.observer.line(figures)
                 watch.hear(figures)
 
+        def ended() -> None:
+            meter.stop()
+            clocks.stop()
+
         def train() -> RunRecord:
-            run = session.train(
-                self.seed,
-                on_line=show,
-                on_start=started,
-                on_end=meter.stop,
-                gives_up=None if self.calibration is None else watch.gives_up,
-            )
+            try:
+                run = session.train(
+                    self.seed,
+                    on_line=show,
+                    on_start=started,
+                    on_end=ended,
+                    gives_up=None if self.calibration is None else watch.gives_up,
+                )
+            finally:
+                clocks.stop()
             others = meter.others(run.cpu_seconds, run.wall_seconds)
             shown = lab.redactor.redact(clean(run.log_tail, LOG_LINES))  # from here on nobody sees the rest
-            return replace(run, log_tail=shown, others_cpu_seconds=others, curve=watch.curve())
+            return replace(
+                run,
+                log_tail=shown,
+                others_cpu_seconds=others,
+                clock_mhz=clocks.mean_mhz(),
+                curve=watch.curve(),
+            )
 
         return self._recorded(Phase.TRAIN, train)
 
@@ -471,42 +487,6 @@ class _Measuring:
         self.runs.close_run(run_id, run)
         log.info("run_ended", experiment=self.number, phase=phase, end=run.end, seconds=run.wall_seconds)
         return run
-
-
-@dataclass
-class CoreMeter:
-    """How much of a training's cores everybody else used, from the kernel's own count.
-
-    A candidate cannot disturb itself by sleeping: what counts is others' work, not its own idleness.
-    """
-
-    cores: tuple[int, ...]
-    before: float | None = None
-    after: float | None = None
-    window_seconds: float = 0.0
-
-    def start(self) -> None:
-        """The candidate's clock starts now."""
-        self.before, self.window_seconds = busy_seconds(self.cores), -time.monotonic()
-
-    def stop(self) -> None:
-        """Its container has ended."""
-        self.after, self.window_seconds = busy_seconds(self.cores), self.window_seconds + time.monotonic()
-
-    def others(self, own_cpu_seconds: float | None, wall_seconds: float | None = None) -> float | None:
-        """CPU seconds of everybody else between start and stop.
-
-        Args:
-            own_cpu_seconds: of the candidate; None, if nobody knows them.
-            wall_seconds: of the candidate. A controller that was suspended meanwhile stops the count late; then
-                the candidate's share of that time is meant, as if the others had worked evenly.
-        """
-        if self.before is None or self.after is None or own_cpu_seconds is None:
-            return None
-        seconds = max(0.0, self.after - self.before - own_cpu_seconds)
-        if wall_seconds is not None and self.window_seconds > wall_seconds:
-            seconds *= wall_seconds / self.window_seconds
-        return round(seconds, 4)
 
 
 def _disturbance(run: RunRecord, config: Config) -> Failure | None:

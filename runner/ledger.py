@@ -102,6 +102,7 @@ CREATE TABLE runs (
     audit TEXT,                         -- JSON: what an audit found
     control INTEGER NOT NULL DEFAULT 0, -- 1: of a champion, measured again
     curve TEXT,                         -- JSON: what a training printed of its loss, untrusted
+    clock_mhz REAL,                     -- mean clock of the processors that trained
     FOREIGN KEY (tag, experiment) REFERENCES experiments ON DELETE CASCADE
 ) STRICT;
 CREATE TABLE usage (
@@ -186,7 +187,8 @@ MIGRATIONS = {
     4: "ALTER TABLE runs ADD COLUMN control INTEGER NOT NULL DEFAULT 0;\n"
     "ALTER TABLE experiments ADD COLUMN figures TEXT;\n",
     5: "ALTER TABLE runs ADD COLUMN curve TEXT;\n",
-    6: "ALTER TABLE experiments ADD COLUMN combines TEXT NOT NULL DEFAULT '[]';\n",
+    6: "ALTER TABLE experiments ADD COLUMN combines TEXT NOT NULL DEFAULT '[]';\n"
+    "ALTER TABLE runs ADD COLUMN clock_mhz REAL;\n",
 }
 """Format → what makes the next one of it."""
 
@@ -517,8 +519,8 @@ class Ledger:
         with self._transaction(Step.RUN_CLOSED) as db:
             changed = db.execute(
                 "UPDATE runs SET closed_at = ?, end = ?, exit_code = ?, wall_seconds = ?, cpu_seconds = ?,"
-                " others_cpu_seconds = ?, log_tail = ?, val_bpb = ?, claims_sha256 = ?, audit = ?, curve = ?"
-                " WHERE id = ? AND end IS NULL",
+                " others_cpu_seconds = ?, clock_mhz = ?, log_tail = ?, val_bpb = ?, claims_sha256 = ?, audit = ?,"
+                " curve = ? WHERE id = ? AND end IS NULL",
                 (
                     now(),
                     run.end,
@@ -526,6 +528,7 @@ class Ledger:
                     run.wall_seconds,
                     run.cpu_seconds,
                     run.others_cpu_seconds,
+                    run.clock_mhz,
                     run.log_tail,
                     run.val_bpb,
                     run.claims_sha256,
@@ -741,6 +744,7 @@ def _run(row: sqlite3.Row) -> RunRecord:
         wall_seconds=row["wall_seconds"],
         cpu_seconds=row["cpu_seconds"],
         others_cpu_seconds=row["others_cpu_seconds"],
+        clock_mhz=row["clock_mhz"],
         log_tail=row["log_tail"],
         val_bpb=row["val_bpb"],
         claims_sha256=row["claims_sha256"],

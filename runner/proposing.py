@@ -2,9 +2,9 @@
 
 Near misses that are worth a try together come first: they cost no answer. While a candidate is measured, a
 proposer that takes its time is asked for the idea after it. It knows the verdicts up to then, and what is running.
-When that is kept, the idea that waits is put on the new champion, unless both change the same lines; else another one is
-asked for. So a discard costs no waiting. A crash of the running one is mended after the idea that waits: meanwhile
-its mending is written.
+When that is kept, the idea that waits is put on the new champion, unless both change the same lines; else another
+one is asked for. So a discard costs no waiting. A crash of the running one is mended after the idea that waits:
+meanwhile its mending is written.
 
 At most one conversation with a proposer goes on. Its ground is in the ledger, so that a restart asks the same.
 """
@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 import structlog
 
 from runner import contamination, edits, evidence, stacking
+from runner.decision import pooled_sigma
 from runner.errors import ConfigError
 from runner.journal import LedgerJournal
 from runner.laboratory import Laboratory
@@ -119,7 +120,7 @@ class Desk:
             experiments,
             kept_files,
             champion=best.number,
-            sigma_bpb=evidence.belief(experiments, lab.config).sigma_bpb,
+            sigma_bpb=pooled_sigma(evidence.noise_groups(experiments), lab.config.noise_prior_bpb),
             stack_sigmas=lab.config.stack_sigmas if self.stacks else 0.0,
             ending=ending,
         )

@@ -216,6 +216,7 @@ class RunRecord:
     wall_seconds: float | None  # of candidate code; None when it never started
     cpu_seconds: float | None  # of candidate code and its waited-for children, as the kernel counts
     others_cpu_seconds: float | None = None  # train and score: what everybody else used of its cores
+    clock_mhz: float | None = None  # train only: mean clock of the GPU's processors, else of its cores
     log_tail: str = ""  # train only: cleaned text of the candidate, untrusted
     val_bpb: float | None = None  # score: as claimed; audit: as audited
     claims_sha256: str | None = None  # score: of its claims; audit: of the claims that it examined

@@ -53,6 +53,24 @@ def test_no_data_is_the_prior():
     assert float(found.mean) == pytest.approx(float(PRIOR.weights @ PRIOR.components @ PRIOR.grid))
 
 
+@pytest.mark.parametrize("delta", [-0.02, 0.013, -3e-8])
+def test_a_measurement_that_is_finer_than_the_grid_speaks_alone(delta):
+    """Far from the usual effects, and far below them: an interval always has its width."""
+    se = min(abs(delta), 1e-4) / 10 if abs(delta) > 1e-3 else 2e-8
+    found = posterior(PRIOR, PRIOR.weights, np.array(delta), np.array(se))
+    assert (float(found.low), float(found.high)) == pytest.approx((delta - 1.6449 * se, delta + 1.6449 * se))
+    assert float(found.mean) == delta
+    assert float(found.better) == pytest.approx(NormalDist().cdf(-delta / se))
+
+
+def test_where_the_grid_begins_to_be_coarse_nothing_jumps():
+    deltas = np.full(200, -0.01)
+    ses = np.geomspace(2e-5, 4e-4, 200)
+    found = posterior(PRIOR, np.tile(PRIOR.weights, (200, 1)), deltas, ses)
+    assert np.abs(found.mean + 0.01).max() < 2e-4
+    assert (np.abs((found.high - found.low) - 2 * 1.6449 * ses) < 1.1e-4 + 0.1 * ses).all(), "a step of the grid"
+
+
 @pytest.mark.parametrize("delta", [-50.0, -0.5, 0.5, 50.0])
 def test_what_lies_far_outside_the_grid_is_certain_and_finite(delta):
     found = posterior(PRIOR, PRIOR.weights, np.array(delta), np.array(1e-7))

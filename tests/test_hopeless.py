@@ -13,7 +13,7 @@ import pytest
 from silent_observer import SilentObserver
 from synthetic_trainings import BOUNDARY, NATS, POOL, SE, SIGMA, World
 
-from runner import decision, effects, evidence, experiment, hopeless, laboratory
+from runner import decision, effects, evidence, experiment, hopeless, laboratory, meters
 from runner.config import load
 from runner.decision import Action, Belief, Rule
 from runner.hopeless import NUM_FRACTIONS, calibrate, fraction, last_hope, sampled
@@ -359,7 +359,7 @@ def test_a_stop_that_others_may_have_caused_is_repeated_as_any_training_is(monke
             return replace(stopped_run(), cpu_seconds=9.0, others_cpu_seconds=None, curve=None)
 
     seen = iter([0.0, busy])  # core seconds of everybody
-    monkeypatch.setattr(laboratory, "busy_seconds", lambda _: next(seen))
+    monkeypatch.setattr(meters, "busy_seconds", lambda _: next(seen))
     monkeypatch.setattr(laboratory, "open_session", lambda *_, **__: nullcontext(Session()))
     monkeypatch.setattr(laboratory, "scrub", lambda *_, **__: None)
     lab = SimpleNamespace(

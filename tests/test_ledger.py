@@ -158,7 +158,7 @@ def test_sealed_scores_are_kept_apart_from_what_proposers_read(ledger):
     assert ledger.sealed("t") == ()
 
 
-FORMAT_6 = re.sub(r"    combines .*\n", "", SCHEMA)
+FORMAT_6 = re.sub(r"    (combines|clock_mhz) .*\n", "", SCHEMA)
 FORMAT_5 = re.sub(r"    curve .*\n", "", FORMAT_6)
 OLD = re.sub(r"    (figures|control) .*\n", "", FORMAT_5)
 FORMATS = {
@@ -173,7 +173,7 @@ FORMATS = {
 
 @pytest.mark.parametrize("version", FORMATS)
 def test_a_ledger_of_an_earlier_format_is_brought_up_to_date(tmp_path, version):
-    assert SCHEMA.count("\n") == OLD.count("\n") + 4 == FORMATS[1].count("\n") + 5
+    assert SCHEMA.count("\n") == OLD.count("\n") + 5 == FORMATS[1].count("\n") + 6
     with sqlite3.connect(tmp_path / "old.db") as db:
         db.executescript(FORMATS[version])
         db.execute("INSERT INTO meta VALUES ('controller', 'c')")
@@ -223,6 +223,7 @@ def test_the_answers_of_format_3_are_kept_and_their_conversations_have_ended(tmp
         db.executescript(
             "DROP TABLE checks; DROP TABLE answers; DROP TABLE conversations; PRAGMA user_version = 3;"
             "ALTER TABLE runs DROP COLUMN control; ALTER TABLE runs DROP COLUMN curve;"
+            "ALTER TABLE runs DROP COLUMN clock_mhz;"
             "ALTER TABLE experiments DROP COLUMN figures; ALTER TABLE experiments DROP COLUMN combines;"
             + ANSWERS_OF_FORMAT_3
         )

@@ -14,6 +14,7 @@ from runner.proposing import Desk
 from runner.records import Experiment, Figures, Patch, Proposal, Replace, Verdict
 from runner.report.explain import explain
 from runner.report.message import kept_message, tried_message
+from runner.report.stacks import stack_line, stacks
 
 SIGMA = 0.001
 TRAIN = "".join(f"{name} = 1\n\n" for name in "ABCDEF")
@@ -165,7 +166,9 @@ def test_it_is_written_down_and_explained(tmp_path):
                 TAG, number, verdict=Verdict.DISCARD, reason="r", val_bpb=2.0, delta_bpb=-SIGMA, sigma_bpb=SIGMA,
                 figures=replace(FIGURES, effect_bpb=-2.6 * SIGMA),
             )  # fmt: skip
-        desk = Desk(lab, proposer=None, campaign=lab.ledger.campaign(TAG), budget_usd=0.0)
+        mine = Desk(lab, proposer=None, campaign=lab.ledger.campaign(TAG), budget_usd=0.0, stacks=False)
+        assert mine.propose_stack(ending=True) is None, "where a person asked for one experiment, it is that one"
+        desk = replace(mine, stacks=True)
         number = desk.propose_stack(ending=False)
         assert number == 3
         assert desk.propose_stack(ending=True) is None, "what was used is not used again"
@@ -191,3 +194,13 @@ def test_what_makes_a_stack_too_large_to_be_stored_is_left_out():
         new = {f"workload/n{number}_{file}.py": b"x = 1\n" * (size // 6) for file in range(files or 1)}
         history.append(replace(missed(number, "A", 3.0), diff=edits.diff(BASE, {**BASE, **new})))
     assert stack(history).combines == (1, 3)
+
+
+def test_the_morning_tells_what_became_of_near_misses():
+    assert stack_line(stacks([BASELINE, missed(1, "A", -1.0)])) is None
+    assert stack_line(stacks([BASELINE, THREE[0]])) == "Near misses: 1 near miss, not tried together so far."
+    history = [*THREE, missed(4, "D", 3.0, combines=(1, 3), verdict=Verdict.KEEP)]
+    history.append(missed(5, "D", 3.0, combines=(2, 9), verdict=None))
+    assert (
+        stack_line(stacks(history)) == "Near misses: 3 near misses, 4 of them tried together in 1 stack; 1 kept."
+    )

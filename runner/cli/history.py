@@ -31,6 +31,7 @@ def status_command(tag: str | None, as_json: bool) -> None:
     from runner.records import Verdict
     from runner.report.early import early_stops
     from runner.report.findings import find
+    from runner.report.stacks import stacks
     from runner.report.table import summary
 
     with open_workspace(create=False) as workspace:
@@ -63,6 +64,7 @@ def status_command(tag: str | None, as_json: bool) -> None:
                 "sealed": [asdict(one) for one in sealed],
                 "findings": asdict(find(experiments, sealed)),
                 "early_stop": asdict(early_stops(experiments)),
+                "stacks": asdict(stacks(experiments)),
             }
         )
         return
@@ -150,11 +152,12 @@ def show_command(number: int, tag: str | None, as_json: bool, with_transcript: b
         wall = "–" if run.wall_seconds is None else f"{run.wall_seconds:.2f} s"
         cpu = "–" if run.cpu_seconds is None else f"{run.cpu_seconds:.2f} s"
         others = "" if run.others_cpu_seconds is None else f"  others {run.others_cpu_seconds:.2f} s"
+        clock = "" if run.clock_mhz is None else f"  {run.clock_mhz:,.0f} MHz"
         bpb = "" if run.val_bpb is None else f"  val_bpb {run.val_bpb:.6f}"
         part = "  control" if run in experiment.controls else "  look" if run.id in looks else ""
         click.echo(
             f"run {run.id or 0:<5d} {run.phase:6s} seed {run.seed:<10d} {run.end:13s} wall {wall}  cpu {cpu}"
-            f"{others}{bpb}{part}"
+            f"{others}{clock}{bpb}{part}"
         )
         if run.audit is not None:
             click.echo("\n".join(f"    {line}" for line in audit_lines(run.audit)))
@@ -185,15 +188,16 @@ def report_command(tag: str | None) -> None:
 
 
 def honesty_lines(experiments: Sequence[Experiment], sealed: Sequence[SealedScore]) -> list[str]:
-    """Strikes, sealed scores, what was really found and stopped early, as far as there is something to tell."""
+    """Strikes, sealed scores, what was found, stopped early and tried together, as far as there is something."""
     from runner.lineage import strikes
     from runner.report.audits import sealed_line, strikes_line
     from runner.report.early import early_line, early_stops
     from runner.report.findings import find, finding_lines
+    from runner.report.stacks import stack_line, stacks
 
     first = [line for line in (strikes_line(strikes(experiments)), sealed_line(sealed)) if line is not None]
-    early = early_line(early_stops(experiments))
-    return [*first, *finding_lines(find(experiments, sealed)), *([] if early is None else [early])]
+    last = [early_line(early_stops(experiments)), stack_line(stacks(experiments))]
+    return [*first, *finding_lines(find(experiments, sealed)), *(line for line in last if line is not None)]
 
 
 def write_reports(ledger: Ledger, paths: StatePaths, tag: str) -> tuple[Path, ...]:

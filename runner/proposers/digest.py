@@ -152,9 +152,7 @@ def _category(one: Experiment) -> str:
     return one_line(one.category, CATEGORY_CHARACTERS) if one.category else "without a category"
 
 
-def _line(
-    one: Experiment, stacks: Mapping[int, int], hypothesis_characters: int = HYPOTHESIS_CHARACTERS
-) -> str:
+def _line(one: Experiment, stacks: Mapping[int, int], hypothesis_characters: int = HYPOTHESIS_CHARACTERS) -> str:
     facts = [f"#{one.number}"]
     if one.delta_bpb is not None:
         effect = f"{one.delta_bpb:+.6f} bpb"

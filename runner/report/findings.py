@@ -21,13 +21,12 @@ from datetime import UTC, datetime
 from statistics import fmean
 
 from runner.decision import AS_GOOD
+from runner.effects import NORMAL_90
 from runner.evidence import champion_pool
 from runner.records import Experiment, Phase, RunRecord, SealedScore
 from runner.report.night import BASELINE, is_kept, score_of, sum_up
 from runner.report.progress import tokens_per_second
 
-NORMAL_90 = 1.6448536269514722
-"""Half the width of the central 90 % of a normal distribution, in standard deviations."""
 DRIFT_SHARE = 0.01
 """A change of throughput that is worth a word: on a GPU it moves a score by about one standard deviation."""
 LEAST_HOURS = 0.25
@@ -99,6 +98,7 @@ class Speed:
     number: int
     hours: float  # since the first one
     tokens_per_second: float
+    clock_mhz: float | None  # of the processors that trained, from the machine itself
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -334,15 +334,20 @@ def _trainings(champion: Experiment) -> Iterable[tuple[RunRecord, datetime]]:
 
 def _speeds(champions: Sequence[Experiment]) -> tuple[Speed, ...]:
     found = [
-        (moment, one.number, speed)
+        (moment, one.number, speed, run.clock_mhz)
         for one in champions
         for run, moment in _trainings(one)
         if (speed := tokens_per_second(run.log_tail)) is not None
     ]
-    found.sort()
+    found.sort(key=lambda one: one[:3])
     return tuple(
-        Speed(number=number, hours=(moment - found[0][0]).total_seconds() / 3600, tokens_per_second=speed)
-        for moment, number, speed in found
+        Speed(
+            number=number,
+            hours=(moment - found[0][0]).total_seconds() / 3600,
+            tokens_per_second=speed,
+            clock_mhz=clock,
+        )
+        for moment, number, speed, clock in found
     )
 
 
@@ -400,6 +405,9 @@ def _drift_lines(found: Findings) -> list[str]:
             text += f"; of equal programs {speed.change:+.1%}{known} over {speed.hours:.1f} h"
             if abs(speed.change) > max(DRIFT_SHARE, 2 * (speed.se or 0.0)):
                 text += ": the machine drifts, autoresearch doctor looks at it"
+        clocks = [one.clock_mhz for one in found.speeds if one.clock_mhz is not None]
+        if clocks:
+            text += f"; clocks {min(clocks):,.0f} to {max(clocks):,.0f} MHz"
         lines.append(text + ".")
     score = found.score_drift
     if score is not None and score.se is not None and score.hours >= LEAST_HOURS:
