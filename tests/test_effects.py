@@ -68,8 +68,8 @@ def test_where_the_grid_begins_to_be_coarse_nothing_jumps():
     ses = np.geomspace(2e-5, 4e-4, 200)
     found = posterior(PRIOR, np.tile(PRIOR.weights, (200, 1)), deltas, ses)
     assert np.abs(found.mean + 0.01).max() < 2e-4
-    step = 0.01 * 0.02
-    assert (np.abs((found.high - found.low) - 2 * 1.6449 * ses) < step).all()
+    step = 0.01 * 0.02  # either end may be off by one
+    assert (np.abs((found.high - found.low) - 2 * 1.6449 * ses) < 2 * step).all()
 
 
 @pytest.mark.parametrize("delta", [-50.0, -0.5, 0.5, 50.0])

@@ -258,7 +258,7 @@ def test_a_hopeless_first_look_is_stopped_and_one_that_was_drawn_is_finished(lab
     git(repository.root, "commit", "-qam", "print")
     changes = {"stop_after": 3, "finish_doomed": 0.0, "audit_discards": 0.0}
     stopping = replace(lab, config=lab.config.model_copy(update=changes))
-    reason, rows, _ = night(stopping, [boost(1.5), boost(2.0), boost(2.5), boost(3.5), boost(0.9)], more=5)
+    reason, rows, _ = night(stopping, [boost(1.5), boost(2.0), boost(2.5), boost(3.5), boost(0.5)], more=5)
     assert reason == "5 of 5 experiments done"
     assert [row.verdict for row in rows] == ["keep", "discard", "discard", "discard", "discard", "keep"]
     hopeless = rows[4]
@@ -277,7 +277,7 @@ def test_a_hopeless_first_look_is_stopped_and_one_that_was_drawn_is_finished(lab
     # The same again when the draw says so, or when nobody is to be stopped.
     for settings in ({"finish_doomed": 1.0}, {"stop_below": 0.0}):
         finishing = replace(lab, config=lab.config.model_copy(update={**changes, **settings}))
-        rows = night(finishing, [boost(3.5 + len(settings), before="0.9")], more=1)[1]
+        rows = night(finishing, [boost(3.5 + len(settings), before="0.5")], more=1)[1]
         assert rows[-1].val_bpb is not None
         assert [run.end for run in rows[-1].runs] == [RunEnd.FINISHED, RunEnd.FINISHED]
         assert (rows[-1].runs[0].curve.doom is None) == ("stop_below" in settings)
