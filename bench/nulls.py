@@ -27,7 +27,7 @@ import structlog
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.clone import make_repository
-from runner import campaign, config, preparation
+from runner import campaign, config, image, preparation
 from runner.ledger import Ledger, exclusive
 from runner.paths import StatePaths
 from runner.records import NoProposal, Proposal, Replace, Verdict
@@ -159,11 +159,11 @@ def main():
             lab = preparation.open_laboratory(
                 settings, prepared, repository=git, ledger=ledger, paths=paths, observer=watch
             )
-            campaign.run(lab, Edits(edits), campaign.StopSwitch())
-            report(ledger.experiments("bench"), time.monotonic() - began)
-            from runner import image
-
-            image.remove_images(lab.engine.client, {"controller": ledger.controller})
+            try:
+                campaign.run(lab, Edits(edits), campaign.StopSwitch())
+            finally:
+                report(ledger.experiments("bench"), time.monotonic() - began)
+                image.remove_images(lab.engine.client, {"controller": ledger.controller})
     return 0
 
 
