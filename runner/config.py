@@ -102,7 +102,9 @@ class Config(BaseModel):
         description="near misses are tried together when worth so many noise standard deviations; 0: never",
     )
     control_every: int = Field(
-        default=20, ge=0, description="runs after which the champion is measured again; 0: only between looks"
+        default=20,
+        ge=0,
+        description="runs after which the champion is measured again, a new one at once; 0: only between looks",
     )
 
     # Early stop.

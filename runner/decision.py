@@ -57,6 +57,8 @@ POOL_RUNS = 8
 """The champion is what its newest runs say: a machine that drifts leaves the older ones behind."""
 
 
+LEAST_POOL = 2
+"""A new champion has as many runs that did not choose it before it is challenged: one may have been lucky."""
 DRIFT_Z = 2.0
 """Runs of the champion between a candidate's looks that are further from its earlier ones than this, in standard
 errors, were made by a machine that has changed."""

@@ -8,7 +8,7 @@ import numpy as np
 
 from runner import effects
 from runner.config import Config
-from runner.decision import POOL_RUNS, Belief, Judgement, Rule, drifted, near_miss, pooled_sigma
+from runner.decision import LEAST_POOL, POOL_RUNS, Belief, Judgement, Rule, drifted, near_miss, pooled_sigma
 from runner.records import Experiment, Figures, Phase, RunEnd, RunRecord, Verdict
 
 BASELINE = 0
@@ -141,12 +141,14 @@ def noise_groups(experiments: Sequence[Experiment], before: int | None = None) -
 
 
 def control_due(experiments: Sequence[Experiment], champion: Experiment, every: int) -> bool:
-    """Whether so many other runs have been scored since the champion's last run.
+    """Whether so many other runs have been scored since the champion's last run, or a new one has too few.
 
     Args:
         every: 0 for never.
     """
     own = settled((*champion.runs, *champion.controls))
+    if every and champion.number != BASELINE and len(own) <= LEAST_POOL:  # the one that chose it does not count
+        return True
     last = max((run.id or 0 for run in own), default=0)
     since = sum(
         ((run.phase is Phase.SCORE and run.val_bpb is not None) or run.end is RunEnd.STOPPED)

@@ -201,7 +201,7 @@ def ours(
         rng,
         decide,
         control_every=control_every,
-        least_pool=1,
+        least_pool=decision.LEAST_POOL,
         heeds_drift=True,
         stack_sigmas=rule.stack_sigmas,
     )

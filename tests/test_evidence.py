@@ -112,6 +112,15 @@ def test_a_control_is_due_after_so_many_scored_runs_of_others():
     assert not evidence.control_due([again, *others], again, 2)
 
 
+def test_a_new_champion_is_measured_until_two_runs_did_not_choose_it():
+    looks = [look(1, 2.0), look(2, 2.0)]
+    assert evidence.control_due([], experiment(1, looks), 20)
+    assert not evidence.control_due([], experiment(1, looks), 0), "never"
+    assert not evidence.control_due([], experiment(1, looks, controls=[look(8, 2.0)]), 20)
+    failed = [run(Phase.TRAIN, 8, end=RunEnd.FAILED)]
+    assert not evidence.control_due([], experiment(1, looks, controls=[failed]), 20), "not for ever"
+
+
 def test_runs_between_the_looks_replace_the_earlier_ones_when_the_machine_has_changed():
     old = [look(1, 2.0), look(2, 2.01)]
     candidate = look(3, 1.9)

@@ -231,10 +231,11 @@ def test_a_candidate_is_looked_at_until_its_case_is_clear_also_across_a_stop(lab
     assert kept.figures.better > 0.99 and kept.figures.low_bpb <= kept.figures.effect_bpb < 0
     assert kept.val_bpb == audits[1].val_bpb, "the look that chose it does not count"
     assert [run.phase for run in discarded.runs] == [Phase.TRAIN, Phase.SCORE], "what is hopeless is seen once"
-    assert discarded.figures.pool == (audits[1].id,)
-    control = [run for run in kept.controls if run.phase is Phase.AUDIT]
-    assert len(control) == 1 and control[0].seed not in {run.seed for run in kept.runs}
-    assert rows[3].figures.pool == (audits[1].id, control[0].id)
+    controls = [run for run in kept.controls if run.phase is Phase.AUDIT]
+    # As a new champion, and after one run of others.
+    assert len(controls) == 2 and len({run.seed for run in (*kept.runs, *controls)}) == 4
+    assert discarded.figures.pool == (audits[1].id, controls[0].id)
+    assert rows[3].figures.pool == (audits[1].id, controls[0].id, controls[1].id)
 
 
 PRINTING = """\
