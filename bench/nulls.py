@@ -171,9 +171,7 @@ def report(experiments, seconds):
     """What was kept of each kind."""
     print()
     for word in ("helps", "null", "stack"):
-        some = [
-            one for one in experiments if one.hypothesis.startswith(word) or (one.combines and word == "stack")
-        ]
+        some = [one for one in experiments if one.hypothesis.startswith(word) or one.proposer == word]
         kept = [one for one in some if one.verdict is Verdict.KEEP]
         looks = sum(len(one.figures.looks) for one in some if one.figures is not None)
         print(f"{word:6s} {len(kept)} of {len(some)} kept, {looks / max(len(some), 1):.2f} looks each")

@@ -1,4 +1,5 @@
-"""Who descends from whom: the champion of a campaign, its claims, and the strikes against its challengers."""
+"""Who descends from whom: the champion of a campaign, its claims, the strikes against its
+challengers, and what near misses became part of."""
 
 from __future__ import annotations
 
@@ -27,6 +28,11 @@ def champion_claims(experiment: Experiment | None) -> str | None:
     """Hash of the claims that audits of its challengers compare with; None where none were audited."""
     runs = [] if experiment is None else audited_runs(experiment)
     return runs[-1].claims_sha256 if runs else None
+
+
+def stack_of(experiments: Sequence[Experiment]) -> dict[int, int]:
+    """For each near miss that was tried again together with others, by its number: the experiment that did."""
+    return {piece: one.number for one in experiments for piece in one.combines}
 
 
 def strikes(experiments: Sequence[Experiment]) -> Counter[int]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cache
 
 import structlog
 
@@ -107,14 +108,12 @@ class Desk:
         experiments = self._experiments()
         best = champion(experiments)
         assert best is not None
-        known: dict[int, Files] = {}
 
+        @cache
         def kept_files(number: int) -> Files:
             commit = experiments[number].kept_commit
             assert commit is not None
-            if number not in known:
-                known[number] = lab.repository.read_workload(commit)
-            return known[number]
+            return lab.repository.read_workload(commit)
 
         proposal = stacking.stack(
             experiments,

@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 from runner import edits
 from runner.decision import LAST_SIGMAS
 from runner.evidence import is_near_miss
+from runner.lineage import stack_of
 from runner.records import Experiment, Files, Patch, Proposal
 from runner.report.text import one_line
 
@@ -34,7 +35,7 @@ LINE_CHARACTERS = 100
 
 def shelf(experiments: Sequence[Experiment]) -> list[Experiment]:
     """The near misses that no stack has used, the best first."""
-    used = {number for one in experiments for number in one.combines}
+    used = stack_of(experiments)
     free = [one for one in experiments if is_near_miss(one) and not one.combines and one.number not in used]
     return sorted(free, key=lambda one: (_effect(one), one.number))
 
@@ -75,7 +76,7 @@ def stack(
             continue
         tip = moved
         pieces.append(one)
-    if len(pieces) < 2 or _worth(pieces) < least_bpb or tip == files:
+    if len(pieces) < 2 or _worth(pieces) < least_bpb:
         return None
     pieces.sort(key=lambda one: one.number)
     told = "; ".join(f"#{one.number} {one_line(one.hypothesis, LINE_CHARACTERS)}" for one in pieces)

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from runner.decision import AS_GOOD
 from runner.evidence import is_near_miss
+from runner.lineage import stack_of
 from runner.proposers.plateau import near_misses
 from runner.proposers.submission import CATEGORIES
 from runner.proposers.text import one_line
@@ -46,7 +47,7 @@ def digest(
     tried = [one for one in history if one.verdict is not None and one.verdict is not Verdict.INFRA and one.number]
     near = near_misses(tried)
     missed = {one.number for one in near}
-    stacks = {piece: one.number for one in history for piece in one.combines}
+    stacks = stack_of(history)
     by_category: dict[str, list[Experiment]] = defaultdict(list)
     for one in reversed(tried):
         by_category[_category(one)].append(one)

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from runner.lineage import stack_of
 from runner.proposers.text import one_line
 from runner.records import Experiment, Verdict
 
@@ -42,7 +43,7 @@ def plateau(history: Sequence[Experiment], after: int) -> Plateau | None:
     if len(since) < after:
         return None
     since.reverse()
-    used = {piece for one in history for piece in one.combines}
+    used = stack_of(history)
     near = [one for one in near_misses(history) if one.number not in used and not one.combines]
     return Plateau(tried=len(since), request=_request(since, near))
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from runner.evidence import is_near_miss
+from runner.lineage import stack_of
 from runner.records import Experiment, Verdict
 
 
@@ -24,7 +25,7 @@ def stacks(experiments: Sequence[Experiment]) -> Stacks:
     made = [one for one in experiments if one.combines]
     return Stacks(
         near_misses=sum(is_near_miss(one) and not one.combines for one in experiments),
-        used=len({piece for one in made for piece in one.combines}),
+        used=len(stack_of(experiments)),
         tried=sum(one.verdict is not None for one in made),
         kept=sum(one.verdict is Verdict.KEEP for one in made),
     )

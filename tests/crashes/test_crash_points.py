@@ -38,8 +38,8 @@ def git(root, *arguments):
     return subprocess.run(["git", *arguments], cwd=root, check=True, capture_output=True, text=True).stdout
 
 
-def make_repository(root):
-    """A user's repository."""
+def make_repository(root, kind=None):
+    """A user's repository; beside it lies what chooses another night than the first one."""
     (root / "workload").mkdir(parents=True)
     for name, text in {"__init__.py": "", "model.py": "", "train.py": scripted_night.TRAIN}.items():
         (root / "workload" / name).write_text(text)
@@ -48,7 +48,16 @@ def make_repository(root):
     git(root, "init", "-q", "-b", "main")
     git(root, "add", "-A")
     git(root, "-c", "user.name=u", "-c", "user.email=u@example.org", "commit", "-qm", "start")
+    if kind is not None:
+        root.with_name(kind).touch()
     return root
+
+
+def whole_night(night, root):
+    """The points of a night that nobody interrupts, and its final state."""
+    told = night(root)
+    assert told.end == 0, told.errors
+    return told.reached, final_state(root)
 
 
 @dataclass(frozen=True)
@@ -173,10 +182,7 @@ def acknowledged(root, told):
 @pytest.fixture(scope="module")
 def uninterrupted(night, tmp_path_factory):
     """The points of a night without a crash, and its final state."""
-    root = make_repository(tmp_path_factory.mktemp("whole") / "repository")
-    told = night(root)
-    assert told.end == 0, told.errors
-    return told.reached, final_state(root)
+    return whole_night(night, make_repository(tmp_path_factory.mktemp("whole") / "repository"))
 
 
 def test_the_night_crosses_every_path(uninterrupted):
@@ -260,26 +266,22 @@ NEVER_IDLE = [
 @pytest.fixture(scope="module")
 def ahead(night, tmp_path_factory):
     """The points of a night that is never idle, and its final state."""
-    root = make_repository(tmp_path_factory.mktemp("ahead") / "repository")
-    root.with_name("ahead").touch()
-    told = night(root)
-    assert told.end == 0, told.errors
-    state = final_state(root)
+    root = make_repository(tmp_path_factory.mktemp("ahead") / "repository", "ahead")
+    reached, state = whole_night(night, root)
     assert [row["verdict"] for row in state["experiments"]] == [
         "keep", "discard", "keep", "discard", "discard", "keep", "discard",
     ]  # fmt: skip
     assert state["money"] == {number: [0.25] for number in range(1, 7)}
     asked = rows(root, "conversations")
     assert [row["running"] for row in asked] == [None, 1, 2, 3, 4, 5], "each while the one before it ran"
-    return told.reached, state
+    return reached, state
 
 
 @pytest.mark.parametrize(("step", "side"), NEVER_IDLE, ids=lambda value: str(value))
 def test_a_night_that_thinks_ahead_ends_as_if_nothing_had_been(night, tmp_path, ahead, step, side):
     """Killed on either thread, three times: what waits is found, and nothing is asked twice."""
     reached, whole = ahead
-    root = make_repository(tmp_path / "repository")
-    root.with_name("ahead").touch()
+    root = make_repository(tmp_path / "repository", "ahead")
     middle = 1 + reached.count((step, side)) // 2
     for item in (
         {"step": step, "side": side, "occurrence": middle},
@@ -306,15 +308,12 @@ AROUND_A_STOP = [
 @pytest.fixture(scope="module")
 def early(night, tmp_path_factory):
     """The points of a night with a run that is stopped early, and its final state."""
-    root = make_repository(tmp_path_factory.mktemp("early") / "repository")
-    root.with_name("early").touch()
-    told = night(root)
-    assert told.end == 0, told.errors
-    state = final_state(root)
+    root = make_repository(tmp_path_factory.mktemp("early") / "repository", "early")
+    reached, state = whole_night(night, root)
     assert [row["verdict"] for row in state["experiments"]] == ["keep", "discard", "discard", "keep"]
     assert state["experiments"][2]["val_bpb"] is None
     assert "stopped early" in state["experiments"][2]["reason"]
-    return told.reached, state
+    return reached, state
 
 
 @pytest.mark.parametrize(("step", "side"), AROUND_A_STOP, ids=lambda value: str(value))
@@ -323,8 +322,7 @@ def test_a_recorded_stop_is_settled_and_an_unrecorded_one_is_measured_again(nigh
     reached, whole = early
     closed = [at for at, point in enumerate(reached) if point == (Step.EXPERIMENT_CLOSED, Side.AFTER)]
     occurrence = reached[: closed[2] + 1].count((step, side))  # the last one that belongs to the stopped one
-    root = make_repository(tmp_path / "repository")
-    root.with_name("early").touch()
+    root = make_repository(tmp_path / "repository", "early")
     assert night(root, step=step, side=side, occurrence=occurrence).end == -9
     before = [row["end"] for row in rows(root, "runs") if row["experiment"] == 2]
     assert ("stopped" in before) == ((step, side) not in AROUND_A_STOP[:3])
@@ -346,11 +344,8 @@ AROUND_A_STACK = [
 @pytest.fixture(scope="module")
 def stacked(night, tmp_path_factory):
     """The points of a night in which two near misses are kept together, and its final state."""
-    root = make_repository(tmp_path_factory.mktemp("stack") / "repository")
-    root.with_name("stack").touch()
-    told = night(root)
-    assert told.end == 0, told.errors
-    state = final_state(root)
+    root = make_repository(tmp_path_factory.mktemp("stack") / "repository", "stack")
+    reached, state = whole_night(night, root)
     verdicts = [(row["proposer"], row["verdict"], json.loads(row["combines"])) for row in state["experiments"]]
     assert verdicts == [
         ("baseline", "keep", []),
@@ -360,7 +355,7 @@ def stacked(night, tmp_path_factory):
         ("scripted", "keep", []),
     ]
     assert state["money"] == {number: [0.25] for number in (1, 2, 4)}, "a stack costs no answer"
-    return told.reached, state
+    return reached, state
 
 
 @pytest.mark.parametrize(("step", "side"), AROUND_A_STACK, ids=lambda value: str(value))
@@ -368,8 +363,7 @@ def test_a_stack_is_made_once_wherever_the_controller_is_killed(night, tmp_path,
     reached, whole = stacked
     opened = [at for at, point in enumerate(reached) if point == (Step.EXPERIMENT_OPENED, Side.BEFORE)]
     occurrence = reached[: opened[3]].count((step, side)) + 1  # the first one that belongs to the stack
-    root = make_repository(tmp_path / "repository")
-    root.with_name("stack").touch()
+    root = make_repository(tmp_path / "repository", "stack")
     for item in ({"step": step, "side": side, "occurrence": occurrence}, {"step": step, "side": side}):
         assert night(root, **item).end in (-9, 0)
     told = night(root)
