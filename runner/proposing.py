@@ -12,7 +12,7 @@ At most one conversation with a proposer goes on. Its ground is in the ledger, s
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 
@@ -154,7 +154,7 @@ class Desk:
         if going_on is not None:
             return going_on
         closed = [one for one in experiments if one.verdict is not None]
-        crash = _to_be_mended(closed, proposer, lambda number: ledger.gave_up(tag, number))
+        crash = _to_be_mended(experiments, proposer, lambda number: ledger.gave_up(tag, number))
         return ledger.open_conversation(
             tag,
             proposer,
@@ -266,10 +266,12 @@ class Desk:
         return number
 
 
-def _to_be_mended(closed: list[Experiment], proposer: str, gave_up: Callable[[int], bool]) -> Experiment | None:
-    """The proposer's last crash, when its idea has not been tried a second time and it did not give it up."""
-    mended = {one.retry_of for one in closed}
-    proposed = [one for one in closed if not one.combines]
+def _to_be_mended(
+    experiments: Sequence[Experiment], proposer: str, gave_up: Callable[[int], bool]
+) -> Experiment | None:
+    """The proposer's last crash, when its second try has not even begun and it did not give it up."""
+    mended = {one.retry_of for one in experiments}
+    proposed = [one for one in experiments if one.verdict is not None and not one.combines]
     for one in reversed(proposed[-RECENT:]):
         first_crash = one.verdict is Verdict.CRASH and one.retry_of is None and one.number > 0
         if first_crash and one.proposer == proposer and one.number not in mended and not gave_up(one.number):

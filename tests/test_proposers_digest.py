@@ -101,6 +101,17 @@ def test_each_line_ends_with_its_lesson():
     }
 
 
+def test_a_near_miss_that_a_running_stack_tries_is_told_as_such():
+    figures = Figures(
+        looks=(1,), pool=(2,), delta_bpb=0.0, se_bpb=0.01, sigma_bpb=0.01, better=0.7, effect_bpb=-0.002,
+        low_bpb=0.0, high_bpb=0.0, first_delta_bpb=0.0, first_se_bpb=0.01,
+    )  # fmt: skip
+    missed = experiment(1, Verdict.DISCARD, delta_bpb=0.0, sigma_bpb=0.01, val_bpb=2.0, figures=figures)
+    assert "tried again" not in digest([BASELINE, missed])
+    running = experiment(2, None, combines=(1,))
+    assert "may help a little: tried again in #2" in digest([BASELINE, missed], running=running)
+
+
 def test_near_misses_categories_and_open_directions_have_their_places():
     figures = {"sigma_bpb": 0.01, "champion": 0}
     text = digest(

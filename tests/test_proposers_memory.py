@@ -63,6 +63,13 @@ def test_a_plateau_is_told_with_figures_and_asks_for_something_else():
     assert "simplification" in request
 
 
+def test_a_plateau_does_not_ask_for_the_combination_that_is_running():
+    rows = [tried(number, delta_bpb=0.005, sigma_bpb=0.01) for number in (1, 2, 3)]
+    assert "combination of near misses" in plateau([BASELINE, *rows], 3).request
+    running = tried(4, None, combines=(1, 3))
+    assert "combination of near misses" not in plateau([BASELINE, *rows], 3, running=running).request
+
+
 def test_near_misses_are_discards_within_the_noise_the_best_first():
     rows = [
         tried(1, delta_bpb=0.009, sigma_bpb=0.01),

@@ -182,6 +182,54 @@ def test_a_crash_is_mended_after_the_idea_that_waits(lab, desk_of):
     assert lab.ledger.experiment(TAG, 3).retry_of == 1
 
 
+def running_mending(lab, desk, proposer):
+    """Experiment 1 crashed, 2 was the idea that waited, and 3, the second try of 1, is running."""
+    begin(desk, proposer)
+    proposer.may_answer.release(2)
+    close(lab, 1, Verdict.CRASH)
+    assert desk.propose() == 2
+    close(lab, 2, Verdict.DISCARD)
+    assert desk.propose() == 3
+    assert lab.ledger.experiment(TAG, 3).retry_of == 1
+    assert proposer.asked.acquire(timeout=WAIT_SECONDS)
+
+
+def test_a_crash_whose_mending_runs_is_not_asked_about_a_third_time(lab, desk_of):
+    script = [("RATE = 0.02", f"RATE = 0.0{digit}") for digit in (4, 5, 6, 7)]
+    proposer = Slow(*script)
+    desk = desk_of(proposer)
+    running_mending(lab, desk, proposer)
+    desk.think_ahead()
+    assert proposer.asked.acquire(timeout=WAIT_SECONDS)
+    ahead = proposer.requests[-1]
+    assert (ahead.failed, ahead.running.number, ahead.running.retry_of) == (None, 3, 1)
+    proposer.may_answer.release()
+    close(lab, 3, Verdict.CRASH)
+    assert desk.propose() == 4
+    assert lab.ledger.experiment(TAG, 4).retry_of is None
+
+
+def test_a_mending_that_waits_over_a_restart_is_the_only_one(lab, desk_of):
+    """Killed when it was paid for: the next start opens it, and asks for something else while it runs."""
+    first = Slow(*(("RATE = 0.02", f"RATE = 0.0{digit}") for digit in (4, 5, 6)))
+    desk = desk_of(first)
+    begin(desk, first)
+    first.may_answer.release()
+    close(lab, 1, Verdict.CRASH)
+    assert desk.propose() == 2
+    first.may_answer.release()
+    desk.think_ahead()
+    desk._thought.thread.join(WAIT_SECONDS)
+    close(lab, 2, Verdict.DISCARD)
+    second = Slow(("STEPS = 5", "STEPS = 6"))
+    restarted = desk_of(second)
+    assert restarted.propose() == 3
+    assert (second.sent, lab.ledger.experiment(TAG, 3).retry_of) == (0, 1)
+    restarted.think_ahead()
+    assert second.asked.acquire(timeout=WAIT_SECONDS)
+    assert second.requests[-1].failed is None
+
+
 def test_a_crash_that_cannot_be_mended_is_not_asked_about_again(lab, desk_of):
     proposer = Slow(("RATE = 0.02", "RATE = 0.04"), ("nothing", "no idea"), ("STEPS = 5", "STEPS = 6"))
     desk = desk_of(proposer)

@@ -202,5 +202,5 @@ def test_the_morning_tells_what_became_of_near_misses():
     history = [*THREE, missed(4, "D", 3.0, combines=(1, 3), verdict=Verdict.KEEP)]
     history.append(missed(5, "D", 3.0, combines=(2, 9), verdict=None))
     assert (
-        stack_line(stacks(history)) == "Near misses: 3 near misses, 4 of them tried together in 1 stack; 1 kept."
+        stack_line(stacks(history)) == "Near misses: 3 near misses, 2 of them tried together in 1 stack; 1 kept."
     )

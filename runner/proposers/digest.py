@@ -47,7 +47,7 @@ def digest(
     tried = [one for one in history if one.verdict is not None and one.verdict is not Verdict.INFRA and one.number]
     near = near_misses(tried)
     missed = {one.number for one in near}
-    stacks = stack_of(history)
+    stacks = stack_of(history if running is None else (*history, running))
     by_category: dict[str, list[Experiment]] = defaultdict(list)
     for one in reversed(tried):
         by_category[_category(one)].append(one)

@@ -24,7 +24,7 @@ class Plateau:
     request: str  # for the prompt
 
 
-def plateau(history: Sequence[Experiment], after: int) -> Plateau | None:
+def plateau(history: Sequence[Experiment], after: int, *, running: Experiment | None = None) -> Plateau | None:
     """What to say when the last `after` verdicts brought nothing; None while something is kept.
 
     Verdicts of candidates that ran, or should have: crashes count, the infrastructure's failures do not, nor do
@@ -33,6 +33,7 @@ def plateau(history: Sequence[Experiment], after: int) -> Plateau | None:
     Args:
         history: closed experiments, oldest first, the baseline included.
         after: how many verdicts without a keep make a plateau.
+        running: the one that is measured now; near misses that it tries together are not asked for again.
     """
     since: list[Experiment] = []
     for one in reversed(history):
@@ -43,7 +44,7 @@ def plateau(history: Sequence[Experiment], after: int) -> Plateau | None:
     if len(since) < after:
         return None
     since.reverse()
-    used = stack_of(history)
+    used = stack_of(history if running is None else (*history, running))
     near = [one for one in near_misses(history) if one.number not in used and not one.combines]
     return Plateau(tried=len(since), request=_request(since, near))
 

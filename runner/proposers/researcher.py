@@ -55,7 +55,7 @@ class Researcher:
 
     def propose(self, request: ProposalRequest) -> Proposal | NoProposal:
         """Hold one conversation, or go on with one that was cut off."""
-        stuck = plateau(request.history, self._plateau_after)
+        stuck = plateau(request.history, self._plateau_after, running=request.running)
         chat = self._chat if stuck is None else self._plateau_chat
         opening = Opening(
             system=prompt.system(request.program),

@@ -15,18 +15,18 @@ class Stacks:
     """Counts of a campaign."""
 
     near_misses: int
-    used: int  # of these, in stacks
-    tried: int  # stacks with a verdict
+    used: int  # of these, in stacks with a verdict
+    tried: int  # these stacks
     kept: int
 
 
 def stacks(experiments: Sequence[Experiment]) -> Stacks:
     """Count them."""
-    made = [one for one in experiments if one.combines]
+    made = [one for one in experiments if one.combines and one.verdict is not None]
     return Stacks(
         near_misses=sum(is_near_miss(one) and not one.combines for one in experiments),
-        used=len(stack_of(experiments)),
-        tried=sum(one.verdict is not None for one in made),
+        used=len(stack_of(made)),
+        tried=len(made),
         kept=sum(one.verdict is Verdict.KEEP for one in made),
     )
 
