@@ -251,7 +251,7 @@ def test_a_hostile_hypothesis_is_printed_and_not_interpreted(hypothesis):
     assert len(lines) == 3
     assert all(line.isprintable() for line in lines)
     screen = io.StringIO()
-    Console(file=screen, width=200, no_color=True).print(table(made, title="[red]night"))
+    Console(file=screen, width=200, no_color=True).print(table(made, 200, title="[red]night"))
     assert "[red]night" in screen.getvalue()
     if "markup" in hypothesis:
         assert "[bold red]markup[/bold red]" in screen.getvalue()
@@ -260,7 +260,7 @@ def test_a_hostile_hypothesis_is_printed_and_not_interpreted(hypothesis):
 def test_numbers_are_whole_in_a_narrow_terminal():
     screen = io.StringIO()
     made = [experiment(1, "discard", 1.912345, delta_bpb=0.012345, hypothesis="word " * 40, runs=(run(),))]
-    Console(file=screen, width=80, no_color=True).print(table(made))
+    Console(file=screen, width=80, no_color=True).print(table(made, 80))
     row = next(line for line in screen.getvalue().splitlines() if "discard" in line)
     assert "1.912345" in row
     assert "+0.012345" in row

@@ -29,6 +29,10 @@ COLOURS = {
 }
 
 
+BAR, LEAST_BAR = 28, 8
+"""Cells of the progress bar; where it would get fewer there is none."""
+
+
 def verdict_line(experiment: Experiment) -> str:
     """One closed experiment in one plain line."""
     bpb = "        –" if experiment.val_bpb is None else f"{experiment.val_bpb:9.6f}"
@@ -47,7 +51,7 @@ def print_table(experiments: Sequence[Experiment]) -> None:
     """Every experiment on stdout: a table on a terminal, whole lines when piped."""
     console = Console()
     if console.is_terminal:
-        console.print(table(experiments))
+        console.print(table(experiments, console.width))
     else:
         click.echo("\n".join(plain_lines(experiments)))
 
@@ -133,23 +137,28 @@ class LiveObserver:
     def __rich__(self) -> RenderableType:
         """Draw the view; called a few times a second."""
         with self._lock:
-            elapsed = time.monotonic() - self._phase_began
-            row = Table.grid(padding=(0, 2))
-            bar: RenderableType = Text(clock(elapsed))
-            if self._seconds:
-                bar = ProgressBar(total=self._seconds, completed=min(elapsed, self._seconds), width=28)
-                row.add_row(
-                    Text(f"#{self._number}", style="bold"),
-                    self._phase,
-                    bar,
-                    f"{clock(self._seconds - elapsed)} left",
-                    Text(self._metrics, style="cyan"),
-                )
-            elif self._phase:
-                row.add_row(
-                    Text(f"#{self._number}", style="bold"), self._phase, bar, Text(self._metrics, style="cyan")
-                )
-            return Group(row, Text(self._summary(), style="bold"))
+            return Group(*self._running(self._console.width), Text(self._summary(), style="bold"))
+
+    def _running(self, width: int) -> list[RenderableType]:
+        """The running experiment. Its number is always whole: the bar gives way first, then the figures."""
+        if not self._phase:
+            return []
+        elapsed = time.monotonic() - self._phase_began
+        left = f"{clock(self._seconds - elapsed)} left" if self._seconds else clock(elapsed)
+        cells: list[RenderableType] = [Text(f"#{self._number}", style="bold"), Text(self._phase), Text(left)]
+        taken = sum(cell.cell_len + 2 for cell in cells if isinstance(cell, Text))
+        if self._seconds and width - taken >= LEAST_BAR:
+            bar_cells = min(width - taken, BAR)
+            taken += bar_cells + 2
+            done = min(elapsed, self._seconds)
+            cells.insert(2, ProgressBar(total=self._seconds, completed=done, width=bar_cells))
+        metrics = Text(self._metrics, style="cyan", no_wrap=True, overflow="ellipsis")
+        beside = taken + metrics.cell_len <= width
+        row = Table.grid(padding=(0, 2))
+        for _ in cells:
+            row.add_column(no_wrap=True)
+        row.add_row(*cells, *([metrics] if beside else []))
+        return [row] if beside else [row, metrics]
 
     def _summary(self) -> str:
         parts = []

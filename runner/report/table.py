@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from runner.records import Experiment, Phase, Verdict
 from runner.report.night import score_of, sum_up
@@ -24,10 +24,19 @@ STYLES = {
 HYPOTHESIS_CHARS = 120
 
 _NUMBER_WIDTHS = (4, 7, 8, 9, 7)  # all but the hypothesis
+_GAP = 2  # blanks between two columns
+_GIVE_WAY = (("seconds", 24), ("delta", 24), ("val_bpb", 12), ("hypothesis", 4))
+"""Columns that a narrow terminal leaves out, in this order, each where it would cut the hypothesis to fewer cells.
+Number and verdict always stay: `show` asks for the number."""
 
 
-def table(experiments: Sequence[Experiment], title: str | None = None) -> Table:
-    """The experiments for `rich.console.Console.print`. Nothing in a hypothesis is read as markup."""
+def table(experiments: Sequence[Experiment], width: int, title: str | None = None) -> Table:
+    """The experiments for `rich.console.Console.print`. Nothing in a hypothesis is read as markup.
+
+    Args:
+        width: of the terminal. The hypothesis is cut to what the other columns leave, and `_GIVE_WAY` says which
+            of these go first.
+    """
     from rich import box  # lazy: `--help` must answer before rich is there
     from rich.table import Table
     from rich.text import Text
@@ -37,19 +46,23 @@ def table(experiments: Sequence[Experiment], title: str | None = None) -> Table:
         title_justify="left",
         header_style="bold",
         box=box.SIMPLE_HEAD,
+        show_edge=False,
+        padding=(0, _GAP - 1, 0, 0),
+        pad_edge=False,
     )
-    for heading, width in zip(HEADINGS, _NUMBER_WIDTHS, strict=False):
-        made.add_column(
-            heading, justify="left" if heading == "verdict" else "right", min_width=width, no_wrap=True
-        )
-    made.add_column(HEADINGS[-1], no_wrap=True, overflow="ellipsis")  # gives way in a narrow terminal
-    for experiment in experiments:
-        *numbers, hypothesis = _cells(experiment)
+    rows = [dict(zip(HEADINGS, _cells(experiment), strict=True)) for experiment in experiments]
+    for heading, cells in _columns(rows, width).items():
+        justify: Literal["left", "right"] = "left" if heading in ("verdict", "hypothesis") else "right"
+        # A width of its own for each: rich takes from every column alike as soon as none of them may wrap.
+        made.add_column(heading, justify=justify, width=cells, no_wrap=True, overflow="ellipsis")
+    for experiment, row in zip(experiments, rows, strict=True):
         style = STYLES[experiment.verdict]
         faint = "" if experiment.verdict is Verdict.KEEP else style
-        made.add_row(
-            numbers[0], Text(numbers[1], style=style), *numbers[2:], Text(hypothesis), style=faint or None
-        )
+        shown = [
+            Text(row[str(column.header)], style=style if column.header == "verdict" else "")
+            for column in made.columns
+        ]
+        made.add_row(*shown, style=faint or None)
     return made
 
 
@@ -89,6 +102,20 @@ def summary(experiments: Sequence[Experiment]) -> str:
     )
     plural = "" if night.num_experiments == 1 else "s"
     return f"{result}. {night.num_experiments} experiment{plural}: {counts}.{noise}"
+
+
+def _columns(rows: Sequence[dict[str, str]], width: int) -> dict[str, int]:
+    """The headings that fit into a terminal, with the cells that each column gets."""
+    from rich.cells import cell_len
+
+    full = {heading: max(map(cell_len, [heading, *(row[heading] for row in rows)])) for heading in HEADINGS}
+    numbers = {heading: full[heading] for heading in HEADINGS[:-1]}
+    for heading, least in _GIVE_WAY:
+        room = width - sum(numbers.values()) - _GAP * len(numbers)
+        if room >= min(least, full[HEADINGS[-1]]):
+            return {**numbers, HEADINGS[-1]: min(room, full[HEADINGS[-1]])}
+        numbers.pop(heading, None)
+    return numbers
 
 
 def _cells(experiment: Experiment) -> tuple[str, str, str, str, str, str]:
