@@ -32,7 +32,6 @@ import binascii
 import bz2
 import lzma
 import re
-import warnings
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -45,6 +44,7 @@ import numpy as np
 import numpy.typing as npt
 
 from locked_eval.disjoint import Hashes, normalise, shingle
+from runner.edits.parsing import parse
 from runner.records import Files
 
 MAX_OPAQUE_BYTES = 4 * 1024
@@ -214,11 +214,8 @@ class _Literals(NamedTuple):
 @lru_cache(maxsize=256)
 def _literals(data: bytes) -> _Literals | None:
     """None for what is no Python."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            tree = ast.parse(data)
-    except (SyntaxError, RecursionError, MemoryError, ValueError, OverflowError):
+    tree = parse(data)
+    if tree is None:
         return None
     strings: list[str] = []
     starts: list[int] = []

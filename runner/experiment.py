@@ -10,6 +10,7 @@ import structlog
 
 from runner import claims as claims_store
 from runner import decision, edits, evidence, hopeless, image
+from runner.backstop import Bug, guarded
 from runner.control import run_control
 from runner.decision import Action, Judgement
 from runner.errors import BaselineError, EngineError, Interrupted, RepositoryError
@@ -258,8 +259,25 @@ def _finished_baseline_runs(lab: Laboratory, campaign: Campaign, experiment: Exp
 def run_candidate(lab: Laboratory, campaign: Campaign, experiment: Experiment) -> Experiment:
     """Look at one open experiment until its case is clear; what a killed controller had seen of it counts.
 
-    Returns it without a verdict when somebody asks to stop between two looks.
+    Returns it without a verdict when somebody asks to stop between two looks. A bug of ours that it brings to
+    light closes it: the next start would meet it again.
     """
+    closed = guarded(
+        "judging it",
+        lambda: _look_until_clear(lab, campaign, experiment),
+        campaign=campaign.tag,
+        experiment=experiment.number,
+    )
+    if not isinstance(closed, Bug):
+        return closed
+    if _read(lab, experiment.number).verdict is not None:
+        raise closed.error  # it is judged: what failed since has to do with git, not with what it says
+    lab.observer.note(f"experiment {experiment.number}: {closed.reason}")
+    lab.ledger.close_experiment(campaign.tag, experiment.number, verdict=Verdict.INFRA, reason=closed.reason)
+    return _read(lab, experiment.number)
+
+
+def _look_until_clear(lab: Laboratory, campaign: Campaign, experiment: Experiment) -> Experiment:
     bound = log.bind(campaign=campaign.tag, experiment=experiment.number)
     case = _open_case(lab, campaign, experiment)
     build = builder(lab, campaign, experiment)

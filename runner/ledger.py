@@ -356,12 +356,14 @@ class Ledger:
         champion: int | None,
         retry_of: int | None = None,
         refused: str | None = None,
+        refused_as: Verdict = Verdict.INVALID,
         conversation: int | None = None,
     ) -> int:
         """Write down a proposal before anything is done with it, with what it cost; returns its number.
 
         Args:
-            refused: why its edits cannot be applied; then it is closed as invalid at once.
+            refused: why its edits cannot be applied; then it is closed at once.
+            refused_as: the verdict that it is closed with.
             conversation: that it came of; it has ended, and its cost is the experiment's from now on.
         """
         with self._transaction(Step.EXPERIMENT_OPENED) as db:
@@ -386,7 +388,7 @@ class Ledger:
                     json.dumps(proposal.combines),
                     champion,
                     diff,
-                    Verdict.INVALID if refused else None,
+                    refused_as if refused else None,
                     refused,
                 ),
             )

@@ -19,6 +19,7 @@ from functools import cache
 import structlog
 
 from runner import contamination, edits, evidence, stacking
+from runner.backstop import Bug, guarded
 from runner.decision import pooled_sigma
 from runner.errors import ConfigError
 from runner.journal import LedgerJournal
@@ -26,6 +27,7 @@ from runner.laboratory import Laboratory
 from runner.ledger import Campaign, Conversation, Ledger
 from runner.lineage import champion
 from runner.proposers import Proposer
+from runner.proposers.text import cleaned
 from runner.records import Experiment, Files, NoProposal, Patch, Proposal, ProposalRequest, Verdict
 
 log = structlog.get_logger()
@@ -35,6 +37,8 @@ Check = Callable[[Laboratory, Files, int, Callable[[], bool]], str]
 POLL_SECONDS = 0.2
 LEAVE_SECONDS = 10.0
 """How long a request that nobody waits for any more may take to end."""
+HYPOTHESIS_CHARACTERS = 2_000
+"""Of a proposal that could not be read."""
 RECENT = 2
 """A crash is mended after the next experiment at the latest: one may be waiting already when it crashes."""
 
@@ -115,21 +119,37 @@ class Desk:
             assert commit is not None
             return lab.repository.read_workload(commit)
 
-        proposal = stacking.stack(
-            experiments,
-            kept_files,
-            champion=best.number,
-            sigma_bpb=pooled_sigma(evidence.noise_groups(experiments), lab.config.noise_prior_bpb),
-            stack_sigmas=lab.config.stack_sigmas if self.stacks else 0.0,
-            ending=ending,
+        def put_together() -> int | None:
+            proposal = stacking.stack(
+                experiments,
+                kept_files,
+                champion=best.number,
+                sigma_bpb=pooled_sigma(evidence.noise_groups(experiments), lab.config.noise_prior_bpb),
+                stack_sigmas=lab.config.stack_sigmas if self.stacks else 0.0,
+                ending=ending,
+            )
+            if proposal is None:
+                return None
+            files = kept_files(best.number)
+            refused, diff = _as_diff(files, edits.apply(files, proposal.edits), lab.sealed_text)
+            number = lab.ledger.open_experiment(tag, proposal, diff=diff, champion=best.number, refused=refused)
+            log.info("stack_opened", campaign=tag, experiment=number, combines=proposal.combines, refused=refused)
+            return number
+
+        made = guarded("putting near misses together", put_together, campaign=tag)
+        if not isinstance(made, Bug):
+            return made
+        pieces = tuple(sorted(one.number for one in stacking.shelf(experiments)[: stacking.MAX_PIECES]))
+        if not pieces:
+            raise made.error  # of no candidate
+        # Any of them may be what we cannot read: all count as used, or the next round fails alike.
+        told = f"{len(pieces)} near misses together"
+        proposal = Proposal(
+            hypothesis=told, edits=(), proposer=stacking.PROPOSER, category=stacking.CATEGORY, combines=pieces
         )
-        if proposal is None:
-            return None
-        files = kept_files(best.number)
-        refused, diff = _as_diff(files, edits.apply(files, proposal.edits), lab.sealed_text)
-        number = lab.ledger.open_experiment(tag, proposal, diff=diff, champion=best.number, refused=refused)
-        log.info("stack_opened", campaign=tag, experiment=number, combines=proposal.combines, refused=refused)
-        return number
+        return lab.ledger.open_experiment(
+            tag, proposal, diff="", champion=best.number, refused=made.reason, refused_as=Verdict.INFRA
+        )
 
     def start_afresh(self) -> None:
         """Leave what was said in the conversation that goes on: perhaps it is what nobody can answer."""
@@ -191,7 +211,21 @@ class Desk:
             thought.outcome = error
 
     def _ask(self, ledger: Ledger, conversation: Conversation) -> Proposal | NoProposal:
-        """Hold one conversation, or the rest of one that was cut off."""
+        """Hold one conversation, or the rest of one that was cut off; it ends at a bug of ours."""
+        answer = guarded(
+            "asking for an idea",
+            lambda: self._hold(ledger, conversation),
+            campaign=self.campaign.tag,
+            conversation=conversation.id,
+        )
+        if isinstance(answer, Bug):
+            ledger.end_conversation(conversation.id)
+            return NoProposal(reason=answer.reason, exhausted=False, proposer=self.proposer.name)
+        if isinstance(answer, NoProposal) and not answer.unfinished:
+            ledger.end_conversation(conversation.id, answer.transcript)
+        return answer
+
+    def _hold(self, ledger: Ledger, conversation: Conversation) -> Proposal | NoProposal:
         lab, campaign = self.lab, self.campaign
         experiments = ledger.experiments(campaign.tag)
         history = experiments[: conversation.seen + 1]
@@ -210,7 +244,7 @@ class Desk:
             check=None if self.check is None else check,
             stopping=lambda: self._leaving.is_set() or lab.stopping(),
         )
-        answer = self.proposer.propose(
+        return self.proposer.propose(
             ProposalRequest(
                 number=number,
                 program=read_program(lab),
@@ -225,9 +259,6 @@ class Desk:
                 leaving=self._leaving.is_set,
             )
         )
-        if isinstance(answer, NoProposal) and not answer.unfinished:
-            ledger.end_conversation(conversation.id, answer.transcript)
-        return answer
 
     def _files(self, history: tuple[Experiment, ...]) -> Files:
         best = champion(history)
@@ -235,7 +266,39 @@ class Desk:
         return self.lab.repository.read_workload(best.kept_commit)
 
     def _open(self, conversation: Conversation, proposal: Proposal) -> int | None:
-        """Write a proposal down; None when a new champion has left no place for it."""
+        """Write a proposal down; None when a new champion has left no place for it.
+
+        One that a bug of ours keeps us from reading is written down without its edits, and closed.
+        """
+        tag = self.campaign.tag
+        made = guarded(
+            "reading its edits",
+            lambda: self._place(conversation, proposal),
+            campaign=tag,
+            conversation=conversation.id,
+        )
+        if not isinstance(made, Bug):
+            return made
+        best = champion(self._experiments())
+        assert best is not None
+        told = Proposal(
+            hypothesis=cleaned(proposal.hypothesis, HYPOTHESIS_CHARACTERS),
+            edits=(),
+            proposer=self.proposer.name,
+            model=self.proposer.model,
+        )
+        return self.lab.ledger.open_experiment(
+            tag,
+            told,
+            diff="",
+            champion=best.number,
+            retry_of=conversation.retry_of,
+            refused=made.reason,
+            refused_as=Verdict.INFRA,
+            conversation=conversation.id,
+        )
+
+    def _place(self, conversation: Conversation, proposal: Proposal) -> int | None:
         lab, tag = self.lab, self.campaign.tag
         experiments = self._experiments()
         history = experiments[: conversation.seen + 1]

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import ast
 
+from runner.edits.parsing import parse, unparse
 from runner.records import Files
 
 
 def count_logic(files: Files) -> int:
     """Lines of all Python files in one plain form: no comments, no docstrings, no blank lines, one layout.
 
-    Files that do not parse count by their lines that are not blank.
+    Files that Python cannot read, or that are nested too deeply, count by their lines that are not blank.
     """
     return sum(_count(data.decode("utf-8", "replace")) for path, data in files.items() if path.endswith(".py"))
 
 
 def _count(text: str) -> int:
-    try:
-        tree = ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return sum(bool(line.strip()) for line in text.splitlines())
+    tree = parse(text)
+    if tree is None:
+        return _num_lines(text)
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             node.body = [
@@ -27,7 +27,9 @@ def _count(text: str) -> int:
                 for statement in node.body
                 if not (isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant))
             ]
-    try:
-        return sum(bool(line.strip()) for line in ast.unparse(tree).splitlines())
-    except RecursionError:
-        return sum(bool(line.strip()) for line in text.splitlines())
+    plain = unparse(tree)
+    return _num_lines(text if plain is None else plain)
+
+
+def _num_lines(text: str) -> int:
+    return sum(bool(line.strip()) for line in text.splitlines())

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NoReturn
 
+from runner.edits.parsing import UNREADABLE
 from runner.records import Files
 
 ROOT = "workload"
@@ -201,7 +202,7 @@ def _check_python(path: str, data: bytes) -> None:
             ast.parse(data)
     except SyntaxError as error:
         refuse(f"{path} line {error.lineno}: {quoted(error.msg)[1:-1]}")
-    except (RecursionError, MemoryError, ValueError, OverflowError):
+    except UNREADABLE:
         # Deep nesting ends in one of these; the interpreter in the container would fail alike.
         refuse(f"{path} cannot be parsed: nested too deeply, or with too large a literal")
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import ast
 import math
 import re
-import warnings
 from collections import Counter
 from dataclasses import dataclass
 
+from runner.edits.parsing import parse
+from runner.edits.rules import Refused, check_file
 from runner.records import Files
 
 SIZES = "workload/sizes/"
@@ -21,6 +22,8 @@ _NAME = re.compile(r"[A-Z][A-Z0-9_]*")
 _LITERAL = re.compile(rb"-?(\d[\d_]*)(\.[\d_]*)?([eE][-+]?\d+)?|-?\.\d[\d_]*([eE][-+]?\d+)?")
 # Neither can change what the score is about: the host issues the seed, the others are for people who read logs.
 _NOT_A_KNOB = re.compile(r"(^|_)(SEED|LOG|FLOPS|BYTES)(_|$)")
+# With room for any factor before a float ends.
+_SMALLEST, _LARGEST = 1e-300, 1e300
 # Below 1 by chance, not by nature.
 _NOT_A_FRACTION = re.compile(r"(LEARNING_RATE|LR|STD|GAIN|SCALE)$")
 
@@ -45,7 +48,8 @@ class Constant:
 def find(files: Files, profile: str) -> list[Constant]:
     """List the constants that may be tuned, in path and source order.
 
-    Zero is left out, since a factor cannot move it; so are the sizes of other profiles.
+    Zero is left out, since a factor cannot move it; so are numbers beyond all measure, and the sizes of other
+    profiles.
 
     Args:
         files: the champion's `workload/`.
@@ -60,10 +64,11 @@ def find(files: Files, profile: str) -> list[Constant]:
 
 def _in_file(path: str, source: bytes) -> list[Constant]:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            module = ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        check_file(path, source)
+    except Refused:  # in odd encodings or line ends, places are not what the parser says
+        return []
+    module = parse(source)
+    if module is None:
         return []
     lines = [0, *(match.end() for match in re.finditer(rb"\n", source))]
     found: list[Constant] = []
@@ -87,7 +92,7 @@ def _in_file(path: str, source: bytes) -> list[Constant]:
             continue
         text = literal.decode("ascii")
         value = ast.literal_eval(text)
-        if value != 0 and math.isfinite(value):
+        if _SMALLEST <= abs(value) <= _LARGEST:
             found.append(Constant(path=path, name=names[0], value=value, literal=text, start=start, end=end))
     return [constant for constant in found if bound[constant.name] == 1]
 

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from runner import edits
+from runner.edits.parsing import parse, unparse
 from runner.records import Experiment, Files, Verdict
 
 _TRAILING_COMMENT = re.compile(r"\s+#[^'\"]*$")
@@ -70,10 +71,10 @@ def _plain(line: str) -> list[str]:
     text = line.strip()
     if not text or text.startswith("#"):
         return []
-    try:
-        tree = ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return [" ".join(_TRAILING_COMMENT.sub("", text).split())]
+    as_text = [" ".join(_TRAILING_COMMENT.sub("", text).split())]
+    tree = parse(text)
+    if tree is None:
+        return as_text
     statements = [
         statement
         for statement in tree.body
@@ -83,4 +84,6 @@ def _plain(line: str) -> list[str]:
         for node in ast.walk(statement):
             if isinstance(node, ast.Constant) and isinstance(node.value, int) and not isinstance(node.value, bool):
                 node.value = float(node.value) if abs(node.value) < 2**53 else node.value
-    return [ast.unparse(statement) for statement in statements]
+    plain = [unparse(statement) for statement in statements]
+    known = [one for one in plain if one is not None]
+    return known if len(known) == len(plain) else as_text
