@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from runner.errors import EngineError
+from runner.report.text import one_line
+
+DRIVER_SECONDS = 30.0
+"""Longest answer of nvidia-smi; without its persistence mode the driver is loaded first."""
+_REMEDY = "reinstall the NVIDIA driver, or reboot after an update of it; or choose --profile cpu"
+_NOT_REPORTED = {"N/A", "NOT SUPPORTED"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,31 +25,48 @@ class Gpu:
 
     uuid: str
     name: str
-    memory_mib: int
+    memory_mib: int | None  # None: the driver does not report it, as where CPU and GPU share one memory
 
 
 def find_gpus() -> tuple[Gpu, ...]:
-    """Every GPU that `nvidia-smi` lists; empty without a driver.
+    """Every GPU that `nvidia-smi` lists; empty without that program, never because it fails.
 
     Raises:
-        EngineError: there is a driver, but it does not answer; a night on the CPU instead would surprise.
+        EngineError: there is a driver, but it tells no GPU; a night on the CPU instead would surprise.
     """
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return ()
     query = [tool, "--query-gpu=uuid,name,memory.total", "--format=csv,noheader,nounits"]
     try:
-        answer = subprocess.run(query, capture_output=True, text=True, timeout=30, check=True)
-    except (OSError, subprocess.SubprocessError) as error:
-        raise EngineError(
-            f"nvidia-smi fails: {error}", "mend the NVIDIA driver, or choose --profile cpu"
-        ) from error
-    gpus = []
-    for line in answer.stdout.splitlines():
-        fields = [field.strip() for field in line.split(",")]
-        if len(fields) == 3 and fields[2].isdigit():
-            gpus.append(Gpu(uuid=fields[0], name=fields[1], memory_mib=int(fields[2])))
-    return tuple(gpus)
+        answer = subprocess.run(
+            query, capture_output=True, encoding="utf-8", errors="replace", timeout=DRIVER_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise EngineError(f"nvidia-smi did not answer within {DRIVER_SECONDS:g} s", _REMEDY) from error
+    except OSError as error:
+        raise EngineError(f"nvidia-smi cannot be started: {error.strerror}", _REMEDY) from error
+    lines = [line.strip() for line in answer.stdout.splitlines()]
+    lines = [line for line in lines if line and not line.startswith("WARNING:")]  # of a card's own memory
+    if "No devices were found" in lines or not (lines or answer.returncode):
+        raise EngineError("nvidia-smi is installed, but lists no GPU", _REMEDY)
+    if answer.returncode:
+        how = f"with exit code {answer.returncode}"
+        if answer.returncode < 0:
+            how = f"by signal {-answer.returncode} ({signal.strsignal(-answer.returncode)})"
+        said = next(iter([*lines, *answer.stderr.strip().splitlines()]), "it said nothing")
+        raise EngineError(f"nvidia-smi ended {how}: {one_line(said)}", _REMEDY)
+    return tuple(_gpu_of(line) for line in lines)
+
+
+def _gpu_of(line: str) -> Gpu:
+    """The GPU of one line: first its UUID, last its memory, between them a name that may hold commas."""
+    uuid, _, rest = line.partition(",")
+    name, _, memory = (part.strip() for part in rest.rpartition(","))
+    reported = memory.strip("[]").upper() not in _NOT_REPORTED
+    if not uuid.startswith("GPU-") or not name or (reported and not (memory.isascii() and memory.isdigit())):
+        raise EngineError(f"nvidia-smi lists a GPU in a line that cannot be read: {one_line(line)}", _REMEDY)
+    return Gpu(uuid=uuid.strip(), name=name, memory_mib=int(memory) if reported else None)
 
 
 def cpu_name() -> str:

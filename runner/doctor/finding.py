@@ -24,7 +24,7 @@ PROBE_NAMES = (
     "probes", "limits", "oom-victim", "user", "capabilities", "privileges", "seccomp", "system-calls", "network",
     "mounts", "read-only", "devices", "environment", "torch-inside", "one-gpu", "pids-cap",
     "memory-cap", "output-cap", "scratch-cap", "shm-cap", "descriptors-cap", "file-cap", "log-cap",
-    "log-rotation", "watchdog",
+    "log-rotation", "limits-after-move", "watchdog",
 )  # fmt: skip
 NAMES = (*HOST_NAMES, *VERSION_NAMES, *PROBE_NAMES)
 """Every name that a finding can have: what `[accept]` may speak of."""

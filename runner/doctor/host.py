@@ -41,7 +41,7 @@ def seen_gpus() -> tuple[tuple[Gpu, ...], Finding | None]:
 
 def choose_gpu(config: Config, gpus: tuple[Gpu, ...]) -> tuple[Config, Finding]:
     """The settings with the GPU that a campaign would use, and what to say of it."""
-    names = ", ".join(f"{gpu.name} ({gpu.memory_mib // 1024} GiB)" for gpu in gpus) or "none"
+    names = ", ".join(f"{gpu.name} ({_memory_of(gpu)})" for gpu in gpus) or "none"
     if config.profile == "cpu":
         return config.model_copy(update={"gpu": None}), Finding(
             name="gpu",
@@ -60,6 +60,10 @@ def choose_gpu(config: Config, gpus: tuple[Gpu, ...]) -> tuple[Config, Finding]:
             remedy="set `gpu` to one of: " + ", ".join(gpu.uuid for gpu in gpus) if gpus else "--profile cpu",
         )
     return config.model_copy(update={"gpu": found[0].uuid}), Finding(name="gpu", level="ok", fact=names)
+
+
+def _memory_of(gpu: Gpu) -> str:
+    return "memory not reported" if gpu.memory_mib is None else f"{gpu.memory_mib // 1024} GiB"
 
 
 def git_finding(directory: Path) -> Finding:

@@ -6,7 +6,7 @@ A probe that did not see something says so; what is absent never counts as good.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from runner.doctor.finding import Finding, Level
 from runner.doctor.versions import parse
 from runner.records import RunEnd, RunRecord
 from runner.sandbox.effective import FORBIDDEN_VARIABLES
+from runner.sandbox.kernel_limits import SWAP_FILES, Deviation
 from runner.sandbox.limits import CANDIDATE_UID, MAX_INODES, largest_file
 
 OUTPUT_INODES = 4096
@@ -123,6 +124,36 @@ def _log_cap(run: RunRecord) -> int:
 def judge_rotation(log_bytes: int) -> Finding:
     """What the engine kept of a program that printed three times as much as it may keep."""
     return _cap("log-rotation", {"bytes of output": (log_bytes, LOG_BYTES)})
+
+
+def judge_move(differ: list[Deviation], files: Collection[str], *, moved: bool) -> Finding:
+    """Whether the limits of a container outlive its move to other cores.
+
+    Args:
+        differ: limits that the kernel does not keep.
+        files: names of the kernel's files that were read.
+        moved: whether there were other cores; else nothing is moved in a night either.
+    """
+    name = "limits-after-move"
+    if not files:
+        return Finding(
+            name=name,
+            level="note",
+            fact="the control group of a container cannot be read from here",
+            reason="a limit that is changed while a candidate runs is not noticed",
+            remedy="run on the engine's host, as a user who may read /sys/fs/cgroup",
+        )
+    how = "a move to other cores" if moved else "a start (candidates have every core: none is moved)"
+    return finding(
+        name,
+        [f"{one.name} is {one.found} instead of {one.wanted} after {how}" for one in differ],
+        f"the kernel keeps {', '.join(files)} after {how}",
+        reason="the engine says that it keeps them; the kernel does not, and the runs will be lost",
+        remedy="swapoff -a, or the engine's other cgroup driver: "
+        '"exec-opts": ["native.cgroupdriver=cgroupfs"] in /etc/docker/daemon.json'
+        if {one.name for one in differ} <= SWAP_FILES
+        else _REMEDY,
+    )
 
 
 def judge_watch(watch: Watch) -> Finding:

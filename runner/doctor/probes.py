@@ -31,7 +31,9 @@ from runner.doctor.finding import Finding
 from runner.errors import AutoresearchError, DiskFullError, EngineError
 from runner.records import Phase, RunRecord
 from runner.report.text import clean
+from runner.sandbox.effective import has_swap
 from runner.sandbox.engine import Engine, engine_errors
+from runner.sandbox.kernel_limits import deviations, limit_files
 from runner.sandbox.limits import (
     OutputVolume,
     Owner,
@@ -40,8 +42,11 @@ from runner.sandbox.limits import (
     create_output_volume,
     discard,
     largest_file,
+    limits_of,
+    move_container,
     remove_container,
     remove_volume,
+    spare_cores,
 )
 from runner.sandbox.streams import follow_logs
 from runner.sandbox.supervision import GRACE_SECONDS, POLL_SECONDS, Reports, record, wait
@@ -123,6 +128,8 @@ def probe(
             findings += bite(ground)
             on_progress("flooding the log")
             findings.append(flood(ground))
+            on_progress("moving a container to other cores")
+            findings.append(move(ground))
             on_progress("waiting for PID 1 to end a run")
             findings.append(watchdog(ground, pause_daemon))
     except AutoresearchError as error:
@@ -202,6 +209,20 @@ def flood(ground: Ground) -> Finding:
                     raise EngineError(f"printing 6 MB took longer than {FLOOD_SECONDS:g} s", "is the disk full?")
                 time.sleep(POLL_SECONDS)
         return judgement.judge_rotation(len(_output(ground.engine, container, stderr=False)))
+
+
+def move(ground: Ground) -> Finding:
+    """What the kernel keeps of the limits of a container that is moved to other cores, as in a night."""
+    limits, spare = limits_of(ground.config), spare_cores(ground.config)
+    config = ground.config.model_copy(update={"train_seconds": LOOK_SECONDS})
+    with _started(ground, config, {"program": "hang"}, cores=spare or None) as (container, _):
+        if spare:
+            process = move_container(ground.engine, container, limits)
+        else:
+            with engine_errors("inspecting the probe"):
+                process = int(ground.engine.client.api.inspect_container(container)["State"]["Pid"])
+        files = limit_files(process, container)
+        return judgement.judge_move(deviations(files, limits, swap=has_swap()), files, moved=bool(spare))
 
 
 def watchdog(ground: Ground, pause_daemon: bool) -> Finding:
@@ -305,7 +326,9 @@ def _train(ground: Ground, config: Config, task: Mapping[str, Any]) -> Ended:
 
 
 @contextmanager
-def _started(ground: Ground, config: Config, task: Mapping[str, Any]) -> Iterator[Running]:
+def _started(
+    ground: Ground, config: Config, task: Mapping[str, Any], cores: tuple[int, ...] | None = None
+) -> Iterator[Running]:
     """A running candidate with an output volume, made as that of a training is; both are removed."""
     folder = ground.scratch / str(task["program"])
     folder.mkdir(exist_ok=True)
@@ -331,6 +354,7 @@ def _started(ground: Ground, config: Config, task: Mapping[str, Any]) -> Iterato
             output_volume=OutputVolume(volume, "/out", writable=True),
             owner=ground.owner,
             interactive=False,
+            cores=cores,
         )
         stack.callback(discard, remove_container, ground.engine.client, container)
         with engine_errors("starting a probe"):

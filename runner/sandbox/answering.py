@@ -13,12 +13,13 @@ from runner.crash_points import Step, around
 from runner.errors import EngineError
 from runner.records import Phase, RunEnd, RunRecord
 from runner.sandbox.engine import Engine, engine_errors
+from runner.sandbox.kernel_limits import Limits, LimitWatch
 from runner.sandbox.limits import (
     OutputVolume,
     Owner,
-    choose_cores,
     create_container,
     discard,
+    limits_of,
     move_container,
     remove_container,
     spare_cores,
@@ -41,7 +42,8 @@ class Answering:
     phase: Phase
     startup_seconds: float
     limit_seconds: float
-    cores: tuple[int, ...] | None  # where it answers, if it warms up elsewhere so as not to disturb a measurement
+    limits: Limits  # while it answers
+    moves: bool  # whether it warms up elsewhere, so as not to disturb a measurement
     attachment: Attachment
     reports: Reports
 
@@ -96,8 +98,9 @@ class Answering:
             EngineError: the engine failed; says nothing about the candidate.
         """
         self.await_ready()
-        if self.cores is not None:
-            move_container(self.engine, self.container_id, self.cores)
+        watch = LimitWatch(self.container_id, self.phase, self.limits)
+        if self.moves:
+            watch.look(move_container(self.engine, self.container_id, self.limits))
         try:
             self.attachment.send(b"g")
         except OSError as error:
@@ -110,7 +113,9 @@ class Answering:
             limit_seconds=self.limit_seconds,
             done=self.reports.ended,
             meanwhile=self.refuse_broken,
+            watch=watch,
         )
+        watch.look_again()  # one that lingers still has them
         # An engine tells the end of a container before it has delivered the last of its stream.
         self.reports.ended.wait(0 if killed or state.exit_code == 137 else GRACE_SECONDS)
         run = record(self.phase, seed, state, killed and self.reports.started.is_set(), self.reports)
@@ -195,7 +200,8 @@ def open_answering(
             phase=phase,
             startup_seconds=config.startup_seconds,
             limit_seconds=limit_seconds,
-            cores=choose_cores(config) if spare else None,
+            limits=limits_of(config),
+            moves=bool(spare),
             attachment=attachment,
             reports=reports,
         )

@@ -4,7 +4,8 @@ Engines drop limits that the host does not support, and say nothing. Here a crea
 what was asked for: every setting, every setting that would open it and that nobody asked for, its environment,
 its mounts.
 
-Not covered: an engine that says one thing and does another; the probes of `autoresearch doctor` look from inside.
+Not covered: an engine that says one thing and does another; `kernel_limits.py` asks the kernel, and the probes of
+`autoresearch doctor` look from inside.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def check_effective(
         f"{name}: {_normal(name, effective.get(name))!r} instead of {_normal(name, want)!r}"
         for name, want in wanted.items()
         if _normal(name, effective.get(name)) != _normal(name, want)
-        and not (name == "MemorySwap" and effective.get(name) == -1 and not _has_swap())
+        and not (name == "MemorySwap" and effective.get(name) == -1 and not has_swap())
     ]
     differ += [
         f"{name}: {effective[name]!r}"
@@ -139,7 +140,8 @@ def _access(writable: bool | None) -> str:
     return "absent" if writable is None else "writable" if writable else "read-only"
 
 
-def _has_swap() -> bool:
+def has_swap() -> bool:
+    """Whether this machine has any swap now."""
     return "SwapTotal:              0 kB" not in Path("/proc/meminfo").read_text("ascii")
 
 

@@ -21,8 +21,9 @@ from docker.types import DeviceRequest, LogConfig, Mount, Ulimit
 from runner.config import MEBI, Config
 from runner.crash_points import Side, Step, around, reach
 from runner.errors import EngineError
-from runner.sandbox.effective import check_effective, refuse_mounts_below, removed_variables
+from runner.sandbox.effective import check_effective, has_swap, refuse_mounts_below, removed_variables
 from runner.sandbox.engine import LABEL, QUICK_SECONDS, Engine, engine_errors
+from runner.sandbox.kernel_limits import Limits
 
 log = structlog.get_logger()
 
@@ -74,6 +75,15 @@ def spare_cores(config: Config) -> tuple[int, ...]:
     if config.runtime is not None:
         return ()
     return tuple(sorted(os.sched_getaffinity(0) - set(choose_cores(config))))
+
+
+def limits_of(config: Config, cores: tuple[int, ...] | None = None) -> Limits:
+    """What the kernel has to keep of a container that candidates run in.
+
+    Args:
+        cores: where it runs; `choose_cores` when absent.
+    """
+    return Limits(memory_bytes=config.memory_bytes, pids=config.pids, cores=cores or choose_cores(config))
 
 
 def create_container(
@@ -192,18 +202,35 @@ def create_container(
     return container_id
 
 
-def move_container(engine: Engine, container_id: str, cores: tuple[int, ...]) -> None:
-    """Pin a running container to other cores.
+def move_container(engine: Engine, container_id: str, limits: Limits) -> int:
+    """Pin a running container to other cores, and say its memory again.
+
+    With systemd and cgroup v2 a change that leaves memory and swap out takes the swap limit away.
+
+    Not covered: what the kernel made of it; `LimitWatch` looks.
+
+    Returns: the process that is its PID 1; 0 when it has ended.
 
     Raises:
         EngineError: the engine refused, or did not do it.
     """
-    wanted = ",".join(str(core) for core in cores)
+    cores, memory = ",".join(str(core) for core in limits.cores), limits.memory_bytes
     with engine_errors("pinning a container"):
-        engine.client.api.update_container(container_id, cpuset_cpus=wanted)
-        found = engine.client.api.inspect_container(container_id)["HostConfig"]["CpusetCpus"]
-    if found != wanted:
-        raise EngineError(f"a container stays on the cores {found!r} instead of {wanted!r}", "autoresearch doctor")
+        engine.client.api.update_container(container_id, cpuset_cpus=cores, mem_limit=memory, memswap_limit=memory)
+        inspected = engine.client.api.inspect_container(container_id)
+        found, process = inspected["HostConfig"], int(inspected["State"]["Pid"])
+        if found["CpusetCpus"] != cores:
+            raise EngineError(
+                f"a container stays on the cores {found['CpusetCpus']!r} instead of {cores!r}",
+                "autoresearch doctor",
+            )
+        for name in ("Memory", "MemorySwap"):
+            if found[name] != memory and not (name == "MemorySwap" and found[name] == -1 and not has_swap()):
+                raise EngineError(
+                    f"a container that was moved has {name} {found[name]} instead of {memory}",
+                    "autoresearch doctor",
+                )
+    return process
 
 
 def largest_file(config: Config) -> int:

@@ -23,12 +23,14 @@ from runner.errors import EngineError
 from runner.records import Phase, RunRecord
 from runner.sandbox.answering import Answering, open_answering
 from runner.sandbox.engine import Engine, engine_errors
+from runner.sandbox.kernel_limits import LimitWatch
 from runner.sandbox.limits import (
     OutputVolume,
     Owner,
     create_container,
     create_output_volume,
     discard,
+    limits_of,
     remove_container,
     remove_volume,
     spare_cores,
@@ -218,6 +220,7 @@ def train(
             limit_seconds=config.train_seconds,
             meanwhile=meanwhile,
             gives_up=lambda: reports.started.is_set() and early.is_due(),
+            watch=LimitWatch(container_id, "train", limits_of(config, cores)),
         )
         if on_end is not None:
             on_end()

@@ -17,6 +17,7 @@ from docker.api.client import APIClient
 from runner.errors import EngineError
 from runner.records import Phase, RunEnd, RunRecord
 from runner.sandbox.engine import NONSENSE, Engine
+from runner.sandbox.kernel_limits import LimitWatch
 
 POLL_SECONDS = 0.1
 GRACE_SECONDS = 2.0
@@ -130,12 +131,14 @@ def wait(
     done: threading.Event | None = None,
     meanwhile: Callable[[], None] = lambda: None,
     gives_up: Callable[[], bool] = lambda: False,
+    watch: LimitWatch | None = None,
 ) -> tuple[State, bool]:
     """Wait until the container has ended, or `done`. No single answer of the engine ends the wait.
 
     Args:
         meanwhile: called again and again; what it raises ends the wait.
         gives_up: called again and again; once it says so the container is killed, which is waited for.
+        watch: looks at the container's limits while it runs; one that was changed ends the wait.
 
     Returns: how it ended, and whether the host killed it at its deadline.
 
@@ -158,7 +161,7 @@ def wait(
                 state = client.api.inspect_container(container_id)["State"]
                 if state["Status"] in ("exited", "dead"):
                     return State(state["ExitCode"], bool(state.get("OOMKilled"))), killer.fired
-                paused = bool(state.get("Paused"))
+                paused, process = bool(state.get("Paused")), int(state.get("Pid") or 0)
                 missing = 0
             except docker.errors.NotFound as error:
                 missing += 1
@@ -172,6 +175,8 @@ def wait(
             else:
                 if paused:  # its clock ran on: whatever comes of it is not the candidate's doing
                     raise EngineError("a container of ours was paused by somebody else")
+                if watch is not None:
+                    watch.look(process)
             if time.monotonic() > give_up:
                 raise EngineError("a container did not end after it was killed", "autoresearch doctor")
             meanwhile()

@@ -88,8 +88,8 @@ def test_nothing_is_found_here_and_nothing_is_left(engine, base_image, cpu_confi
     )
     assert bad(findings) == {}
     assert {one.name for one in findings} <= set(NAMES)
-    assert len({one.name for one in findings}) == len(findings) == 24
-    assert len(said) == 5
+    assert len({one.name for one in findings}) == len(findings) == 25
+    assert len(said) == 6
     assert list(tmp_path.iterdir()) == []
     label = {"label": f"{LABEL}controller={owner.controller}"}
     assert engine.client.api.containers(all=True, filters=label) == []

@@ -15,6 +15,9 @@ import pytest
 from runner.errors import EngineError
 from runner.records import Phase, RunEnd
 from runner.sandbox import remove_orphans
+from runner.sandbox.engine import LABEL
+from runner.sandbox.kernel_limits import deviations, limit_files
+from runner.sandbox.limits import move_container
 
 pytestmark = pytest.mark.docker
 
@@ -237,6 +240,39 @@ def test_after_a_scoring_that_failed_nothing_lingers(session, engine):
         state = engine.client.api.wait(opened.scorer.container_id, timeout=10)
         assert state["StatusCode"] != 0
         assert time.monotonic() - began < 15
+
+
+def test_the_kernel_keeps_the_limits_of_a_container_that_is_moved(session, engine, cpu_config):
+    with session({}) as opened:
+        opened.scorer.await_ready()
+        container, limits = opened.scorer.container_id, opened.scorer.limits
+        process = move_container(engine, container, limits)
+        files = limit_files(process, container)
+        if not files:
+            pytest.skip("the control group of a container cannot be read from here")
+        assert {name.partition(".")[0] for name in files} == {"memory", "pids", "cpuset"}
+        assert deviations(files, limits, swap=True) == []
+
+
+def test_a_training_whose_limits_are_changed_is_lost(session, engine, owner, monkeypatch):
+    """Somebody gives it more memory while it runs."""
+    monkeypatch.setattr("runner.sandbox.kernel_limits.LOOK_SECONDS", 0.0)
+
+    def change():
+        labels = [f"{LABEL}controller={owner.controller}", f"{LABEL}kind=train"]
+        (found,) = engine.client.api.containers(filters={"label": labels})
+        engine.client.api.update_container(found["Id"], mem_limit=3 << 30, memswap_limit=3 << 30)
+
+    with (
+        session({"train.py": "while True: pass"}) as opened,
+        pytest.raises(EngineError, match=r"of the train container was changed from .* while it ran"),
+    ):
+        if not limit_files(
+            engine.client.api.inspect_container(opened.scorer.container_id)["State"]["Pid"],
+            opened.scorer.container_id,
+        ):
+            pytest.skip("the control group of a container cannot be read from here")
+        opened.train(seed=1, on_start=change)
 
 
 ATTEMPTS = """
