@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from runner.repo import Repository
+from runner.storage.repository import Repository
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -21,10 +21,10 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from runner.decision import Rule
+from runner.decision.keep_rule import Rule
 from runner.report.plot import DOTS_PER_INCH, FAINT, GREEN, GREY, INK
 from runner.report.rules_plot import rules_png
-from runner.simulation import MIXES, RULES, Setting, greedy, ours, simulate
+from runner.decision.simulation import MIXES, RULES, Setting, greedy, ours, simulate
 
 SIGMAS, BUDGETS = (0.0007, 0.002), (100, 700)
 LEAST_GAIN = {0.0007: 1.0, 0.002: 1.1}

@@ -10,8 +10,8 @@ from __future__ import annotations
 import random
 import time
 
-from runner.proposers.digest import MAX_TOKENS, digest
-from runner.proposers.submission import CATEGORIES
+from runner.proposers.researcher.digest import MAX_TOKENS, digest
+from runner.proposers.researcher.submit_tool import CATEGORIES
 from runner.records import Experiment, Figures, Verdict
 
 SENTENCE = """

@@ -19,9 +19,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 from synthetic_trainings import BOUNDARY, POOL, SE, World
 
-from runner import evidence, hopeless
-from runner.hopeless import NUM_FRACTIONS, calibrate
-from runner.ledger import Ledger
+from runner.decision import evidence
+from runner.decision import early_stopping
+from runner.decision.early_stopping import NUM_FRACTIONS, calibrate
+from runner.storage.ledger import Ledger
 
 STOP_BELOW, STOP_AFTER, FINISH_DOOMED = 0.05, 12, 0.10
 NIGHTS, CANDIDATES = 60, 50
@@ -90,15 +91,15 @@ def lived(unseen, length=100):
 
 def replayed(experiments):
     """A real campaign."""
-    points = hopeless.candidates(experiments)
+    points = early_stopping.candidates(experiments)
     for index in range(NUM_FRACTIONS):
         pairs = [(one.gaps[index], one.delta_bpb) for one in points if one.gaps[index] is not None]
         if len(pairs) > 2:
             r = np.corrcoef(np.array(pairs).T)[0, 1]
-            print(f"at {hopeless.fraction(index):4.0%}: correlation of gap and end {r:+.2f} ({len(pairs)} runs)")
+            print(f"at {early_stopping.fraction(index):4.0%}: correlation of gap and end {r:+.2f} ({len(pairs)} runs)")
     tally = Tally()
     for position, one in enumerate(experiments):
-        trained = hopeless.first_training(one)
+        trained = early_stopping.first_training(one)
         if one.figures is None or one.champion is None or trained is None or trained.curve is None:
             continue
         known = calibrate(
@@ -110,7 +111,7 @@ def replayed(experiments):
         )
         if (
             known is not None
-            and (doom := tally.add(known, trained.curve.losses, hopeless.is_promising(one))) is not None
+            and (doom := tally.add(known, trained.curve.losses, early_stopping.is_promising(one))) is not None
         ):
             print(
                 f"experiment {one.number}: at {doom.fraction:.0%}, gap {doom.loss - doom.champion_loss:+.3f}, "

@@ -27,9 +27,12 @@ import structlog
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.clone import make_repository
-from runner import campaign, config, image, preparation
-from runner.ledger import Ledger, exclusive
-from runner.paths import StatePaths
+from runner.campaign import night
+from runner import config
+from runner.sandbox import images
+from runner.campaign import setup
+from runner.storage.ledger import Ledger, exclusive
+from runner.storage.paths import StatePaths
 from runner.records import NoProposal, Proposal, Replace, Verdict
 from runner.report.explain import explain
 
@@ -155,15 +158,15 @@ def main():
         )
         paths = StatePaths.of(root)
         with Ledger(paths.ledger) as ledger, exclusive(paths.root):
-            prepared = preparation.prepare(settings, ledger=ledger, paths=paths, observer=watch)
-            lab = preparation.open_laboratory(
+            prepared = setup.prepare(settings, ledger=ledger, paths=paths, observer=watch)
+            lab = setup.open_laboratory(
                 settings, prepared, repository=git, ledger=ledger, paths=paths, observer=watch
             )
             try:
-                campaign.run(lab, Edits(edits), campaign.StopSwitch())
+                night.run(lab, Edits(edits), night.StopSwitch())
             finally:
                 report(ledger.experiments("bench"), time.monotonic() - began)
-                image.remove_images(lab.engine.client, {"controller": ledger.controller})
+                images.remove_images(lab.engine.client, {"controller": ledger.controller})
     return 0
 
 

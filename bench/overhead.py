@@ -28,11 +28,13 @@ import structlog
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.clone import make_repository
-from runner import campaign, config, preparation
-from runner.ledger import Ledger, exclusive
-from runner.paths import StatePaths
+from runner.campaign import night
+from runner import config
+from runner.campaign import setup
+from runner.storage.ledger import Ledger, exclusive
+from runner.storage.paths import StatePaths
 from runner.records import Phase, Proposal, Replace
-from runner.sandbox.limits import PYTHON
+from runner.sandbox.containers import PYTHON
 
 MODEL = """\
 import torch
@@ -159,17 +161,17 @@ def main():
         )
         paths = StatePaths.of(root)
         with Ledger(paths.ledger) as ledger, exclusive(paths.root):
-            prepared = preparation.prepare(settings, ledger=ledger, paths=paths, observer=watch)
-            lab = preparation.open_laboratory(
+            prepared = setup.prepare(settings, ledger=ledger, paths=paths, observer=watch)
+            lab = setup.open_laboratory(
                 settings, prepared, repository=git, ledger=ledger, paths=paths, observer=watch
             )
-            campaign.run(lab, Numbers(), campaign.StopSwitch(), more=arguments.experiments)
+            night.run(lab, Numbers(), night.StopSwitch(), more=arguments.experiments)
             bare = statistics.median(bare_seconds(root) for _ in range(3))
             floor = statistics.median(floor_seconds(lab) for _ in range(3))
             report(lab, watch, bare, floor)
-            from runner import image
+            from runner.sandbox import images
 
-            image.remove_images(lab.engine.client, {"controller": ledger.controller})
+            images.remove_images(lab.engine.client, {"controller": ledger.controller})
         return 0
 
 

@@ -1,6 +1,6 @@
 # The base of every container: Debian + CPython 3.11 + the packages of one lock, compiled, and nothing else.
 #
-# Built by runner/image/base.py, offline and with the classic builder (no BuildKit syntax), from
+# Built by runner/sandbox/images/base.py, offline and with the classic builder (no BuildKit syntax), from
 #   ROOTFS     id of a Debian image with python3.11, its venv module and headers, gcc and g++
 #              (the compilers and headers are what torch.compile and Triton need at run time)
 #   IMPORTS    the modules that must import, or the build fails

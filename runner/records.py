@@ -113,7 +113,7 @@ class Proposal:
     model: str | None = None
     parameters: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     """What a numeric proposer chose, so that it can rebuild its state from the ledger."""
-    combines: tuple[int, ...] = ()  # numbers of the near misses that it tries together; see `runner/stacking.py`
+    combines: tuple[int, ...] = ()  # numbers of the near misses that it tries together; see `runner/proposers/combine.py`
     transcript: object | None = None  # JSON of the conversation, for people
 
 
@@ -189,7 +189,7 @@ class SealedScore:
 
 @dataclass(frozen=True, kw_only=True)
 class Doom:
-    """Why a running training was hopeless; see `runner/hopeless.py`."""
+    """Why a running training was hopeless; see `runner/decision/early_stopping.py`."""
 
     fraction: float  # of its time, when that was found
     loss: float  # mean that it printed, in whatever unit; untrusted

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import click
 
-from runner.cli.terminal import hold_standard_streams, say, stderr
+from runner.cli.output import hold_standard_streams, say, stderr
 from runner.errors import AutoresearchError, remedy_of
 
 COMMANDS = {

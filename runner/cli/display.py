@@ -14,7 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from runner.cli.terminal import as_file, say, stderr
+from runner.cli.output import as_file, say, stderr
 from runner.observer import Observer
 from runner.records import Experiment, Verdict
 from runner.report.table import plain_lines, table

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from runner.cli.workspace import Workspace
-    from runner.ledger import Campaign, Ledger
+    from runner.storage.ledger import Campaign, Ledger
     from runner.records import Experiment, UsageTotals
 
 

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from runner.cli.options import campaign_options, json_option, proposer_options, resolve_config
-from runner.cli.terminal import say
+from runner.cli.output import say
 from runner.cli.workspace import as_json as experiment_json
 from runner.cli.workspace import log_to_file, open_workspace, print_json
 from runner.errors import AutoresearchError
 
 if TYPE_CHECKING:
-    from runner.campaign import StopSwitch
+    from runner.campaign.night import StopSwitch
     from runner.config import Config
-    from runner.laboratory import Laboratory
+    from runner.evaluation.trial import Laboratory
     from runner.records import Experiment
 
 
@@ -33,22 +33,24 @@ def open_night(
     Args:
         check: looks at the settings before anything is set up, and may raise.
     """
-    from runner import campaign, doctor, preparation
+    from runner.campaign import night
+    from runner.sandbox import doctor
+    from runner.campaign import setup
     from runner.cli.display import observing
-    from runner.ledger import exclusive
+    from runner.storage.ledger import exclusive
 
     with open_workspace(create=True) as workspace:
         config = resolve_config(workspace.repository.root, say, profile_of=workspace.profile_of, **settings)
         check(config)
         doctor.check_names(config.accept)
-        stop = campaign.StopSwitch()
+        stop = night.StopSwitch()
         with exclusive(workspace.paths.root), observing() as observer, stop.installed(observer.note):
             log_to_file(workspace.paths.log(config.tag))
-            prepared = preparation.prepare(
+            prepared = setup.prepare(
                 config, ledger=workspace.ledger, paths=workspace.paths, observer=observer
             )
             doctor.announce(prepared.engine, config, observer.note)
-            lab = preparation.open_laboratory(
+            lab = setup.open_laboratory(
                 config,
                 prepared,
                 repository=workspace.repository,
@@ -83,15 +85,15 @@ def overnight_command(as_json: bool, **settings: Any) -> None:
     A campaign of the same name goes on where it stopped. Ctrl-C once: finish this run and stop.
     Twice: kill it now; no container stays, and the next start goes on with it.
     """
-    from runner import campaign
+    from runner.campaign import night
     from runner.cli.effort import count_effort
-    from runner.cli.history import honesty_lines
+    from runner.cli.status import honesty_lines
     from runner.proposers import create
 
     # A missing key or patch folder is told before anything is set up.
     with open_night(check=create, **settings) as (lab, stop):
         try:
-            reason = campaign.run(lab, create(lab.config), stop)
+            reason = night.run(lab, create(lab.config), stop)
         except BaseException:
             with suppress(AutoresearchError, OSError):  # what ended the night is what people must read
                 _write_reports(lab)
@@ -120,13 +122,13 @@ def baseline_command(repeats: int, as_json: bool, **settings: Any) -> None:
     With --repeats, prints mean, standard deviation and noise with its degrees of freedom. Later runs of it are
     controls of experiment 0, whatever the champion is now.
     """
-    from runner import campaign
-    from runner.control import run_control
+    from runner.campaign import night
+    from runner.campaign.champion import run_control
     from runner.report.noise import noise_line, sum_up_noise
 
     with open_night(**settings) as (lab, stop):
-        opened = campaign.open_campaign(lab)
-        baseline = campaign.ensure_baseline(lab, opened, stop)
+        opened = night.open_campaign(lab)
+        baseline = night.ensure_baseline(lab, opened, stop)
         asked = 0
         while asked < repeats and not stop.requested:
             run_control(lab, opened, baseline)
@@ -152,14 +154,14 @@ def try_command(patch: Path, as_json: bool, **settings: Any) -> None:
     It is an experiment of the campaign like any other: recorded, and kept when it beats the champion.
     Exit code 1 when it got no score: refused, crashed, or lost to infrastructure.
     """
-    from runner import campaign
+    from runner.campaign import night
     from runner.errors import Interrupted
     from runner.proposers.replay import SinglePatch
     from runner.records import Verdict
 
     proposer = SinglePatch(patch)
     with open_night(**settings) as (lab, stop):
-        reason = campaign.run(lab, proposer, stop, more=1)
+        reason = night.run(lab, proposer, stop, more=1)
         tried = lab.ledger.experiments(lab.config.tag)[-1]
     if tried.proposer != proposer.name or not proposer.used:
         raise Interrupted(f"the patch was not tried: {reason}", "the same command goes on")
@@ -181,8 +183,8 @@ def _print_experiment(experiment: Experiment, *, json_wanted: bool) -> None:
 
 
 def _write_reports(lab: Laboratory) -> tuple[Path, ...]:
-    from runner.cli.history import write_reports
-    from runner.paths import StatePaths
+    from runner.cli.status import write_reports
+    from runner.storage.paths import StatePaths
 
     return write_reports(lab.ledger, StatePaths.of(lab.repository.root), lab.config.tag)
 

@@ -77,8 +77,8 @@ def resolve_config(
     """
     from runner import config
     from runner.errors import ConfigError
-    from runner.hardware import find_gpus
-    from runner.paths import StatePaths
+    from runner.sandbox.host import find_gpus
+    from runner.storage.paths import StatePaths
 
     asks_proposer = "proposer" in overrides
     if overrides.get("replay_from") and not overrides.get("proposer"):

@@ -43,7 +43,7 @@ def simulate_command(
     columns.
     """
     from runner.report.rules_plot import rules_png
-    from runner.simulation import MIXES, Setting, compare
+    from runner.decision.simulation import MIXES, Setting, compare
 
     setting = Setting(mix=MIXES[mix], sigma_bpb=sigma, num_runs=runs, drift_sigmas=drift)
     found = compare(setting, campaigns, seed)

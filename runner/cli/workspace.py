@@ -14,10 +14,10 @@ import click
 from runner.errors import ConfigError, LedgerError
 
 if TYPE_CHECKING:
-    from runner.ledger import Ledger
-    from runner.paths import StatePaths
+    from runner.storage.ledger import Ledger
+    from runner.storage.paths import StatePaths
     from runner.records import Experiment
-    from runner.repo import Repository
+    from runner.storage.repository import Repository
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,9 +41,9 @@ def open_workspace(*, create: bool) -> Iterator[Workspace]:
     Args:
         create: make the ledger when there is none; otherwise its absence is an error.
     """
-    from runner.ledger import Ledger
-    from runner.paths import StatePaths
-    from runner.repo import Repository
+    from runner.storage.ledger import Ledger
+    from runner.storage.paths import StatePaths
+    from runner.storage.repository import Repository
 
     repository = Repository(Path.cwd())
     paths = StatePaths.of(repository.root)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from runner.edits.difference import opcodes
+from runner.edits.diff import opcodes
 from runner.edits.rules import Refusal, Refused, check_tree, decode, refuse, split_lines
 from runner.records import Files
 

@@ -52,8 +52,8 @@ def create(config: Config) -> Proposer:
         from runner.proposers.replay import ReplayProposer
 
         return ReplayProposer(config.replay_from)
-    from runner.proposers.apis import open_chat
-    from runner.proposers.researcher import Researcher
+    from runner.proposers.llm.apis import open_chat
+    from runner.proposers.researcher.conversation import Researcher
 
     other = config.plateau_model
     return Researcher(

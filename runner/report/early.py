@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from runner.hopeless import first_training, is_promising
+from runner.decision.early_stopping import first_training, is_promising
 from runner.records import Experiment, Phase, RunEnd, RunRecord, Verdict
-from runner.report.night import BASELINE
+from runner.report.summary import BASELINE
 
 CONFIDENCE = 0.90
 

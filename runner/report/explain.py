@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from runner.decision import AS_GOOD
-from runner.lineage import audited_runs
+from runner.decision.keep_rule import AS_GOOD
+from runner.decision.lineage import audited_runs
 from runner.records import Experiment, Figures, Phase, RunEnd, RunRecord, Verdict
-from runner.report.night import BASELINE, score_of
+from runner.report.summary import BASELINE, score_of
 from runner.report.text import clean, one_line
 
 _OPENINGS = {

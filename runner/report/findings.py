@@ -1,7 +1,7 @@
 """What a night really found: effects that are shrunken for selection, and the curve that luck did not draw.
 
 A keep was chosen for looking good, so what it was measured to do is too good on average. Its posterior mean
-(`runner/effects.py`) allows for that. The same holds for a curve of best scores: of many numbers the lowest one is
+(`runner/decision/effect_prior.py`) allows for that. The same holds for a curve of best scores: of many numbers the lowest one is
 also the luckiest. So two curves are told:
 
     raw       the running minimum of all claimed scores: what a reader believes who keeps every lower number
@@ -20,11 +20,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from statistics import fmean
 
-from runner.decision import AS_GOOD
-from runner.effects import NORMAL_90
-from runner.evidence import champion_pool
+from runner.decision.keep_rule import AS_GOOD
+from runner.decision.effect_prior import NORMAL_90
+from runner.decision.evidence import champion_pool
 from runner.records import Experiment, Phase, RunRecord, SealedScore
-from runner.report.night import BASELINE, is_kept, score_of, sum_up
+from runner.report.summary import BASELINE, is_kept, score_of, sum_up
 from runner.report.progress import tokens_per_second
 
 DRIFT_SHARE = 0.01

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from runner.records import Experiment, UsageTotals, Verdict
-from runner.report.night import BASELINE, sum_up
+from runner.report.summary import BASELINE, sum_up
 
 NUM_LAST = 10
 

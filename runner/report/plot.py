@@ -15,11 +15,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from runner.atomic import replace_file
+from runner.storage.files import replace_file
 from runner.records import Experiment, Verdict
 from runner.report.findings import Level, find
 from runner.report.labels import Box, Label, nearest, place
-from runner.report.night import score_of, sum_up
+from runner.report.summary import score_of, sum_up
 from runner.report.text import one_line
 
 SIZE_INCHES = (13.0, 6.8)

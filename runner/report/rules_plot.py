@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runner.atomic import replace_file
+from runner.storage.files import replace_file
 from runner.report.plot import DOTS_PER_INCH, FAINT, GREEN, GREY, INK
 
 if TYPE_CHECKING:
-    from runner.simulation import Summary
+    from runner.decision.simulation import Summary
 
 
 def rules_png(summaries: Sequence[Summary], path: Path, title: str) -> None:

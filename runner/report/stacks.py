@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from runner.evidence import is_near_miss
-from runner.lineage import stack_of
+from runner.decision.evidence import is_near_miss
+from runner.decision.lineage import stack_of
 from runner.records import Experiment, Verdict
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from runner.records import Experiment, Phase, Verdict
-from runner.report.night import score_of, sum_up
+from runner.report.summary import score_of, sum_up
 from runner.report.text import one_line
 
 if TYPE_CHECKING:

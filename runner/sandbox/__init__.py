@@ -5,8 +5,8 @@
 """
 
 from runner.sandbox.engine import Engine, connect
-from runner.sandbox.orphans import remove_orphans
-from runner.sandbox.prepare import run_trusted
+from runner.sandbox.cleanup import remove_orphans
+from runner.sandbox.trusted import run_trusted
 from runner.sandbox.session import Session, open_session
 
 __all__ = ["Engine", "Session", "connect", "open_session", "remove_orphans", "run_trusted"]

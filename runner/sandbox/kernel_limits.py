@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from runner.errors import EngineError
-from runner.sandbox.effective import has_swap
+from runner.sandbox.inspection import has_swap
 
 PROC = Path("/proc")
 CGROUP = Path("/sys/fs/cgroup")

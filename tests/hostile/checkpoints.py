@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from behaviours import denied
+from tests.hostile.behaviours import denied
 
 CHECKPOINTS = [
     denied(

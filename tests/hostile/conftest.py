@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from estate import MEMORY_BYTES, Estate, controller_memory, forget_peak
-from privileges import capabilities
-from tiny_candidates import open_candidate
+from tests.hostile.estate import MEMORY_BYTES, Estate, controller_memory, forget_peak
+from tests.hostile.privileges import capabilities
+from tests.support.tiny_candidates import open_candidate
 
-from runner import image
+from runner.sandbox import images
 from runner.records import RunEnd, RunRecord
-from runner.sandbox.limits import Owner
+from runner.sandbox.containers import Owner
 from runner.sandbox.session import Mounts
 from runner.sandbox.supervision import GRACE_SECONDS
 
@@ -130,7 +130,7 @@ def attack(engine, base_image, tiny_data, cpu_config, estate, unharmed):
             )
             seconds = ended[0] - (began or ended)[0]  # of a short run, the start may be told after the end
             scored, answer = opened.score(seed=1) if score else (None, None)
-        image.remove_images(engine.client, {"controller": estate.controller})
+        images.remove_images(engine.client, {"controller": estate.controller})
         limit = settings.get("train_seconds", cpu_config.train_seconds)
         assert seconds <= limit + LATE_SECONDS + GRACE_SECONDS, "the controller saw the end late"
         if trained.wall_seconds is None:
@@ -298,7 +298,7 @@ def open_container(engine, base_image, inside, estate, tmp_path_factory):
 @pytest.fixture(scope="session")
 def on_the_host(inside, host, tmp_path_factory):
     """The same attempts by a process of this host."""
-    from inside import surface
+    from tests.hostile.inside import surface
 
     root = tmp_path_factory.mktemp("host")
     (root / "inside").mkdir()

@@ -13,11 +13,11 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from locked_eval import manifest
-from runner import locked
-from runner.image import remove_images
-from runner.ledger import Ledger
+from runner.storage import pinned_evaluation
+from runner.sandbox.images import remove_images
+from runner.storage.ledger import Ledger
 from runner.records import Phase, Proposal, RunEnd, RunRecord, Verdict
-from runner.repo import Repository
+from runner.storage.repository import Repository
 from runner.sandbox import Engine, remove_orphans
 from runner.sandbox.engine import LABEL
 
@@ -72,7 +72,7 @@ class Estate:
         self._make_repository(root)
         self.ledger = Ledger(self.project / ".autoresearch" / "ledger.db")
         self._fill_ledger()
-        self.locked, _ = locked.pin(self.project / ".autoresearch")
+        self.locked, _ = pinned_evaluation.pin(self.project / ".autoresearch")
         self.canaries.append(self.locked.parent / "canary")
         for path in self.canaries:
             path.write_text("as it was")

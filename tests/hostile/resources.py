@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from behaviours import contained, killed
+from tests.hostile.behaviours import contained, killed
 
 from runner.records import RunEnd
 

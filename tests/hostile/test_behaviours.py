@@ -7,10 +7,10 @@ the controller, containers and volumes.
 from __future__ import annotations
 
 import pytest
-from behaviours import Fate
-from checkpoints import CHECKPOINTS
-from clocks import CLOCKS
-from resources import RESOURCES
+from tests.hostile.behaviours import Fate
+from tests.hostile.checkpoints import CHECKPOINTS
+from tests.hostile.clocks import CLOCKS
+from tests.hostile.resources import RESOURCES
 
 from runner.records import RunEnd
 

@@ -6,11 +6,12 @@ import hashlib
 import json
 
 import pytest
-from estate import DATE
-from patches import ODDITIES, TRICKS
-from tiny_candidates import MODEL, PUBLISH
+from tests.hostile.estate import DATE
+from tests.hostile.patches import ODDITIES, TRICKS
+from tests.support.tiny_candidates import MODEL, PUBLISH
 
-from runner import edits, image
+from runner import edits
+from runner.sandbox import images
 from runner.errors import ImageError, RepositoryError
 from runner.records import RunEnd, Write
 
@@ -62,7 +63,7 @@ def test_git_refuses_what_the_edits_let_through(stage, unharmed, path):
 @pytest.mark.parametrize("path", [*SECOND_WALL, "workload/.wh.model.py", "workload/a\0b"])
 def test_an_image_refuses_what_the_edits_let_through(unharmed, path):
     with unharmed(), pytest.raises(ImageError):
-        image.layer_tar({**CHAMPION, path: b"x"})
+        images.layer_tar({**CHAMPION, path: b"x"})
 
 
 def test_names_that_are_options_are_names_for_git_and_the_builder(stage, engine, base_image, estate):
@@ -70,10 +71,10 @@ def test_names_that_are_options_are_names_for_git_and_the_builder(stage, engine,
     files = {**CHAMPION, "workload/--upload-pack=sh": b"1", "workload/-c": b"2", "workload/$(reboot)": b"3"}
     repository, staged = stage(files)
     assert repository.read_workload(staged.commit) == files
-    built = image.build_candidate(
+    built = images.build_candidate(
         engine.client, base_id=base_image, files=files, labels={"controller": estate.controller}
     )
-    image.remove_images(engine.client, {"controller": estate.controller})
+    images.remove_images(engine.client, {"controller": estate.controller})
     assert built.layers[-1] == built.layer_digest
 
 

@@ -12,19 +12,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from animals import WORDS, honest_files
-from silent_observer import SilentObserver
+from tests.zoo.animals import WORDS, honest_files
+from tests.support.silent_observer import SilentObserver
 
 from locked_eval.corpus_index import IndexBuilder
 from locked_eval.disjoint import shingle
 from runner import config as settings
-from runner import edits, image, locked
-from runner.auditing import Evaluation
-from runner.contamination import SealedText
-from runner.laboratory import Examined, Laboratory, Measurement, Outcome, UnrecordedRuns, measure
-from runner.ledger import Ledger
+from runner import edits
+from runner.sandbox import images
+from runner.storage import pinned_evaluation
+from runner.evaluation.audit import Evaluation
+from runner.edits.contamination import SealedText
+from runner.evaluation.trial import Examined, Laboratory, Measurement, Outcome, UnrecordedRuns, measure
+from runner.storage.ledger import Ledger
 from runner.records import Edit, Phase, RunRecord
-from runner.redaction import Redactor
+from runner.corpus.redaction import Redactor
 from runner.sandbox import remove_orphans
 from runner.sandbox.session import Mounts
 
@@ -37,7 +39,7 @@ SEED = 20
 
 
 def pytest_collection_modifyitems(items):
-    """One worker for the zoo: its containers share a core, and another one than `tests/containers` uses."""
+    """One worker for the zoo: its containers share a core, and another one than `tests/engine` uses."""
     for item in items:
         if item.path.is_relative_to(Path(__file__).parent):
             item.add_marker(pytest.mark.xdist_group("zoo"))
@@ -122,12 +124,12 @@ def sealed_text(evaluation):
 def laboratory(engine, data, config, evaluation, sealed_text, tmp_path_factory):
     """A real one. Nothing of a campaign is needed: measurements are not recorded."""
     state = tmp_path_factory.mktemp("state")
-    locked_folder, _ = locked.pin(state)
+    locked_folder, _ = pinned_evaluation.pin(state)
     train = {path.name: path for path in (data / "train").iterdir()}
     ledger = Ledger(state / "ledger.db")
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("runner.sandbox.limits", "runner.laboratory"):
-            patch.setattr(f"{module}.choose_cores", lambda _: (0,))  # `tests/containers` has the last one
+        for module in ("runner.sandbox.containers", "runner.evaluation.trial"):
+            patch.setattr(f"{module}.choose_cores", lambda _: (0,))  # `tests/engine` has the last one
         yield Laboratory(
             config=config,
             engine=engine,
@@ -140,11 +142,11 @@ def laboratory(engine, data, config, evaluation, sealed_text, tmp_path_factory):
             redactor=Redactor(index=IndexBuilder(0).finish(), tokens=[]),
             scratch=state / "audits",
             claims=state / "claims",
-            base_image=image.ensure_base(engine.client, "cpu", ROOT / ".autoresearch", print),
+            base_image=images.ensure_base(engine.client, "cpu", ROOT / ".autoresearch", print),
             conditions={},
         )
     left = remove_orphans(engine, ledger.controller)
-    image.remove_images(engine.client, {"controller": ledger.controller})
+    images.remove_images(engine.client, {"controller": ledger.controller})
     ledger.close()
     assert left == 0, "a container or volume was left behind"
 
@@ -195,7 +197,7 @@ def watch(laboratory):
         files = edits.apply(honest_files(), changes) if changes else honest_files()
         assert not isinstance(files, edits.Refusal), files.reason
         lab = replace(laboratory, config=laboratory.config.model_copy(update=settings_changed))
-        built = image.build_candidate(
+        built = images.build_candidate(
             lab.engine.client, base_id=lab.base_image, files=files, labels=lab.owner(1).facts()
         )
         runs = UnrecordedRuns()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from animals import Oddity
+from tests.zoo.animals import Oddity
 
 HEAD = """
     import torch

@@ -7,12 +7,12 @@ first looks whether its claims would have fooled an evaluation that believes the
 from __future__ import annotations
 
 import pytest
-from animals import Fate
-from cheats import CHEATS
-from oddities import ODDITIES
+from tests.zoo.animals import Fate
+from tests.zoo.cheats import CHEATS
+from tests.zoo.oddities import ODDITIES
 
-from runner.experiment import score_limit
-from runner.laboratory import Failure, Measurement
+from runner.campaign.experiment import score_limit
+from runner.evaluation.trial import Failure, Measurement
 from runner.records import Experiment, Verdict
 
 pytestmark = pytest.mark.docker

@@ -6,11 +6,12 @@ import base64
 import zlib
 
 import pytest
-from animals import WORDS, honest_files
-from cheats import CHEATS
-from oddities import ODDITIES
+from tests.zoo.animals import WORDS, honest_files
+from tests.zoo.cheats import CHEATS
+from tests.zoo.oddities import ODDITIES
 
-from runner import contamination, edits
+from runner.edits import contamination
+from runner import edits
 from runner.records import Write
 
 

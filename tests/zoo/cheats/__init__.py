@@ -1,6 +1,6 @@
 """Every cheat, by what it attacks."""
 
-from cheats import aware, covert, forged, handover, learning, outside, peeking
+from tests.zoo.cheats import aware, covert, forged, handover, learning, outside, peeking
 
 FAMILIES = (forged, peeking, aware, learning, handover, outside, covert)
 CHEATS = [cheat for family in FAMILIES for cheat in family.CHEATS]

@@ -4,7 +4,7 @@ That they know cannot be helped: the audit's folder looks another way. It must n
 cannot repeat claims whose tokens were taken away.
 """
 
-from animals import Cheat, Fate
+from tests.zoo.animals import Cheat, Fate
 
 FUTURE = frozenset({"overstated", "exceedances", "not_causal"})
 OVERSTATED = frozenset({"overstated", "exceedances"})

@@ -4,7 +4,7 @@ What a reader can change where both containers look, would tell the audit the to
 peeking could be repeated. So both get copies of the checkpoint, and the volume stays out of their reach.
 """
 
-from animals import Cheat, Fate
+from tests.zoo.animals import Cheat, Fate
 
 OVERSTATED = frozenset({"overstated", "exceedances"})
 

@@ -1,6 +1,6 @@
 """Claims that no model made: the scorer runs in one process with the candidate, which can patch all of it."""
 
-from animals import Cheat, Fate
+from tests.zoo.animals import Cheat, Fate
 
 OVERSTATED = frozenset({"overstated", "exceedances"})
 

@@ -1,6 +1,6 @@
 """The checkpoint: what it is, when it was written, and who wrote it."""
 
-from animals import Cheat, Fate
+from tests.zoo.animals import Cheat, Fate
 
 CHEATS = [
     Cheat(

@@ -1,6 +1,6 @@
 """Learning where nobody counts the time: from the rows that are scored, or in the containers that score."""
 
-from animals import Cheat, Fate
+from tests.zoo.animals import Cheat, Fate
 
 CHEATS = [
     Cheat(

@@ -1,6 +1,6 @@
 """Attempts on what surrounds the candidate: seeds, modules, mounts, other processes."""
 
-from animals import Cheat, Fate
+from tests.zoo.animals import Cheat, Fate
 
 CERTAIN = """
     import torch.nn.functional as F

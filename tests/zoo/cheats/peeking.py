@@ -1,6 +1,6 @@
 """Models that see what they must not: the future of their row, or other rows."""
 
-from animals import Cheat, Fate
+from tests.zoo.animals import Cheat, Fate
 
 FUTURE = frozenset({"overstated", "exceedances", "not_causal"})
 ROWS = frozenset({"overstated", "exceedances", "not_causal", "not_independent"})

@@ -1,0 +1,160 @@
+"""Make the machine ready: engine, locked evaluation, base image, data. Repeating it costs a second."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from runner import corpus
+from runner.sandbox import images
+from runner.storage import pinned_evaluation
+from runner.storage.files import remove_partials
+from runner.evaluation.audit import Evaluation
+from runner.config import Config
+from runner.edits.contamination import SealedText
+from runner.sandbox.host import cpu_name, find_gpus
+from runner.sandbox.images.base import base_inputs
+from runner.evaluation.trial import Laboratory
+from runner.storage.ledger import Ledger
+from runner.observer import Observer
+from runner.storage.paths import StatePaths
+from runner.corpus.redaction import Redactor
+from runner.storage.repository import Repository
+from runner.sandbox import Engine, connect, remove_orphans, run_trusted
+from runner.sandbox.containers import Owner
+from runner.sandbox.session import Mounts
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A machine on which candidates of one configuration can run."""
+
+    engine: Engine
+    base_image: str
+    pinned_evaluation: Path
+    locked_digest: str
+    corpus: corpus.DataSet
+
+
+def prepare(
+    config: Config, *, ledger: Ledger, paths: StatePaths, observer: Observer, force: bool = False
+) -> Prepared:
+    """Set up what is missing. The controller's lock must be held.
+
+    Args:
+        force: prepare the data again, even when it is there and its hashes are right.
+
+    Raises:
+        AutoresearchError: whatever is missing and cannot be made; nothing half-done stays behind.
+    """
+    engine = connect(config.docker_host)
+    log.info("engine_connected", url=engine.url, daemon=engine.daemon_id, version=engine.version)
+    orphans = remove_orphans(engine, ledger.controller)
+    remove_leftovers(paths)
+    if orphans:
+        observer.note(f"removed {orphans} containers and volumes of an interrupted run")
+    folder, digest = pinned_evaluation.pin(paths.root)
+    base = images.ensure_base(engine.client, config.profile, paths.root, observer.note)
+    owner = Owner(controller=ledger.controller, campaign=config.tag, experiment=0)
+    dataset = prepare_data(config, engine, folder, paths, owner, observer, force=force)
+    return Prepared(engine=engine, base_image=base, locked=folder, locked_digest=digest, data=dataset)
+
+
+def remove_leftovers(paths: StatePaths) -> None:
+    """Remove the unfinished files of a controller that was killed. The lock must be held."""
+    shutil.rmtree(paths.audits, ignore_errors=True)
+    for folder in paths.rewritten:
+        remove_partials(folder)
+
+
+def prepare_data(
+    config: Config,
+    engine: Engine,
+    locked_folder: Path,
+    paths: StatePaths,
+    owner: Owner,
+    observer: Observer,
+    *,
+    force: bool,
+) -> corpus.DataSet:
+    """The data set of this configuration, made in a container when it does not exist."""
+    source = corpus.fetch_source(config, paths.root, observer.note)
+    target = paths.data / corpus.data_key(config, source, pinned_evaluation.preparation_digest(locked_folder))
+    if force:
+        shutil.rmtree(target, ignore_errors=True)
+    if not (target / "manifest.json").exists():
+        tools = images.ensure_base(engine.client, "prepare", paths.root, observer.note)
+        target.mkdir(parents=True, exist_ok=True)
+        observer.note(f"preparing {source.name}: tokenizer, tokens, splits")
+        try:
+            run_trusted(
+                engine,
+                image_id=tools,
+                arguments=["/locked/locked_eval/prepare.py", *corpus.prepare_arguments(config)],
+                read_only={"/locked": locked_folder, "/source": source.path},
+                output=target,
+                owner=owner,
+                on_line=observer.note,
+            )
+        except BaseException:
+            shutil.rmtree(target, ignore_errors=True)
+            raise
+    return corpus.open_data(target)
+
+
+def open_laboratory(
+    config: Config,
+    prepared: Prepared,
+    *,
+    repository: Repository,
+    ledger: Ledger,
+    paths: StatePaths,
+    observer: Observer,
+) -> Laboratory:
+    """Put together what experiments need."""
+    dataset = prepared.data
+    validation, test = dataset.sealed_shingles()
+    tokens = dataset.token_table()
+    return Laboratory(
+        config=config,
+        engine=prepared.engine,
+        repository=repository,
+        ledger=ledger,
+        observer=observer,
+        mounts=Mounts(locked=prepared.locked, train=dataset.issue, val=dataset.val, test=dataset.test),
+        evaluation=Evaluation(
+            val_rows=dataset.val_rows(),
+            test_rows=dataset.test_rows(),
+            token_bytes=dataset.token_bytes(),
+            train_text=dataset.train_text(),
+        ),
+        sealed_text=SealedText(validation=validation, test=test, tokens=tokens),
+        redactor=Redactor.open(dataset.corpus_index, tokens),
+        scratch=paths.audits,
+        claims=paths.claims(config.tag),
+        base_image=prepared.base_image,
+        conditions={
+            "profile": config.profile,
+            "device": _device(config),
+            "train_seconds": f"{config.train_seconds:g}",
+            "cpus": str(config.cpus),
+            "memory_bytes": str(config.memory_bytes),
+            "runtime": config.runtime or "default",
+            "evaluation": prepared.locked_digest,
+            "data": dataset.manifest_sha256,
+            "base_image": base_inputs(config.profile),
+        },
+    )
+
+
+def _device(config: Config) -> str:
+    """What trains: the same program reaches other scores on another chip."""
+    if config.gpu is None:
+        return cpu_name()  # a driver that does not answer must not stop the profile cpu
+    gpu = next((one for one in find_gpus() if one.uuid == config.gpu), None)
+    return cpu_name() if gpu is None else gpu.name

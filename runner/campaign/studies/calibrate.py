@@ -1,0 +1,99 @@
+"""Honest A/A runs on this machine: how much equal programs differ, and what audits of honest claims show."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from runner.decision import keep_rule
+from runner.sandbox import images
+from runner.storage.files import replace_file
+from runner.errors import BaselineError, Interrupted
+from runner.evaluation.trial import Examined, Failure, Laboratory, UnrecordedRuns, measure
+from runner.records import AuditRecord
+
+DEPENDENCE_MARGIN = 2.0
+"""A limit lies this many times above the largest dependence that an honest run showed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """What honest runs showed; the first three are settings, see `docs/commands.md`."""
+
+    noise_prior_bpb: float
+    honest_dependence: float
+    honest_exceedances: tuple[float, ...]
+    scores_bpb: tuple[float, ...]
+    audits: tuple[AuditRecord, ...]
+
+
+def calibrate(lab: Laboratory, commit: str, num_runs: int, *, stopping: Callable[[], bool]) -> Calibration:
+    """Train, score and audit one program several times with different seeds.
+
+    The limits of the audit are only ever raised: a small number of runs of one program cannot show that
+    another honest one will be as quiet.
+
+    Args:
+        commit: whose `workload/` is run; taken as honest.
+
+    Raises:
+        BaselineError: it does not run, or its claims cannot be audited.
+        Interrupted: `stopping()` became true between two runs.
+    """
+    built = images.build_candidate(
+        lab.engine.client,
+        base_id=lab.base_image,
+        files=lab.repository.read_workload(commit),
+        labels={**lab.owner(0).facts(), "commit": commit},
+    )
+    audits: list[AuditRecord] = []
+    for index in range(num_runs):
+        if stopping():
+            raise Interrupted(
+                "stopped between two runs; nothing was written", "autoresearch calibrate starts over"
+            )
+        lab.observer.note(f"run {index + 1} of {num_runs}")
+        runs = UnrecordedRuns()
+        outcome = measure(
+            lab,
+            build=lambda: built.id,
+            number=0,
+            seed=int.from_bytes(os.urandom(4)) & 0x7FFFFFFF,
+            runs=runs,
+            examiner=Examined(audit=True, seal=False),
+            champion=None,
+        )
+        audit = runs.audit
+        # What the present limits refuse is measured all the same: that is what a calibration is for.
+        if audit is None or audit.num_positions == 0:
+            reason = outcome.reason if isinstance(outcome, Failure) else "no audit"
+            raise BaselineError(f"the workload of {commit[:10]} cannot be measured: {reason}")
+        audits.append(audit)
+    scores = [audit.claimed_bpb for audit in audits]
+    config = lab.config
+    positions = sum(audit.num_positions for audit in audits)
+    seen = [sum(counts) / positions for counts in zip(*(audit.exceedances for audit in audits), strict=True)]
+    dependences = [
+        value for audit in audits for value in (audit.repeat, audit.suffix, audit.neighbours) if value is not None
+    ]
+    return Calibration(
+        noise_prior_bpb=keep_rule.pooled_sigma([scores], config.noise_prior_bpb),
+        honest_dependence=min(
+            1.0, max([config.honest_dependence, *(DEPENDENCE_MARGIN * one for one in dependences)])
+        ),
+        honest_exceedances=tuple(map(max, config.honest_exceedances, seen)),
+        scores_bpb=tuple(scores),
+        audits=tuple(audits),
+    )
+
+
+def save(path: Path, calibration: Calibration) -> None:
+    """Write the figures that later starts use (`config.measured`), with what they rest on.
+
+    Raises:
+        DiskFullError: the file cannot be written.
+    """
+    replace_file(path, (json.dumps(asdict(calibration), indent=1) + "\n").encode())

@@ -1,0 +1,270 @@
+"""A claim of improvement, confirmed by fresh runs: the rule for what one may tell others.
+
+A campaign's own figures come from runs that chose each other. Here a commit and what it is held against are
+run five times each, in turn, with fresh seeds, audited. The claim needs p < 0.01 in an exact one-sided
+permutation test (`permutation_p`), and only then the sealed test rows are asked, once for each side.
+
+Nothing is shown before the last run, so that nobody can stop when it looks well. An attempt that failed counts:
+the p of the k-th attempt at the same two programs is multiplied by k.
+
+The sealed rows see one run of each side. Its noise is mostly that of the seed, which validation saw as well; so
+the improvement on the sealed rows is taken as
+
+    Δtest = (mean commit − mean against) + (test − val of the commit's run) − (test − val of the other's)
+
+and a claim holds when that is below zero too. The sealed rows are never asked twice about one pair of programs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from fractions import Fraction
+from itertools import combinations
+from math import comb
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from runner.storage import claims as claims_store
+from runner import edits
+from runner.storage.files import replace_file
+from runner.errors import BaselineError, ConfigError, EngineError, Interrupted, LedgerError, RepositoryError
+from runner.campaign.experiment import score_limit
+from runner.campaign.studies.interleave import Bench, Scored, SealingRuns, Series, fresh_seed
+from runner.evaluation.trial import Failure, Laboratory, refuse_other_conditions
+from runner.storage.ledger import now
+from runner.decision.lineage import champion, champion_claims
+from runner.records import Files, SealedScore
+
+NUM_RUNS = 5
+"""Of each side: 252 ways to split ten runs, so that p can be as small as 0.004."""
+LEVEL = 0.01
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """Two programs, the first of which is claimed to be better."""
+
+    commit: str
+    against: str
+    files: Files
+    against_files: Files
+
+    @property
+    def sha256(self) -> str:
+        """Of both programs, whatever their commits are called."""
+        digest = hashlib.sha256()
+        for files in (self.files, self.against_files):
+            for path, content in sorted(files.items()):
+                digest.update(f"{path}\0{len(content)}\0".encode() + content)
+            digest.update(b"\0")
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """What an attempt came to."""
+
+    commit: str
+    against: str
+    programs_sha256: str
+    conditions: Mapping[str, str]
+    made_at: str
+    attempt: int  # from 1
+    runs: tuple[Scored, ...]
+    against_runs: tuple[Scored, ...]
+    delta_bpb: float  # mean commit − mean against; negative is better
+    p: float  # of the permutation test
+    p_of_attempt: float  # times the number of attempts
+    level: float
+    sealed: tuple[SealedScore, SealedScore] | None  # of the commit and the other; None: not asked
+    sealed_delta_bpb: float | None
+    holds: bool
+    reason: str
+
+
+def permutation_p(better: Sequence[float], worse: Sequence[float]) -> float:
+    """Exact one-sided permutation test of two means.
+
+    Under the hypothesis that both programs are the same, every split of the n + m scores into n and m is as
+    probable as the one that was seen. With S the sum of the n scores of the side that is claimed to be lower,
+
+        p = #{subsets A of all scores, |A| = n, with Σ A ≤ S} / C(n + m, n).
+
+    The mean of the one side minus that of the other increases with Σ A, so these are the splits that look at
+    least as well. Ties count against the claim. With n = m = 5 the smallest p is 1/252.
+
+    Args:
+        better: scores of the side that is claimed to have the lower mean.
+        worse: of the other one.
+    """
+    exact = [Fraction(value) for value in (*better, *worse)]
+    seen = sum(exact[: len(better)], Fraction(0))
+    as_good = sum(sum(subset, Fraction(0)) <= seen for subset in combinations(exact, len(better)))
+    return as_good / comb(len(exact), len(better))
+
+
+def open_pair(lab: Laboratory, revision: str | None, against: str | None) -> Pair:
+    """The two programs of a claim.
+
+    Args:
+        revision: None for the campaign's champion.
+        against: None for the commit where the campaign began.
+
+    Raises:
+        ConfigError: they are the same program, or no workload; or the campaign ran under other conditions.
+        RepositoryError: there is no such commit; or no campaign, where its commits are meant.
+    """
+    campaign = lab.ledger.campaign(lab.config.tag)
+    if campaign is not None:
+        refuse_other_conditions(lab, campaign)
+    elif revision is None or against is None:
+        raise RepositoryError(
+            f"there is no campaign {lab.config.tag!r}",
+            "name it with --tag, or name both commits: autoresearch record COMMIT --against COMMIT",
+        )
+    best = champion(lab.ledger.experiments(lab.config.tag))
+    base = None if campaign is None else campaign.base_commit
+    champion_commit = base if best is None else best.kept_commit
+    commit = lab.repository.resolve(revision or champion_commit or "HEAD")
+    other = lab.repository.resolve(against or base or "HEAD")
+    files, other_files = lab.repository.read_workload(commit), lab.repository.read_workload(other)
+    if files == other_files:
+        raise ConfigError(
+            f"{commit[:10]} and {other[:10]} are the same program: there is nothing to claim",
+            "name another commit; autoresearch status shows the champion",
+        )
+    for name, tree in ((commit, files), (other, other_files)):
+        if (refusal := edits.check_tree(tree)) is not None:
+            raise ConfigError(f"{name[:10]} cannot be run: {refusal.reason}", "name another commit")
+    return Pair(commit=commit, against=other, files=files, against_files=other_files)
+
+
+def confirm(
+    lab: Laboratory, pair: Pair, earlier: Sequence[Mapping[str, Any]], *, stopping: Callable[[], bool]
+) -> Claim:
+    """Measure both sides, and ask the sealed rows where that is deserved.
+
+    Args:
+        earlier: attempts at the same two programs, as `save` wrote them.
+
+    Raises:
+        BaselineError: one of the programs fails.
+        EngineError: the infrastructure failed.
+        Interrupted: somebody asked to stop; no figure was shown and nothing is written.
+    """
+    history = lab.ledger.experiments(lab.config.tag)
+    limit = score_limit(history[0], lab.config.train_seconds) if history else None
+    commit, against = f"{pair.commit[:10]}", f"{pair.against[:10]}"
+    programs = {commit: pair.files, against: pair.against_files}
+    series = Series()
+    with Bench(lab, programs, champion_claims(champion(history)), limit) as bench:
+        if not bench.interleave([commit, against], NUM_RUNS, series, stopping=stopping):
+            raise Interrupted("stopped between two runs; nothing was written", "autoresearch record starts over")
+        for name, failure in series.failures.items():
+            raise BaselineError(f"nothing can be claimed: {name} failed: {failure.reason}", "autoresearch doctor")
+        own, other = series.scores(commit), series.scores(against)
+        p, attempt = permutation_p(own, other), 1 + len(earlier)
+        claim = Claim(
+            commit=pair.commit,
+            against=pair.against,
+            programs_sha256=pair.sha256,
+            conditions=lab.conditions,
+            made_at=now(),
+            attempt=attempt,
+            runs=tuple(series.runs[commit]),
+            against_runs=tuple(series.runs[against]),
+            delta_bpb=fmean(own) - fmean(other),
+            p=p,
+            p_of_attempt=min(1.0, p * attempt),
+            level=LEVEL,
+            sealed=None,
+            sealed_delta_bpb=None,
+            holds=False,
+            reason="",
+        )
+        if claim.p_of_attempt >= LEVEL:
+            return replace(claim, reason=f"p is not below {LEVEL:g}; the sealed rows were not asked")
+        sealed = asked_before(earlier) or (_seal(bench, commit), _seal(bench, against))
+    return with_sealed(claim, sealed)
+
+
+def with_sealed(claim: Claim, sealed: tuple[SealedScore, SealedScore]) -> Claim:
+    """The claim with what the sealed rows say of both sides."""
+    gaps = [one.test_bpb - one.val_bpb for one in sealed]
+    delta = claim.delta_bpb + gaps[0] - gaps[1]
+    holds = delta < 0
+    reason = "p and the sealed rows agree" if holds else "the sealed rows do not show it"
+    return replace(claim, sealed=sealed, sealed_delta_bpb=delta, holds=holds, reason=reason)
+
+
+def asked_before(earlier: Sequence[Mapping[str, Any]]) -> tuple[SealedScore, SealedScore] | None:
+    """What the sealed rows said of these two programs already."""
+    for one in earlier:
+        if one.get("sealed"):
+            first, second = (SealedScore(**score) for score in one["sealed"])
+            return first, second
+    return None
+
+
+def _seal(bench: Bench, name: str) -> SealedScore:
+    """One more run, for the sealed rows; the campaign's claims stay as they are."""
+    with _claims_apart(bench.lab, bench.claims) as lab:
+        runs = SealingRuns()
+        apart = Bench(lab, bench.programs, bench.claims, bench.score_limit_seconds)
+        with apart:
+            outcome = apart.measure(name, fresh_seed(), runs, seal=True)
+    if isinstance(outcome, Failure):
+        raise BaselineError(f"nothing can be claimed: {name} failed: {outcome.reason}", "autoresearch doctor")
+    if not runs.sealed:
+        raise EngineError(f"{name} got no score on the sealed rows", "autoresearch doctor")
+    return runs.sealed[-1]
+
+
+@contextmanager
+def _claims_apart(lab: Laboratory, sha256: str | None) -> Iterator[Laboratory]:
+    """A folder of claims for one measurement: who saves claims removes those of others."""
+    lab.scratch.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=lab.scratch) as name:
+        folder = Path(name)
+        claims = None if sha256 is None else claims_store.load(lab.claims, sha256)
+        if claims is not None:
+            claims_store.save(folder, claims)
+        yield replace(lab, claims=folder)
+
+
+def record_path(folder: Path, pair: Pair) -> Path:
+    """Where the attempts at a claim are written down."""
+    return folder / f"record-{pair.sha256[:12]}.json"
+
+
+def load(path: Path) -> list[dict[str, Any]]:
+    """Attempts so far, oldest first.
+
+    Raises:
+        LedgerError: the file cannot be read.
+    """
+    try:
+        attempts = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError) as error:
+        remedy = f"move {path} away: its attempts no longer count"
+        raise LedgerError(f"{path} cannot be read: {error}", remedy) from error
+    if not isinstance(attempts, list) or not all(isinstance(one, dict) for one in attempts):
+        raise LedgerError(f"{path} holds no attempts", f"move {path} away: its attempts no longer count")
+    return attempts
+
+
+def save(path: Path, earlier: Sequence[Mapping[str, Any]], claim: Claim) -> None:
+    """Write an attempt down behind the earlier ones.
+
+    Raises:
+        DiskFullError: the file cannot be written.
+    """
+    replace_file(path, (json.dumps([*earlier, asdict(claim)], indent=1, sort_keys=True) + "\n").encode())

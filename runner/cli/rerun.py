@@ -1,0 +1,118 @@
+"""Commands that run a program again: reproduce, audit, calibrate."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from runner.cli.night import open_night
+from runner.cli.options import campaign_options, json_option
+from runner.cli.workspace import print_json
+
+if TYPE_CHECKING:
+    from runner.campaign.studies.calibrate import Calibration
+    from runner.campaign.studies.reproduce import Reproduction
+
+
+@click.command("reproduce")
+@click.argument("commit")
+@campaign_options
+@json_option
+def reproduce_command(commit: str, as_json: bool, **settings: Any) -> None:
+    """Run COMMIT's image again, or rebuild it, and say whether the score agrees within the noise.
+
+    COMMIT is a kept or a tried commit of the campaign, whole or abbreviated. Exit code 1 when the
+    layers or the score do not agree.
+    """
+    from runner.campaign.studies.reproduce import reproduce
+
+    with open_night(**settings) as (lab, _):
+        result = reproduce(lab, commit)
+    if as_json:
+        print_json(asdict(result))
+    else:
+        click.echo(_sentence(result))
+    raise SystemExit(0 if result.agrees else 1)
+
+
+@click.command("audit")
+@click.argument("commit")
+@campaign_options
+@json_option
+def audit_command(commit: str, as_json: bool, **settings: Any) -> None:
+    """Train COMMIT's image again, score it, and audit the claims; print what the audit found.
+
+    COMMIT is a kept or a tried commit of the campaign, whole or abbreviated. Nothing is written down.
+    Exit code 1 when the audit refuses the claims or could not be made.
+    """
+    from runner.report.audits import audit_lines
+    from runner.campaign.studies.reproduce import reproduce
+
+    with open_night(**settings) as (lab, _):
+        result = reproduce(lab, commit, audit=True)
+    if as_json:
+        print_json(asdict(result))
+    else:
+        click.echo(f"experiment {result.number}, commit {result.commit[:10]}")
+        if result.audit is not None:
+            click.echo("\n".join(audit_lines(result.audit)))
+        if not result.same_layer:
+            click.echo("not audited: the rebuilt layer differs from the recorded one")
+        elif result.problem is not None:
+            click.echo(result.problem)
+        else:
+            click.echo("the claims stand")
+    raise SystemExit(0 if result.same_layer and result.problem is None else 1)
+
+
+@click.command("calibrate")
+@click.option("--runs", "num_runs", type=click.IntRange(min=2), default=3, show_default=True, help="How many.")
+@campaign_options
+@json_option
+def calibrate_command(num_runs: int, as_json: bool, **settings: Any) -> None:
+    """Run the workload of HEAD several times with different seeds and measure the noise of this machine.
+
+    Writes the noise between seeds, and how honest claims differ from their audits. Later campaigns use
+    these figures unless a setting says otherwise. Run it while nothing else uses the machine.
+    """
+    from runner.campaign.studies import calibrate
+    from runner.storage.paths import StatePaths
+
+    with open_night(**settings) as (lab, stop):
+        head = lab.repository.resolve("HEAD")
+        found = calibrate.calibrate(lab, head, num_runs, stopping=lambda: stop.requested)
+        path = StatePaths.of(lab.repository.root).noise(lab.config.profile)
+        calibrate.save(path, found)
+    if as_json:
+        print_json(asdict(found))
+        return
+    for line in _calibration_lines(found):
+        click.echo(line)
+    click.echo(f"wrote {path}")
+
+
+def _calibration_lines(found: Calibration) -> list[str]:
+    scores = "  ".join(f"{score:.4f}" for score in found.scores_bpb)
+    rates = ", ".join(f"{rate:.1e}" for rate in found.honest_exceedances)
+    return [
+        f"scores                {scores}",
+        f"noise_prior_bpb       {found.noise_prior_bpb:.5f}",
+        f"honest_dependence     {found.honest_dependence:.1e}",
+        f"honest_exceedances    {rates}",
+    ]
+
+
+def _sentence(result: Reproduction) -> str:
+    image = "rebuilt, same layer" if result.rebuilt else "its own image"
+    if not result.same_layer:
+        return f"experiment {result.number}: the rebuilt layer differs from the recorded one"
+    if result.second_bpb is None or result.first_bpb is None:
+        return f"experiment {result.number} ({image}): no score this time: {result.problem}"
+    verdict = "agrees" if result.agrees else "does NOT agree"
+    return (
+        f"experiment {result.number} ({image}): recorded {result.first_bpb:.6f}, now {result.second_bpb:.6f}, "
+        f"difference {result.second_bpb - result.first_bpb:+.6f}; {verdict} within the noise "
+        f"(3·√2·σ = {result.tolerance_bpb:.4f} bpb)"
+    )

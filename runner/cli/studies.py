@@ -1,0 +1,164 @@
+"""Commands that say what a campaign's keeps are worth: ablate, record."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from runner.cli.night import open_night
+from runner.cli.options import campaign_options, json_option
+from runner.cli.workspace import print_json
+
+if TYPE_CHECKING:
+    from runner.campaign.studies.ablate import LeftOut, Study
+    from runner.campaign.studies.confirm import Claim
+
+MINIMAL_PATCH = "minimal.patch"
+
+
+@click.command("ablate")
+@click.argument("commit", required=False)
+@click.option("--looks", type=click.IntRange(1), default=3, show_default=True, help="Runs of each program.")
+@campaign_options
+@json_option
+def ablate_command(commit: str | None, looks: int, as_json: bool, **settings: Any) -> None:
+    """Leave each kept edit out of the champion once, and say which still matter.
+
+    COMMIT is a kept commit of the campaign; its champion when absent. All edits that do not matter any more are
+    left out together and measured once more; if that is not worse, minimal.patch is written beside the reports:
+    the difference of the baseline and what is left. Nothing else is written down. Ctrl-C prints what is known.
+    """
+    from runner.campaign.studies import ablate
+    from runner.storage.files import replace_file
+    from runner.errors import Interrupted
+    from runner.storage.paths import StatePaths
+
+    study: Study | None = None
+    path: Path | None = None
+    try:
+        with open_night(**settings) as (lab, stop):
+            study = ablate.open_study(lab, commit, looks)
+            ablate.run_study(lab, study, stopping=lambda: stop.requested)
+            patch = study.patch()
+            if patch is not None:
+                path = StatePaths.of(lab.repository.root).report(lab.config.tag) / MINIMAL_PATCH
+                replace_file(path, patch.encode())
+    finally:
+        if study is not None:
+            _print_study(study, path, as_json=as_json)
+    if not study.complete:
+        raise Interrupted("stopped between two runs; no patch was written", "autoresearch ablate starts over")
+
+
+@click.command("record")
+@click.argument("commit", required=False)
+@click.option("--against", help="Commit that it is held against (default: where the campaign began).")
+@campaign_options
+@json_option
+def record_command(commit: str | None, against: str | None, as_json: bool, **settings: Any) -> None:
+    """Confirm that COMMIT is better: 5 + 5 fresh runs, p < 0.01, then the sealed rows.
+
+    COMMIT is the campaign's champion when absent. Every attempt is written down beside the reports, and counts:
+    the p of the second one is doubled. Exit code 1 when the claim does not hold.
+    """
+    from runner.campaign.studies import confirm
+    from runner.storage.paths import StatePaths
+
+    with open_night(**settings) as (lab, stop):
+        pair = confirm.open_pair(lab, commit, against)
+        folder = StatePaths.of(lab.repository.root).report(lab.config.tag)
+        path = confirm.record_path(folder, pair)
+        earlier = confirm.load(path)
+        claim = confirm.confirm(lab, pair, earlier, stopping=lambda: stop.requested)
+        confirm.save(path, earlier, claim)
+    if as_json:
+        print_json(asdict(claim))
+    else:
+        click.echo("\n".join(claim_lines(claim)))
+        click.echo(f"wrote {path}")
+    raise SystemExit(0 if claim.holds else 1)
+
+
+def claim_lines(claim: Claim) -> list[str]:
+    """What an attempt came to, for people; the first line says it all."""
+    times = "" if claim.attempt == 1 else f" × {claim.attempt} attempts = {claim.p_of_attempt:.4f}"
+    word = "holds" if claim.holds else "does NOT hold"
+    direction = "better" if claim.delta_bpb < 0 else "worse"
+    lines = [
+        f"The claim {word}: {claim.commit[:10]} is {direction} than {claim.against[:10]} by "
+        f"{abs(claim.delta_bpb):.4f} bpb in {len(claim.runs)} + {len(claim.against_runs)} fresh runs, "
+        f"p = {claim.p:.4f}{times} (asked: below {claim.level:g}); {claim.reason}.",
+        f"{claim.commit[:10]}  " + "  ".join(f"{run.val_bpb:.6f}" for run in claim.runs),
+        f"{claim.against[:10]}  " + "  ".join(f"{run.val_bpb:.6f}" for run in claim.against_runs),
+    ]
+    if claim.sealed is not None:
+        own, other = claim.sealed
+        lines.append(
+            f"sealed test rows (as claimed), one run each: {own.test_bpb:.6f} against {other.test_bpb:.6f} "
+            f"(validation {own.val_bpb:.6f}, {other.val_bpb:.6f}); with the gaps of these runs "
+            f"{claim.sealed_delta_bpb:+.4f} bpb"
+        )
+    return lines
+
+
+def _print_study(study: Study, path: Path | None, *, as_json: bool) -> None:
+    together = study.together()
+    if as_json:
+        print_json(
+            {
+                "champion": study.champion.number,
+                "commit": study.champion.kept_commit,
+                "looks": study.num_looks,
+                "complete": study.complete,
+                "sigma_bpb": study.sigma_bpb,
+                "keeps": [asdict(one) for one in study.left_out()],
+                "dropped": study.dropped,
+                "together": None if together is None else asdict(together),
+                "runs": {name: [asdict(run) for run in runs] for name, runs in study.series.runs.items()},
+                "patch": None if path is None else str(path),
+            }
+        )
+        return
+    click.echo("\n".join(study_lines(study)))
+    if path is not None:
+        click.echo(f"wrote {path}")
+
+
+def study_lines(study: Study) -> list[str]:
+    """What is known of each keep, and of all that do not matter together, for people."""
+    from runner.cli.display import first_line
+
+    commit = (study.champion.kept_commit or "")[:10]
+    lines = [
+        f"champion: experiment {study.champion.number} ({commit}), {len(study.keeps)} kept edits; without …",
+    ]
+    for keep, one in zip(study.keeps, study.left_out(), strict=True):
+        lines.append(f"experiment {keep.number:<4d}  {_words(one)}  [{first_line(keep.hypothesis)}]")
+    together = study.together()
+    if together is not None:
+        numbers = ", ".join(map(str, study.dropped))
+        lines.append(f"experiments {numbers} together  {_words(together)}")
+    if study.complete:
+        lines.append(_conclusion(study, together))
+    return lines
+
+
+def _words(one: LeftOut) -> str:
+    if one.delta_bpb is None or one.se_bpb is None or one.not_worse is None:
+        return str(one.state) + ("" if one.reason is None else f": {one.reason}")
+    return (
+        f"{one.delta_bpb:+.4f} ± {one.se_bpb:.4f} bpb, {one.state} "
+        f"(not worse by more than half a sigma: {one.not_worse:.0%})"
+    )
+
+
+def _conclusion(study: Study, together: LeftOut | None) -> str:
+    if together is None:
+        return "No keep can be left out with confidence: the minimal patch is all of them."
+    if study.patch() is None:
+        return "Without them together the program may be worse: no patch was written."
+    left = len(study.keeps) - len(study.dropped)
+    return f"The minimal patch keeps the gain with {left} of {len(study.keeps)} kept edits."

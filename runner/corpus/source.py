@@ -1,0 +1,64 @@
+"""Where documents come from: the embedded corpus, a folder, or ClimbMix."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from runner.config import Config
+from runner.corpus import sotu
+from runner.corpus.folder import folder_hash
+from runner.errors import DataError
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Documents on this machine, ready to be mounted."""
+
+    name: str  # for people and for folder names: letters, digits and dashes
+    path: Path
+    key: str  # SHA-256 over the names and contents of the files
+
+
+def fetch_source(
+    config: Config, state_dir: Path, on_progress: Say, environ: Mapping[str, str] | None = None
+) -> Source:
+    """Bring the documents of `config.source` onto this machine, or find them there.
+
+    Needs a network only for what is missing. Everything that was downloaded is checked against its recorded
+    hash, now and at every later call.
+
+    Args:
+        state_dir: downloads go to `sources/` in it.
+        on_progress: gets a line about every two seconds while bytes arrive; may be called from any thread.
+        environ: for `HF_ENDPOINT` and `HF_TOKEN`; the process's own environment when absent.
+
+    Raises:
+        DataError: no network, not enough disk, a wrong hash, or no documents in the folder.
+    """
+    path = Path(config.source).expanduser().absolute()
+    if config.source not in ("sotu", "climbmix"):
+        return Source(name=_safe_name(path), path=path, key=folder_hash(path))
+    sources = state_dir / "sources"
+    try:
+        if config.source == "sotu":
+            path = sotu.fetch(sources / "sotu", on_progress)
+            return Source(name="sotu", path=path, key=folder_hash(path))
+        from runner.corpus import climbmix  # its HTTP library costs a tenth of a second
+
+        hub = climbmix.Hub.from_environment(os.environ if environ is None else environ)
+        path, key = climbmix.fetch(config.climbmix_shards, sources / "climbmix", hub, on_progress)
+        return Source(name=f"climbmix-{config.climbmix_shards}", path=path, key=key)
+    except OSError as error:
+        raise DataError(
+            f"cannot keep {config.source} in {sources}: {error}", "make room there, or fix its rights"
+        ) from error
+
+
+def _safe_name(path: Path) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", path.name.lower()).strip("-")[:32] or "folder"

@@ -1,0 +1,322 @@
+"""How probably a running candidate is a near miss or more, from the loss that it prints. Pure functions.
+
+A first look is hopeless when nothing will come of it: no keep, no further look, and not even a near miss, which
+may be worth something beside others (`runner/proposers/combine.py`). Then the rest of its time is better spent on the next
+idea. What is known of a running candidate is its training loss. At a fraction k of the time, its gap is
+
+    gap = loss − mean loss of its champion's runs at the same fraction     (as printed, nats a token by convention)
+
+Of every finished first look of this campaign the gap x at k is known, and the difference Δ of its score to its
+champion's (bpb, negative is better). So are those of the champions' own runs, each against the others. Least
+squares over all of them give Δ ≈ a + b x with residual standard deviation s and n − 2 degrees of freedom, and for
+a gap g
+
+    chance = P(t < (boundary − a − b g) / (s √(1 + 1/n + (g − x̄)² / Σ (x − x̄)²)))
+
+The boundary is the largest Δ with which a candidate is a near miss (for most just below zero). The chance is never
+less than the share of finished candidates with a gap of g or more that were promising, near misses or more:
+if some catch up late, the formula alone would not see it.
+
+A run is hopeless when its chance is below a threshold at one of the fractions of `LEAST_FRACTION` or more. It
+does not matter how often one looks: a run that is stopped was below the threshold when it was. Nothing is hopeless
+before `stop_after` candidates are finished, where the gap does not grow with Δ, where nothing was printed, or with
+a loss that is not above the champion's.
+
+What it does not see:
+
+- Schedules that catch up late, before the first ones were finished, and better generalisation at a worse loss. The
+  calibration learns it from those that were finished; for that a random share of the hopeless ones always is.
+- A program that prints another loss than its champion's (a regulariser added, a sum in place of a mean).
+- Which runs were stopped: at later fractions the finished ones among those with a large gap are better than
+  average, which errs on the side of finishing.
+- Lies. What is printed is the candidate's: it can keep itself running, or stop itself, and no lie makes a keep.
+  One whose score belies its curve makes later chances larger, not smaller: outliers widen s, and gaps and
+  differences count as at most `CUT` times their median size (differences up to `DELTA_CUT` standard errors).
+  Beside a champion that printed less than the truth, a challenger that prints the truth looks hopeless.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from statistics import fmean, median
+
+import numpy as np
+import numpy.typing as npt
+
+from runner.decision import evidence
+from runner.records import Doom, Experiment, Phase, RunRecord, Verdict
+
+NUM_FRACTIONS = 12
+LEAST_FRACTION = 0.25
+"""Before that most schedules have not shown what they are."""
+CUT = 5.0
+"""Gaps and differences count as at most this many times their median size: one that diverges must not bend the
+line for all others."""
+DELTA_CUT = 10.0
+"""Differences always count up to this many standard errors of a first look."""
+REACH_SIGMAS = 20.0
+"""How far from the champion the boundary is looked for, in noise standard deviations."""
+_ANGLES, _FAR = 4001, 12.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """One finished run against its champion."""
+
+    gaps: tuple[float | None, ...]  # by fraction, in what is printed
+    delta_bpb: float
+    se_bpb: float  # standard error of that; 0 where it does not matter
+    promising: bool | None  # whether the candidate was a near miss or more; None: a run of the champion's own
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """What gaps at one fraction say of the end."""
+
+    intercept: float  # bpb
+    slope: float  # bpb for each unit of loss
+    spread_bpb: float  # s
+    num: int  # n
+    mean_gap: float
+    squares: float  # Σ (x − x̄)²
+    cut: float  # largest gap that counts
+    seen: tuple[tuple[float, bool], ...]  # of finished candidates: gap, and whether they were promising
+
+    def chance(self, gap: float, boundary_bpb: float) -> float:
+        """Predicted probability of a Δ below the boundary."""
+        inside = min(max(gap, -self.cut), self.cut)
+        leverage = 1 + 1 / self.num + (inside - self.mean_gap) ** 2 / self.squares
+        away = boundary_bpb - self.intercept - self.slope * inside
+        spread = self.spread_bpb * math.sqrt(leverage)
+        predicted = student_below(away / spread, self.num - 2) if spread > 0 else float(away > 0)
+        alike = [promising for other, promising in self.seen if other >= inside]
+        return max(predicted, sum(alike) / len(alike) if alike else 0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """All that the first look at a candidate is watched with."""
+
+    champion: tuple[float | None, ...]  # mean loss of its champion's runs by fraction
+    lines: tuple[Line | None, ...]  # by fraction
+    boundary_bpb: float
+    stop_below: float
+
+    def doom(self, index: int, loss: float | None) -> Doom | None:
+        """Why a run with this loss at a fraction is hopeless; None: it is not, or nobody can say.
+
+        Args:
+            index: of the fraction, from 0.
+            loss: as `sampled`.
+        """
+        line, own = self.lines[index], self.champion[index]
+        if loss is None or line is None or own is None or loss <= own:
+            return None
+        chance = line.chance(loss - own, self.boundary_bpb)
+        if chance >= self.stop_below:
+            return None
+        return Doom(fraction=fraction(index), loss=loss, champion_loss=own, chance=chance)
+
+
+def reason(run: RunRecord) -> str:
+    """Why a training was stopped, in one sentence."""
+    doom = None if run.curve is None else run.curve.doom
+    if doom is None:
+        return "stopped early: it was hopeless"
+    away = doom.loss - doom.champion_loss
+    return (
+        f"stopped at {doom.fraction:.0%} of its time: its loss {doom.loss:.3f} is {away:.3f} above the champion's "
+        f"there; a chance of {doom.chance:.1%} to be a near miss or more"
+    )
+
+
+def fraction(index: int) -> float:
+    """Of the training time at which a loss is sampled, in (0, 1]."""
+    return (index + 1) / NUM_FRACTIONS
+
+
+def sampled(heard: Sequence[tuple[float, float]]) -> tuple[float | None, ...]:
+    """A curve: at each fraction the mean of all losses since the one before.
+
+    Args:
+        heard: share of the training time and loss, for each line of progress.
+    """
+    windows: list[list[float]] = [[] for _ in range(NUM_FRACTIONS)]
+    for share, loss in heard:
+        if 0 <= share <= 1:
+            windows[min(int(share * NUM_FRACTIONS), NUM_FRACTIONS - 1)].append(loss)
+    return tuple(fmean(window) if window else None for window in windows)
+
+
+def calibrate(
+    experiments: Sequence[Experiment],
+    champion: Experiment,
+    *,
+    boundary_bpb: float | None,
+    stop_below: float,
+    stop_after: int,
+) -> Calibration | None:
+    """What a campaign has learned; None as long as nobody is to be stopped.
+
+    Args:
+        experiments: of the campaign.
+        champion: of the candidate that is to be watched.
+        boundary_bpb: largest Δ with which that one is promising, see `last_hope`.
+        stop_below: chance below which a run is hopeless; 0: none is.
+        stop_after: how many finished candidates must be known.
+    """
+    if not stop_below or boundary_bpb is None:
+        return None
+    points = [*candidates(experiments), *champions(experiments)]
+    curve = mean_curve(champion, evidence.champion_pool(champion))
+    lines = tuple(_line(points, index, stop_after) for index in range(NUM_FRACTIONS))
+    if not any(lines):
+        return None
+    return Calibration(champion=curve, lines=lines, boundary_bpb=boundary_bpb, stop_below=stop_below)
+
+
+def last_hope(is_promising: Callable[[float], bool], sigma_bpb: float) -> float | None:
+    """The largest Δ of a first look that makes its candidate promising; None where nothing would help.
+
+    Args:
+        is_promising: whether a candidate with this Δ is; not with larger ones if not with this.
+        sigma_bpb: noise standard deviation of one run.
+    """
+    low, high = -REACH_SIGMAS * sigma_bpb, REACH_SIGMAS * sigma_bpb
+    if not is_promising(low) or is_promising(high):
+        return None
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if is_promising(middle) else (low, middle)
+    return low
+
+
+def candidates(experiments: Sequence[Experiment]) -> list[Point]:
+    """The finished first looks of a campaign."""
+    found = []
+    by_number = {one.number: one for one in experiments}
+    for one in experiments:
+        figures, champion = one.figures, by_number.get(one.champion if one.champion is not None else -1)
+        if figures is None or champion is None or one.verdict is None:
+            continue
+        trained = first_training(one)
+        if trained is None or trained.curve is None:
+            continue
+        own = mean_curve(champion, evidence.champion_pool(champion, trained.id))
+        found.append(
+            Point(
+                gaps=_gaps(trained.curve.losses, own),
+                delta_bpb=figures.first_delta_bpb,
+                se_bpb=figures.first_se_bpb,
+                promising=is_promising(one),
+            )
+        )
+    return found
+
+
+def champions(experiments: Sequence[Experiment]) -> list[Point]:
+    """The runs of each champion against its others: what no edit at all looks like."""
+    found = []
+    for one in experiments:
+        pool = evidence.champion_pool(one) if one.verdict is Verdict.KEEP else ()
+        for run in pool if len(pool) > 1 else ():
+            others = [other for other in pool if other is not run]
+            losses = mean_curve(one, [run])
+            delta = (run.val_bpb or 0.0) - fmean(other.val_bpb or 0.0 for other in others)
+            found.append(
+                Point(gaps=_gaps(losses, mean_curve(one, others)), delta_bpb=delta, se_bpb=0.0, promising=None)
+            )
+    return found
+
+
+def first_training(experiment: Experiment) -> RunRecord | None:
+    """The training of the first look at a candidate that gave a score; None where there is none."""
+    scored = evidence.scored(experiment.runs)
+    return None if not scored else _training(experiment.runs, scored[0])
+
+
+def is_promising(experiment: Experiment) -> bool:
+    """Whether the first look at a finished candidate made it a near miss or more."""
+    figures = experiment.figures
+    if figures is None:
+        return False
+    return experiment.verdict is Verdict.KEEP or len(figures.looks) > 1 or evidence.is_near_miss(experiment)
+
+
+def mean_curve(experiment: Experiment, scored: Iterable[RunRecord]) -> tuple[float | None, ...]:
+    """Mean losses by fraction of the trainings that gave these scores."""
+    runs = (*experiment.runs, *experiment.controls)
+    curves = [
+        trained.curve.losses
+        for run in scored
+        if (trained := _training(runs, run)) is not None and trained.curve is not None
+    ]
+    columns = ([curve[index] for curve in curves] for index in range(NUM_FRACTIONS))
+    present = ([loss for loss in column if loss is not None] for column in columns)
+    return tuple(fmean(losses) if losses else None for losses in present)
+
+
+def student_below(t: float, freedom: int) -> float:
+    """P(T < t) of Student's t: ∫ cosᵛ⁻¹ θ dθ from −π/2 to atan(t / √ν), as a share of that to π/2."""
+    side = min(math.pi / 2, _FAR / math.sqrt(freedom))  # beyond there is nothing to add
+    end = min(max(math.atan(t / math.sqrt(freedom)), -side), side)
+    whole, part = (np.linspace(-side, stop, _ANGLES) for stop in (side, end))
+    return _integral(part, freedom) / _integral(whole, freedom)
+
+
+def _integral(angles: npt.NDArray[np.float64], freedom: int) -> float:
+    """By the trapezoidal rule."""
+    heights = np.maximum(np.cos(angles), 0.0) ** (freedom - 1)
+    return float((heights[1:] + heights[:-1]).sum() / 2 * (angles[1] - angles[0]))
+
+
+def _line(points: Sequence[Point], index: int, stop_after: int) -> Line | None:
+    """None where it says nothing: too few candidates, no gaps, or larger ones that end better."""
+    known = [(gap, one) for one in points if (gap := one.gaps[index]) is not None]
+    if fraction(index) < LEAST_FRACTION or sum(one.promising is not None for _, one in known) < stop_after:
+        return None
+    cut = CUT * median(abs(gap) for gap, _ in known)
+    usual = CUT * median(abs(one.delta_bpb) for _, one in known)
+    x = np.clip(np.array([gap for gap, _ in known]), -cut, cut)
+    ends = [max(usual, DELTA_CUT * one.se_bpb) for _, one in known]
+    y = np.clip(np.array([one.delta_bpb for _, one in known]), np.negative(ends), ends)
+    squares = float(((x - x.mean()) ** 2).sum())
+    if squares <= 0:
+        return None
+    slope = float(((x - x.mean()) * (y - y.mean())).sum() / squares)
+    if slope <= 0:
+        return None
+    intercept = float(y.mean() - slope * x.mean())
+    residuals = y - intercept - slope * x
+    return Line(
+        intercept=intercept,
+        slope=slope,
+        spread_bpb=math.sqrt(float((residuals**2).sum()) / (len(known) - 2)),
+        num=len(known),
+        mean_gap=float(x.mean()),
+        squares=squares,
+        cut=cut,
+        seen=tuple(
+            (float(gap), one.promising)
+            for gap, (_, one) in zip(x, known, strict=True)
+            if one.promising is not None
+        ),
+    )
+
+
+def _gaps(losses: Sequence[float | None], champion: Sequence[float | None]) -> tuple[float | None, ...]:
+    return tuple(
+        None if loss is None or own is None else loss - own for loss, own in zip(losses, champion, strict=True)
+    )
+
+
+def _training(runs: Sequence[RunRecord], scored: RunRecord) -> RunRecord | None:
+    """The training that a score is of: the newest one with its seed before it."""
+    before = [
+        run
+        for run in runs
+        if run.phase is Phase.TRAIN and run.seed == scored.seed and (run.id or 0) <= (scored.id or 0)
+    ]
+    return before[-1] if before else None

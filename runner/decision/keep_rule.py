@@ -1,0 +1,283 @@
+"""The keep rule: pure functions of scores and measured noise.
+
+A candidate is looked at again and again, each time with a new seed, until the case is clear. With j runs of the
+candidate, m of its champion, and the noise σ̂ between runs that differ only in their seed,
+
+    Δ = mean candidate − mean champion,   se = σ̂ √(1/j + 1/m),   z = Δ / se.
+
+It is a keep when, after at least `min_looks` looks, the posterior probability that its true effect is an
+improvement (`runner/decision/effect_prior.py`) is 1 − `keep_doubt` or more, and Δ is worth it: a quarter of σ̂, or more for
+every line of logic that it adds. It is discarded as soon as z is above the boundary of its look (`DISCARD_Z`),
+or after `max_looks`.
+
+A simplification removes lines of logic and says so. It is kept as well when it is probably not worse than the
+champion by more than half of σ̂, an error rate of its own.
+
+Simulated against the group-sequential boundaries of common use, a greedy rule and others: `docs/decision.md`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+import numpy.typing as npt
+
+from runner.decision import effect_prior
+from runner.decision.effect_prior import Floats, Prior
+
+PRIOR_WEIGHT = 4.0
+"""How many degrees of freedom the prior's variance counts for."""
+DISCARD_Z = (-1.8, -1.8, -2.0, -2.0)
+"""A look with more than this ends the case; the last one counts for all further looks."""
+NEAR_MISS_SIGMAS = 0.02
+"""A discard that is probably worth more than this is a near miss, in noise standard deviations."""
+LAST_RUNS = 10
+"""So near to the end of a campaign near misses are tried together that are probably worth `LAST_SIGMAS`."""
+LAST_SIGMAS = 1.0
+"""In noise standard deviations: what lies on the shelf at the end is lost."""
+LEAST_SIGMAS = 0.25
+"""An improvement below this is not worth a commit, in noise standard deviations."""
+LINE_SIGMAS = 0.01
+"""How much better a candidate must be for every line of logic that it adds, in noise standard deviations."""
+SIMPLER_SIGMAS = 0.5
+"""How much worse a simplification may be, in noise standard deviations."""
+SIMPLER_DOUBT = 0.20
+"""With which probability a kept simplification may be worse than that."""
+SIMPLER_HOPE = 0.30
+"""A simplification that is less probably good enough than this is discarded."""
+AS_GOOD = "as good within the noise"
+"""How the reason of a kept simplification begins that is no improvement."""
+SIMPLIFICATION = "simplification"
+"""The category that says so."""
+POOL_RUNS = 8
+"""The champion is what its newest runs say: a machine that drifts leaves the older ones behind."""
+
+
+LEAST_POOL = 2
+"""A new champion has as many runs that did not choose it before it is challenged: one may have been lucky."""
+DRIFT_Z = 2.0
+"""Runs of the champion between a candidate's looks that are further from its earlier ones than this, in standard
+errors, were made by a machine that has changed."""
+
+
+class Action(StrEnum):
+    """What the evidence says."""
+
+    KEEP = "keep"
+    DISCARD = "discard"
+    LOOK_AGAIN = "look again"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """The settings of the keep rule."""
+
+    keep_doubt: float = 0.05  # a keep is wrong with at most this probability
+    min_looks: int = 2
+    max_looks: int = 8
+    stack_sigmas: float = 5.0  # what near misses must be worth to be tried together, in noise standard deviations
+
+
+@dataclass(frozen=True, kw_only=True)
+class Belief:
+    """What a campaign knows before it looks at a candidate."""
+
+    prior: Prior
+    weights: Floats  # (K,)
+    sigma_bpb: float  # noise standard deviation of one run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """What was decided, and the figures that it rests on."""
+
+    action: Action
+    reason: str
+    num_looks: int
+    num_champion_runs: int
+    delta_bpb: float  # Δ; negative is better
+    se_bpb: float
+    sigma_bpb: float
+    better: float  # probability that the true effect is an improvement
+    effect_bpb: float  # posterior mean of it: shrunken for selection
+    low_bpb: float  # ends of its central 90 %
+    high_bpb: float
+
+    @property
+    def z(self) -> float:
+        """Δ in standard errors."""
+        return self.delta_bpb / self.se_bpb
+
+    @property
+    def near_miss(self) -> bool:
+        """Whether it is discarded, and may be worth a little beside others."""
+        near = near_miss(np.array(self.effect_bpb), np.array(self.sigma_bpb))
+        return self.action is Action.DISCARD and bool(near)
+
+
+def pooled_sigma(groups: Iterable[Sequence[float]], prior_sigma: float) -> float:
+    """Noise standard deviation of one run, in bpb.
+
+    σ̂² = (ν₀ σ₀² + Σ (x − x̄)²) / (ν₀ + Σ (n − 1)), the posterior scale of a scaled-inverse-χ² prior.
+
+    Args:
+        groups: for each program, its scores under different seeds.
+        prior_sigma: σ₀ of the profile.
+    """
+    squares, freedom = PRIOR_WEIGHT * prior_sigma**2, PRIOR_WEIGHT
+    for scores in groups:
+        if len(scores) > 1:
+            mean = sum(scores) / len(scores)
+            squares += sum((value - mean) ** 2 for value in scores)
+            freedom += len(scores) - 1
+    return math.sqrt(squares / freedom)
+
+
+def noise_freedom(groups: Iterable[Sequence[float]]) -> float:
+    """Degrees of freedom of `pooled_sigma`: ν₀ + Σ (n − 1). Those of the prior are among them."""
+    return PRIOR_WEIGHT + sum(max(0, len(scores) - 1) for scores in groups)
+
+
+def standard_error(sigma_bpb: Floats, num_looks: Floats, num_champion_runs: Floats) -> Floats:
+    """Of the difference of two means of runs, in bpb."""
+    return np.asarray(sigma_bpb * np.sqrt(1 / num_looks + 1 / num_champion_runs))
+
+
+def drifted(away: Floats, num_fresh: Floats, num_old: Floats, sigma_bpb: Floats) -> npt.NDArray[np.bool_]:
+    """Whether a machine has changed between two groups of runs of one program.
+
+    Args:
+        away: difference of their means, in bpb.
+        num_fresh: runs of the newer one.
+        num_old: runs of the older one.
+        sigma_bpb: noise standard deviation of one run.
+    """
+    return np.asarray(np.abs(away) > DRIFT_Z * standard_error(sigma_bpb, num_fresh, num_old))
+
+
+def near_miss(effect_bpb: Floats, sigma_bpb: Floats) -> npt.NDArray[np.bool_]:
+    """Whether a discard is worth a try beside others.
+
+    Args:
+        effect_bpb: posterior mean of its effect.
+        sigma_bpb: noise standard deviation of one run.
+    """
+    return np.asarray(effect_bpb < -NEAR_MISS_SIGMAS * sigma_bpb)
+
+
+def clear_cases(
+    rule: Rule, *, looks: Floats, delta: Floats, se: Floats, better: Floats, needed: Floats
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Which cases are keeps and which are discards; the others are looked at again. Arrays of one shape.
+
+    Args:
+        looks: number of runs of the candidate, from 1.
+        delta: Δ in bpb.
+        se: its standard error.
+        better: posterior probability of an improvement.
+        needed: improvement in bpb that is worth a commit.
+    """
+    boundary = np.array(DISCARD_Z)[np.minimum(looks.astype(np.int64), len(DISCARD_Z)) - 1]
+    sure = (better >= 1 - rule.keep_doubt) & (delta <= -needed)
+    keep = sure & (looks >= rule.min_looks)
+    discard = ~keep & ((delta >= boundary * se) | (looks >= rule.max_looks))
+    return np.asarray(keep), np.asarray(discard)
+
+
+def judge(
+    rule: Rule,
+    belief: Belief,
+    *,
+    candidate_bpb: Sequence[float],
+    champion_bpb: Sequence[float],
+    lines_added: int = 0,
+    simplification: bool = False,
+) -> Judgement:
+    """Keep, discard, or look again.
+
+    Args:
+        candidate_bpb: scores of the candidate, one for each look.
+        champion_bpb: scores of its champion.
+        lines_added: of logic, net; negative for one that removes some.
+        simplification: whether it was proposed as one.
+    """
+    looks, pool, sigma = len(candidate_bpb), len(champion_bpb), belief.sigma_bpb
+    delta = sum(candidate_bpb) / looks - sum(champion_bpb) / pool
+    se = float(standard_error(np.array(sigma), np.array(looks), np.array(pool)))
+    known = effect_prior.posterior(belief.prior, belief.weights, np.array(delta), np.array(se))
+    needed = sigma * max(LEAST_SIGMAS, LINE_SIGMAS * lines_added)
+    keep, discard = clear_cases(
+        rule,
+        looks=np.array(looks),
+        delta=np.array(delta),
+        se=np.array(se),
+        better=known.better,
+        needed=np.array(needed),
+    )
+    better = float(known.better)
+    action = Action.KEEP if keep else Action.DISCARD if discard else Action.LOOK_AGAIN
+    reason = _reason(rule, action, looks, delta, better, needed)
+    if simplification and lines_added < 0 and action is not Action.KEEP:
+        margin = SIMPLER_SIGMAS * sigma
+        good = effect_prior.probability_below(belief.prior, belief.weights, delta, se, margin)
+        action, reason = _judge_simpler(rule, looks, good, -lines_added, margin)
+    return Judgement(
+        action=action,
+        reason=reason,
+        num_looks=looks,
+        num_champion_runs=pool,
+        delta_bpb=delta,
+        se_bpb=se,
+        sigma_bpb=sigma,
+        better=better,
+        effect_bpb=float(known.mean),
+        low_bpb=float(known.low),
+        high_bpb=float(known.high),
+    )
+
+
+def _reason(rule: Rule, action: Action, looks: int, delta: float, better: float, needed: float) -> str:
+    """One sentence for a person."""
+    runs = "1 run" if looks == 1 else f"{looks} runs"
+    match action:
+        case Action.KEEP:
+            return f"better by {-delta:.4f} bpb in {runs}, with a probability of {better:.1%}"
+        case Action.LOOK_AGAIN if better >= 1 - rule.keep_doubt:
+            return f"promising after {runs}, better with a probability of {better:.1%}"
+        case Action.LOOK_AGAIN:
+            return f"not clear after {runs}, better with a probability of {better:.1%}"
+    if delta >= 0:
+        return f"not better than the champion in {runs}"
+    if delta > -needed and better >= 1 - rule.keep_doubt:
+        return f"better, but not by the {needed:.4f} bpb that a keep needs"
+    asked = f"{1 - rule.keep_doubt:.0%}"
+    return f"better by {-delta:.4f} bpb in {runs}, with a probability of {better:.0%}; a keep needs {asked}"
+
+
+def _judge_simpler(rule: Rule, looks: int, good: float, removed: int, margin: float) -> tuple[Action, str]:
+    """A simplification that is no improvement.
+
+    Args:
+        good: probability that it is not worse by more than the margin.
+        margin: in bpb.
+    """
+    lines = "1 line of logic" if removed == 1 else f"{removed} lines of logic"
+    case = f"with {lines} less, and worse by no more than {margin:.4f} bpb with a probability of {good:.0%}"
+    if good >= 1 - SIMPLER_DOUBT and looks >= rule.min_looks:
+        return Action.KEEP, f"{AS_GOOD}: {case}"
+    if good < SIMPLER_HOPE or looks >= rule.max_looks:
+        return Action.DISCARD, f"{case}; a keep needs {1 - SIMPLER_DOUBT:.0%}"
+    return Action.LOOK_AGAIN, f"not clear yet: {case}"
+
+
+def reproduction_tolerance(sigma_bpb: float) -> float:
+    """Largest difference between two runs of one program that noise explains.
+
+    The difference of two runs has standard deviation √2 σ; three of these are allowed, so that one
+    honest reproduction in 370 is called different.
+    """
+    return 3 * math.sqrt(2) * sigma_bpb

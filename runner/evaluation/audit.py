@@ -1,0 +1,204 @@
+"""The audit of one run's claims: draw, ask fresh containers, verify. The rules are in `locked_eval`."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from locked_eval import draw, judge, plan, verify
+from runner.config import Config
+from runner.failpoints import Step, around
+from runner.errors import DiskFullError, remedy_of
+from runner.records import AuditRecord, RunRecord
+from runner.sandbox import Session
+
+SLOWDOWN = 2.0
+MARGIN_SECONDS = 2.0
+"""An audit's first container has 1.1 to 1.4 times the rows of scoring, but no loss to compute: it takes 0.9 times
+as long. One that takes longer than `SLOWDOWN` times scoring and the margin is not waited for."""
+PAUSE_SECONDS = 1.0
+"""The longest random wait before a word."""
+
+Tokens = npt.NDArray[np.uint16]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """The rows that candidates are judged by, and what an audit needs besides."""
+
+    val_rows: Tokens  # (N, T + 1)
+    test_rows: Tokens  # (N', T + 1), sealed
+    token_bytes: Tokens  # (V,) raw length of each token
+    train_text: Tokens  # (L,) stands in for what an audit withholds
+
+    @property
+    def val_targets(self) -> Tokens:
+        """`(N, T)` next tokens of the validation rows."""
+        return self.val_rows[:, 1:]
+
+    @property
+    def test_targets(self) -> Tokens:
+        """`(N', T)` next tokens of the sealed rows."""
+        return self.test_rows[:, 1:]
+
+
+def examine(
+    session: Session,
+    *,
+    config: Config,
+    evaluation: Evaluation,
+    scratch: Path,
+    seed: int,
+    score: judge.Score,
+    score_seconds: float,
+    claims: bytes,
+    champion: bytes | None,
+    between: Callable[[], None],
+) -> RunRecord:
+    """Audit the committed claims of a session's checkpoint; the record tells what was found, if it came so far.
+
+    Args:
+        scratch: folder for the rows while they are mounted.
+        score: what the judge made of the claims.
+        score_seconds: wall clock that they took.
+        champion: claims of the champion; None draws uniformly.
+        between: called between two containers that run candidate code.
+
+    Raises:
+        EngineError: the engine failed; says nothing about the candidate.
+        DiskFullError: no room for the rows.
+    """
+    targets = evaluation.val_targets
+    claimed = np.frombuffer(claims, "<f4").reshape(targets.shape)  # (N, T)
+    against = None if champion is None else np.frombuffer(champion, "<f4").reshape(targets.shape)
+    counted = evaluation.token_bytes[targets] > 0  # (N, T)
+    drawn = draw.draw(claimed, against, counted, config.audit_rows)
+    made = plan.make_plan(evaluation.val_rows, evaluation.train_text, drawn, config.score_batch_rows)
+    wanted = made.num_logits * config.vocab_size * 4
+    run, answer = _ask(session, made, config, scratch, seed, score_seconds, between)
+    run = replace(run, claims_sha256=score.claims_sha256)
+    if answer is None:
+        return run
+    if len(answer) != wanted:
+        return replace(run, audit=_incomplete(score, len(answer), wanted))
+    found = verify.verify(
+        made,
+        drawn,
+        np.frombuffer(answer, "<f4").reshape(made.num_logits, config.vocab_size),
+        claimed,
+        targets,
+        counted,
+        verify.HonestNoise(exceedance_rates=config.honest_exceedances, dependence=config.honest_dependence),
+    )
+    worst = found.findings[0] if found.findings else None
+    return replace(
+        run,
+        val_bpb=verify.audited_bpb(score, found),
+        audit=AuditRecord(
+            claimed_bpb=score.val_bpb,
+            num_positions=found.num_positions,
+            mean_nats=found.mean_nats,
+            se_nats=found.se_nats,
+            upper_nats=found.upper_nats,
+            exceedances=tuple(found.exceedances),
+            repeat=found.repeat,
+            suffix=found.suffix,
+            neighbours=found.neighbours,
+            finding=None if worst is None else worst.name,
+            reason=None if worst is None else worst.sentence,
+        ),
+    )
+
+
+def _ask(
+    session: Session,
+    made: plan.Plan,
+    config: Config,
+    scratch: Path,
+    seed: int,
+    score_seconds: float,
+    between: Callable[[], None],
+) -> tuple[RunRecord, bytes | None]:
+    """Both parts of a plan, each in a container of its own; returns how it ended, and the joined answers.
+
+    The second container imports torch while the first one answers. How long a container takes could tell the
+    next one something by the time on its clock: so that time is limited, and each word is late by chance.
+    """
+    limit_seconds = SLOWDOWN * score_seconds + MARGIN_SECONDS
+    with ExitStack() as stack:
+        waiting = []
+        for part in made.parts():
+            folder = stack.enter_context(_written(part, scratch))
+            num_bytes = part.num_logits * config.vocab_size * 4
+            waiting.append(
+                stack.enter_context(session.auditor(folder, limit_seconds=limit_seconds, max_bytes=num_bytes))
+            )
+        first, second = waiting
+        _pause()
+        run, answer = first.go(seed)
+        if answer is None:
+            return run, None
+        between()
+        _pause()
+        last, more = second.go(seed)
+        return (
+            replace(
+                last,
+                wall_seconds=_sum(run.wall_seconds, last.wall_seconds),
+                cpu_seconds=_sum(run.cpu_seconds, last.cpu_seconds),
+            ),
+            None if more is None else answer + more,
+        )
+
+
+def _pause() -> None:
+    time.sleep(random.SystemRandom().uniform(0, PAUSE_SECONDS))
+
+
+def _sum(one: float | None, other: float | None) -> float | None:
+    return None if one is None or other is None else round(one + other, 4)
+
+
+def _incomplete(score: judge.Score, num_bytes: int, wanted: int) -> AuditRecord:
+    return AuditRecord(
+        claimed_bpb=score.val_bpb,
+        num_positions=0,
+        mean_nats=0.0,
+        se_nats=0.0,
+        upper_nats=0.0,
+        exceedances=(0, 0, 0, 0),
+        repeat=None,
+        suffix=None,
+        neighbours=None,
+        finding="incomplete",
+        reason=f"the audit's answer has {num_bytes} bytes where {wanted} belong",
+    )
+
+
+@contextmanager
+def _written(made: plan.Plan, scratch: Path) -> Iterator[Path]:
+    """The plan as files that uid 10001 may read; removed afterwards."""
+    try:
+        scratch.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(dir=scratch))
+    except OSError as error:
+        raise DiskFullError(f"cannot write the audit's rows: {error}", remedy_of(error)) from error
+    try:
+        folder.chmod(0o755)
+        try:
+            with around(Step.AUDIT_ROWS_WRITTEN):
+                plan.write(made, folder)
+        except OSError as error:
+            raise DiskFullError(f"cannot write the audit's rows: {error}", remedy_of(error)) from error
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

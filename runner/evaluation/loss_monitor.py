@@ -1,0 +1,82 @@
+"""A running training's loss, heard line by line on the host's own clock, and whether it is given up.
+
+Lines come from one thread, the question whether to go on from another one. What is heard is a candidate's text:
+numbers of bounded size, at most so many of them.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from runner.decision import early_stopping
+from runner.decision.early_stopping import Calibration
+from runner.records import Curve, Doom
+from runner.report.progress import training_loss
+
+MAX_HEARD = 20_000
+"""Lines of one training that count; a program that prints more has said enough."""
+
+
+@dataclass
+class Watch:
+    """Listens to one training from the start of the candidate's clock."""
+
+    train_seconds: float
+    calibration: Calibration | None  # None: it is listened to, and never given up
+    finish_doomed: float  # share of hopeless runs that are finished all the same
+    clock: Callable[[], float] = time.monotonic
+    draw: Callable[[], float] = field(default_factory=lambda: random.SystemRandom().random)
+    """No candidate can foresee it."""
+
+    def __post_init__(self) -> None:
+        """Nothing was heard yet."""
+        self._lock = threading.Lock()
+        self._began: float | None = None
+        self._heard: list[tuple[float, float]] = []  # share of the time, loss
+        self._judged = -1  # the last fraction that was looked at
+        self._doom: Doom | None = None
+        self._given_up = False
+
+    def start(self) -> None:
+        """The candidate's clock starts now."""
+        with self._lock:
+            self._began = self.clock()
+
+    def hear(self, line: str) -> None:
+        """Take a line that the candidate printed."""
+        loss = training_loss(line)
+        with self._lock:
+            if loss is not None and self._began is not None and len(self._heard) < MAX_HEARD:
+                self._heard.append((self._share(), loss))
+
+    def gives_up(self) -> bool:
+        """Whether the run is to be ended now; once it is, for ever.
+
+        Each fraction of the time is looked at once, when it is over. The first one that finds the run hopeless
+        draws whether it is finished all the same.
+        """
+        with self._lock:
+            if self.calibration is None or self._began is None or self._doom is not None:
+                return self._given_up
+            index = int(self._share() * early_stopping.NUM_FRACTIONS) - 1
+            if not self._judged < index < early_stopping.NUM_FRACTIONS - 1:  # at the end there is nothing to save
+                return False
+            self._judged = index
+            loss = early_stopping.sampled(self._heard)[index]
+            self._doom = self.calibration.doom(index, loss)
+            self._given_up = self._doom is not None and self.draw() >= self.finish_doomed
+            return self._given_up
+
+    def curve(self) -> Curve | None:
+        """What was heard; None when that was nothing."""
+        with self._lock:
+            losses = early_stopping.sampled(self._heard)
+            return Curve(losses=losses, doom=self._doom) if any(loss is not None for loss in losses) else None
+
+    def _share(self) -> float:
+        assert self._began is not None
+        return (self.clock() - self._began) / self.train_seconds

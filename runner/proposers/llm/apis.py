@@ -1,0 +1,32 @@
+"""Which module talks to which API, imported only when it is chosen: an SDK takes a second to import."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from runner.config import Config
+from runner.proposers.llm.chat import Chat
+
+
+def open_chat(
+    config: Config,
+    *,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Chat:
+    """Prepare conversations with the configured model. Nothing is sent anywhere yet.
+
+    Args:
+        config: names the API and the model.
+        sleep: waits between attempts, in seconds; replaced in tests.
+
+    Raises:
+        ProposerError: no key, no price, or a package that is missing.
+    """
+    if config.proposer == "openai":
+        from runner.proposers.llm.openai_responses import Responses
+
+        return Responses(config, sleep=sleep)
+    from runner.proposers.llm.anthropic_messages import Messages
+
+    return Messages(config, sleep=sleep)

@@ -1,0 +1,137 @@
+"""The tool with which the model reads past experiments: a list by filter, or some of them whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from runner.edits import Refusal
+from runner.proposers.llm.chat import Tool
+from runner.proposers.researcher.plateau import near_misses
+from runner.proposers.text import cleaned, fenced, one_line
+from runner.records import Experiment, Verdict
+
+STATUSES = ("any", "keep", "discard", "near_miss", "crash", "invalid")
+MAX_LISTED = 100
+MAX_WHOLE = 5
+LINE_CHARACTERS = 400
+DIFF_CHARACTERS = 12_000
+LOG_CHARACTERS = 6_000
+HYPOTHESIS_CHARACTERS = 1000
+
+TOOL = Tool(
+    name="read_experiments",
+    description="Reads past experiments. With numbers: these, whole, with diff, figures and the log of a crash "
+    f"(at most {MAX_WHOLE}). Without: a list, newest first, filtered by status, by a file that was changed, and "
+    "by category; 'any' or an empty text does not filter.",
+    strict=True,
+    schema={
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["numbers", "status", "file", "category", "limit"],
+        "properties": {
+            "numbers": {"type": "array", "items": {"type": "integer"}},
+            "status": {"type": "string", "enum": list(STATUSES)},
+            "file": {"type": "string", "description": "For instance workload/optim.py"},
+            "category": {"type": "string"},
+            "limit": {"type": "integer", "description": f"Lines of the list, at most {MAX_LISTED}"},
+        },
+    },
+)
+
+
+def read(submitted: object, history: Sequence[Experiment]) -> str | Refusal:
+    """Answer one call; its input is the model's.
+
+    Args:
+        submitted: input of the call.
+        history: closed experiments, oldest first, the baseline included.
+    """
+    if not isinstance(submitted, Mapping):
+        return Refusal(reason="the input must be an object")
+    numbers = submitted.get("numbers") or []
+    if not isinstance(numbers, list) or not all(_is_number(number) for number in numbers):
+        return Refusal(reason="numbers must be a list of experiment numbers")
+    if numbers:
+        return _whole(numbers, history)
+    status, file, category = (submitted.get(name) or "" for name in ("status", "file", "category"))
+    if not all(isinstance(value, str) for value in (status, file, category)):
+        return Refusal(reason="status, file and category must be text")
+    if status and status not in STATUSES:
+        return Refusal(reason=f"status must be one of: {', '.join(STATUSES)}")
+    limit = submitted.get("limit")
+    if limit is not None and not _is_number(limit):
+        return Refusal(reason="limit must be a number")
+    # Where our infrastructure failed, nothing was learned.
+    found = [one for one in history if one.verdict is not Verdict.INFRA]
+    if status == "near_miss":
+        found = near_misses(history)[::-1]
+    elif status not in ("", "any"):
+        found = [one for one in found if one.verdict == status]
+    if file:
+        found = [one for one in found if _touches(one, file)]
+    if category not in ("", "any"):
+        found = [one for one in found if one.category == category]
+    return _listed(found, min(MAX_LISTED, max(1, limit or MAX_LISTED)))
+
+
+def _is_number(value: object) -> bool:
+    # An integer of too many digits cannot be written into an answer.
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**18
+
+
+def _touches(experiment: Experiment, file: str) -> bool:
+    path = file.strip().removeprefix("/").removeprefix("./")
+    return any(
+        line.startswith("diff --git ") and f" b/{path}" in line + " " and line.endswith(path)
+        for line in experiment.diff.split("\n")
+    )
+
+
+def _listed(found: Sequence[Experiment], limit: int) -> str:
+    if not found:
+        return "No experiment is like that."
+    lines = [_line(one) for one in found[::-1][:limit]]
+    if len(found) > limit:
+        lines.append(f"and {len(found) - limit} more")
+    return fenced("history", "\n".join(lines))
+
+
+def _line(one: Experiment) -> str:
+    facts = [f"#{one.number}", str(one.verdict), *_figures(one)]
+    if one.category:
+        facts.append(one_line(one.category, 40))
+    text = f"{', '.join(facts)}: {one_line(one.hypothesis, 240)}"
+    if one.reason:
+        text += f" → {one_line(one.reason, 160)}"
+    return text[:LINE_CHARACTERS]
+
+
+def _figures(one: Experiment) -> list[str]:
+    figures = []
+    if one.val_bpb is not None:
+        figures.append(f"val_bpb {one.val_bpb:.6f}")
+    if one.delta_bpb is not None:
+        figures.append(f"{one.delta_bpb:+.6f} bpb against #{one.champion}")
+    return figures
+
+
+def _whole(numbers: Sequence[int], history: Sequence[Experiment]) -> str | Refusal:
+    if len(numbers) > MAX_WHOLE:
+        return Refusal(reason=f"at most {MAX_WHOLE} experiments can be read whole at once")
+    by_number = {one.number: one for one in history}
+    unknown = [number for number in numbers if number not in by_number]
+    if unknown:
+        last = max(by_number, default=0)
+        return Refusal(reason=f"there is no experiment {unknown[0]}; their numbers are 0 to {last}")
+    return "\n\n".join(_shown(by_number[number]) for number in dict.fromkeys(numbers))
+
+
+def _shown(one: Experiment) -> str:
+    facts = ", ".join([f"Experiment {one.number}: {one.verdict}", *_figures(one)])
+    parts = [facts + (f". {one_line(one.reason, 400)}" if one.reason else ".")]
+    parts.append(fenced("hypothesis", cleaned(one.hypothesis, HYPOTHESIS_CHARACTERS)))
+    if one.diff:
+        parts.append(fenced("diff", cleaned(one.diff, DIFF_CHARACTERS)))
+    if one.verdict is Verdict.CRASH and one.log_tail:
+        parts.append(fenced("log", cleaned(one.log_tail[-LOG_CHARACTERS:], LOG_CHARACTERS)))
+    return "\n".join(parts)

@@ -1,0 +1,38 @@
+"""What an earlier controller left behind when it was killed, found by label."""
+
+from __future__ import annotations
+
+import structlog
+
+from runner.errors import EngineError
+from runner.sandbox.engine import LABEL, Engine, engine_errors
+from runner.sandbox.containers import remove_container, remove_volume
+
+log = structlog.get_logger()
+
+
+def remove_orphans(engine: Engine, controller: str) -> int:
+    """Remove every container and volume of this controller's; returns how many that were.
+
+    An engine that was killed and restarted under its containers may count a mount that is long gone, and keep the
+    volume until it starts again. That is no reason to refuse a night.
+
+    Call it only while the controller's lock is held: then nothing of ours can be running.
+    """
+    label = {"label": f"{LABEL}controller={controller}"}
+    with engine_errors("looking for orphans"):
+        containers = [one["Id"] for one in engine.client.api.containers(all=True, filters=label)]
+    for container_id in containers:
+        remove_container(engine.client, container_id)
+    with engine_errors("looking for orphans"):
+        volumes = [one["Name"] for one in engine.client.api.volumes(filters=label).get("Volumes") or []]
+    stuck = 0
+    for name in volumes:
+        try:
+            remove_volume(engine.client, name)
+        except EngineError as error:
+            if "has active mounts" not in error.message:
+                raise
+            stuck += 1
+            log.warning("volume_stuck", volume=name, remedy="restart the Docker engine when no night runs")
+    return len(containers) + len(volumes) - stuck

@@ -1,0 +1,170 @@
+"""The whole examination, and the short one at the start of a campaign."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+from runner.sandbox import images
+from runner.storage import pinned_evaluation
+from runner.config import Config, load
+from runner.sandbox.doctor import daemon
+from runner.sandbox.doctor import host
+from runner.sandbox.doctor.finding import Finding, accepting, check_names
+from runner.sandbox.doctor.probes import probe
+from runner.sandbox.doctor.versions import collect, version_findings
+from runner.errors import AutoresearchError, ConfigError, LedgerError
+from runner.storage.ledger import Ledger, exclusive
+from runner.storage.paths import StatePaths
+from runner.storage.repository import Repository
+from runner.sandbox import Engine, connect, remove_orphans
+from runner.sandbox.containers import Owner
+
+log = structlog.get_logger()
+
+CAMPAIGN = ":doctor"
+"""Label of what probes make; no campaign can have this name."""
+
+
+def examine(
+    directory: Path, *, probes: bool, pause_daemon: bool, on_progress: Callable[[str], None]
+) -> list[Finding]:
+    """Every finding, in the order in which a person would mend them.
+
+    Args:
+        directory: somewhere in the repository.
+        probes: also start containers and see what they hold back.
+        pause_daemon: probes may stop the engine's daemon for some seconds, where that disturbs nobody.
+        on_progress: told what takes long.
+
+    Raises:
+        ConfigError: a finding is accepted that does not exist.
+    """
+    repository = _root(directory)
+    root = repository or directory
+    gpus, broken = host.seen_gpus()
+    config, settings = _settings(root, "cuda" if gpus else "cpu")
+    check_names(config.accept)
+    config, gpu = host.choose_gpu(config, gpus)
+    findings = [
+        settings,
+        Finding(name="python", level="ok", fact=platform.python_version()),
+        host.git_finding(directory),
+        host.locked_finding(),
+        host.key_finding(),
+        broken or gpu,
+        Finding(name="cores", level="ok", fact=str(len(os.sched_getaffinity(0)))),
+        *host.disk_findings("", root, config.profile),
+        host.clock_finding(time.time(), host.clock_state()),
+    ]
+    try:
+        engine = connect(config.docker_host)
+    except AutoresearchError as error:
+        findings.append(Finding(name="docker", level="problem", fact=error.message, remedy=error.remedy))
+        return accepting([*findings, *version_findings(None, config.profile)], config.accept)
+    try:
+        findings += host.engine_findings(engine, engine.client.info(), config.profile, time.time())
+        base = images.find_base(engine.client, config.profile)
+        findings += [host.base_finding(base), *version_findings(engine, config.profile)]
+        if probes:
+            findings += _probe(engine, config, base, repository, pause_daemon, on_progress)
+        return accepting(findings, config.accept)
+    finally:
+        engine.client.close()
+
+
+def announce(engine: Engine, config: Config, note: Callable[[str], None]) -> None:
+    """Say and log at the start of a campaign what is known to be wrong with the versions here; costs no second.
+
+    Raises:
+        EngineError: the engine stopped answering.
+    """
+    findings = accepting(version_findings(engine, config.profile), config.accept)
+    wrong = [one.name for one in findings if one.level == "problem"]
+    log.info("versions_examined", open=wrong, accepted=dict(config.accept))
+    if wrong:
+        count = f"{len(wrong)} finding{'' if len(wrong) == 1 else 's'} on versions"
+        note(f"{count} ({', '.join(wrong)}): autoresearch doctor --fast says why and what to do")
+
+
+def _root(directory: Path) -> Path | None:
+    try:
+        return Repository(directory).root
+    except AutoresearchError:
+        return None  # a finding of its own
+
+
+def _settings(root: Path, profile: host.Profile) -> tuple[Config, Finding]:
+    """The settings of a campaign here; the default ones when they are wrong, so that the rest is examined too."""
+    fallbacks = {"profile": profile}
+    try:
+        config = load(root, {}, fallbacks=fallbacks)
+    except ConfigError as error:
+        config = load(root / "nowhere", {}, environ={}, fallbacks=fallbacks)
+        return config, Finding(
+            name="settings",
+            level="problem",
+            fact=error.message,
+            reason="no campaign starts; the rest is examined with the default settings",
+            remedy=error.remedy,
+        )
+    return config, Finding(name="settings", level="ok", fact=f"profile {config.profile}")
+
+
+def _probe(
+    engine: Engine,
+    config: Config,
+    base: str | None,
+    root: Path | None,
+    pause_daemon: bool,
+    on_progress: Callable[[str], None],
+) -> list[Finding]:
+    """The probes, where they disturb nobody. A night has the lock; others on this engine share its cores."""
+    if base is None:
+        return [_not_probed("there is no base image yet", "autoresearch prepare")]
+    if root is None:
+        return [_not_probed("there is no repository here to lock", "run it inside the clone")]
+    paths = StatePaths.of(root)
+    try:
+        with exclusive(paths.root), Ledger(paths.ledger) as ledger:
+            owner = Owner(controller=ledger.controller, campaign=CAMPAIGN, experiment=0)
+            remove_orphans(engine, owner.controller)
+            controllers = daemon.running_others(engine, owner.controller).of_controllers
+            if controllers:
+                return [
+                    _not_probed(
+                        f"{controllers} containers of another controller run on this engine",
+                        "try again when its night is over",
+                    )
+                ]
+            folder, _ = pinned_evaluation.pin(paths.root)
+            return probe(
+                engine,
+                config=config,
+                base_image=base,
+                locked=folder,
+                scratch=paths.probes,
+                owner=owner,
+                torch_version=collect(None, config.profile)["torch-version"],
+                pause_daemon=pause_daemon,
+                on_progress=on_progress,
+            )
+    except LedgerError as error:
+        return [_not_probed(error.message, "try again when it has ended")]
+    except AutoresearchError as error:
+        return [Finding(name="probes", level="problem", fact=error.message, remedy=error.remedy)]
+
+
+def _not_probed(why: str, remedy: str) -> Finding:
+    return Finding(
+        name="probes",
+        level="note",
+        fact=f"no container was probed: {why}",
+        reason="versions and settings alone do not tell what a container holds back",
+        remedy=remedy,
+    )

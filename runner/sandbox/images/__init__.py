@@ -1,0 +1,22 @@
+"""Images: the base that every container shares, and one layer on top of it per candidate.
+
+`base` makes the base images (`rootfs` gets a Debian, `wheels` gets the Python packages), `candidate` adds one
+commit's `workload/` to a base, `builder` talks to the engine's builder and turns its errors into ours.
+The engine's connection belongs to the caller: every function takes a `docker.DockerClient`.
+"""
+
+from runner.sandbox.images.base import Kind, ensure_base, find_base
+from runner.sandbox.images.candidate import Image, build_candidate, exists, find_candidate, layer_tar
+from runner.sandbox.images.cleanup import remove_images
+
+__all__ = [
+    "Image",
+    "Kind",
+    "build_candidate",
+    "ensure_base",
+    "exists",
+    "find_base",
+    "find_candidate",
+    "layer_tar",
+    "remove_images",
+]

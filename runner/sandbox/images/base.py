@@ -1,0 +1,223 @@
+"""Base images: tagged by the hash of everything that goes into them, and rebuilt only when that changes."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import shutil
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import docker
+
+from runner.errors import DiskFullError, ImageError
+from runner.sandbox.images.builder import LABEL, build, context_tar, engine_errors
+from runner.sandbox.images.cleanup import label_filter, remove_leftovers
+from runner.sandbox.images.rootfs import RECIPE, ensure_rootfs
+from runner.sandbox.images.wheels import downloading
+
+Kind = Literal["cpu", "cuda", "prepare"]
+"""`cpu` and `cuda` run candidates (torch inside); `prepare` makes the data (no torch)."""
+
+REPOSITORY = "autoresearch-base"
+IMAGES_DIR = Path(__file__).resolve().parents[2] / "images"
+_GIBI = 2**30
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Recipe:
+    """What differs between the kinds."""
+
+    imports: str  # must import in the finished image
+    extra_index: str | None  # public index of wheels that PyPI does not carry
+    needed_bytes: int  # free disk for wheels, root file system, build stage and image together
+    download_mb: int
+    build_seconds: int
+
+
+_RECIPES: dict[Kind, _Recipe] = {
+    "cpu": _Recipe(
+        imports="torch, numpy, safetensors",
+        extra_index="https://download.pytorch.org/whl/cpu",
+        needed_bytes=6 * _GIBI,
+        download_mb=230,
+        build_seconds=60,
+    ),
+    "cuda": _Recipe(
+        imports="torch, triton, numpy, safetensors",
+        extra_index=None,
+        needed_bytes=20 * _GIBI,
+        download_mb=3000,
+        build_seconds=300,
+    ),
+    "prepare": _Recipe(
+        imports="numpy, pyarrow, rustbpe, tiktoken",
+        extra_index=None,
+        needed_bytes=3 * _GIBI,
+        download_mb=80,
+        build_seconds=20,
+    ),
+}
+
+
+def base_inputs(kind: Kind) -> str:
+    """`<kind>-<hash>`: the tag of a base image. The hash covers Dockerfile, lock and root file system recipe.
+
+    Raises:
+        ImageError: the files of `images/` are not there.
+    """
+    digest = hashlib.sha256()
+    for part in (_image_file("base.Dockerfile").read_bytes(), _lock(kind).read_bytes(), RECIPE.encode()):
+        digest.update(hashlib.sha256(part).digest())
+    return f"{kind}-{digest.hexdigest()[:12]}"
+
+
+def find_base(client: docker.DockerClient, kind: Kind) -> str | None:
+    """The id of the base image for the files as they are now; None when it was not built yet.
+
+    Raises:
+        ImageError, EngineError
+    """
+    with engine_errors("looking for the base image"):
+        images = client.images.list(filters=label_filter({"kind": "base", "inputs": base_inputs(kind)}))
+    return str(images[0].id) if images else None
+
+
+def ensure_base(
+    client: docker.DockerClient, kind: Kind, state_dir: Path, on_progress: Callable[[str], None]
+) -> str:
+    """Make sure that a base image exists, building it if need be (1 to 10 minutes).
+
+    Two callers at once build it once. What an earlier, killed call left half-done is removed first.
+
+    Args:
+        state_dir: folder for downloads and scratch; several GB while building, next to nothing afterwards.
+        on_progress: told at the start of each step what it is and how long it takes.
+
+    Returns:
+        The image id, `sha256:…`.
+
+    Raises:
+        ImageError: a download or the build failed.
+        DiskFullError: not enough room.
+        EngineError: the engine stopped answering.
+    """
+    found = find_base(client, kind)
+    if found is not None:
+        return found
+    with _exclusive(state_dir / "base.lock", on_progress):
+        found = find_base(client, kind)  # another process may have built it while we waited
+        return found if found is not None else _build_base(client, kind, state_dir, on_progress)
+
+
+def _build_base(
+    client: docker.DockerClient, kind: Kind, state_dir: Path, on_progress: Callable[[str], None]
+) -> str:
+    recipe = _RECIPES[kind]
+    lock = _lock(kind)
+    inputs = base_inputs(kind)
+    _check_architecture(client)
+    _check_disk(client, state_dir, kind)
+    _remove_leftovers(client, state_dir)  # of a call that was killed
+    lock_hash = hashlib.sha256(lock.read_bytes()).hexdigest()[:12]
+    on_progress(f"downloading the packages of {lock.name} (about {recipe.download_mb} MB) in the background")
+    with downloading(lock, state_dir / "wheels" / f"{kind}-{lock_hash}", recipe.extra_index) as download:
+        rootfs_id = ensure_rootfs(
+            client,
+            recipe_hash=hashlib.sha256(RECIPE.encode()).hexdigest()[:12],
+            scratch=state_dir / "rootfs",
+            on_progress=on_progress,
+        )
+        on_progress("waiting for the packages")
+        wheelhouse = download.wait()
+    on_progress(f"building {REPOSITORY}:{inputs} (about {recipe.build_seconds} seconds)")
+    try:
+        image_id = build(
+            client,
+            context_tar(
+                [
+                    ("Dockerfile", _image_file("base.Dockerfile")),
+                    ("requirements.lock", lock),
+                    *((f"wheels/{wheel.name}", wheel) for wheel in sorted(wheelhouse.iterdir())),
+                ]
+            ),
+            doing=f"building the base image {inputs}",
+            labels={f"{LABEL}kind": "base", f"{LABEL}inputs": inputs},
+            tag=f"{REPOSITORY}:{inputs}",
+            arguments={"ROOTFS": rootfs_id, "IMPORTS": recipe.imports, "BUILDER": _builder(state_dir)},
+            timeout_seconds=20 * recipe.build_seconds,
+        )
+    except BaseException as error:
+        # Letting go of the builder's answer closes its connection, which is how a build is called off.
+        traceback.clear_frames(error.__traceback__)
+        _remove_leftovers(client, state_dir, patience_seconds=10.0)
+        raise
+    _remove_leftovers(client, state_dir)
+    shutil.rmtree(wheelhouse)  # a failed build keeps them for the next try
+    return image_id
+
+
+def _builder(state_dir: Path) -> str:
+    """Names the builds of one state folder, of which there is one at a time."""
+    return hashlib.sha256(str(state_dir.resolve()).encode()).hexdigest()[:12]
+
+
+def _remove_leftovers(client: docker.DockerClient, state_dir: Path, patience_seconds: float = 0.0) -> None:
+    for kind in ("build", "base"):  # the first stage of every build, and the second one of a failed one
+        remove_leftovers(client, {"kind": kind, "builder": _builder(state_dir)}, patience_seconds)
+
+
+def _image_file(name: str) -> Path:
+    path = IMAGES_DIR / name
+    if not path.is_file():
+        raise ImageError(f"{path} is missing", "run from a clone of the repository (pip install --editable .)")
+    return path
+
+
+def _lock(kind: Kind) -> Path:
+    return _image_file(f"{kind}.lock")
+
+
+def _check_architecture(client: docker.DockerClient) -> None:
+    with engine_errors("asking the engine for its architecture"):
+        architecture = client.info()["Architecture"]
+    if architecture != "x86_64":
+        raise ImageError(
+            f"the Docker engine runs on {architecture}; the locked packages are for x86_64",
+            "use an x86_64 machine",
+        )
+
+
+def _check_disk(client: docker.DockerClient, state_dir: Path, kind: Kind) -> None:
+    """Refuse to start what would fill a disk. Engines whose folder cannot be seen from here are not checked."""
+    with engine_errors("asking the engine for its folder"):
+        engine_dir = Path(client.info()["DockerRootDir"])
+    needed = _RECIPES[kind].needed_bytes
+    for folder in (state_dir, engine_dir):
+        try:
+            free = shutil.disk_usage(folder).free
+        except OSError:
+            continue
+        if free < needed:
+            raise DiskFullError(
+                f"building the {kind} base image needs {needed / _GIBI:.0f} GiB of free disk, "
+                f"and {folder} has {free / _GIBI:.1f}",
+                "docker system df, then make room",
+            )
+
+
+@contextmanager
+def _exclusive(path: Path, on_progress: Callable[[str], None]) -> Iterator[None]:
+    """One builder at a time per state folder; the kernel drops the lock when its holder dies."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            on_progress("waiting for another process that builds the base image")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,213 @@
+"""`autoresearch doctor` with real containers: no probe fires here, every one does without its protection."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import pytest
+from docker.api.container import ContainerApiMixin
+from docker.types import LogConfig, Ulimit
+
+from runner.sandbox.doctor import daemon
+from runner.sandbox.doctor import probes
+from runner.sandbox.doctor.finding import NAMES
+from runner.sandbox import containers
+from runner.sandbox.engine import LABEL
+
+pytestmark = pytest.mark.docker
+
+TMPFS = {"/tmp": "rw,exec,suid,dev,size=192m,mode=1777"}
+"""Larger than any probe asks for, with devices and set-uid programs."""
+
+
+@pytest.fixture
+def ground(engine, base_image, cpu_config, locked_folder, owner, tmp_path):
+    """What probes need."""
+    with probes.open_ground(engine, cpu_config, base_image, locked_folder, tmp_path / "probes", owner) as opened:
+        yield opened
+
+
+@pytest.fixture
+def engine_with(monkeypatch):
+    """An engine that gives containers something else than what is asked for, and does not tell."""
+
+    def change(*removed, **changes):
+        create = ContainerApiMixin.create_host_config
+
+        def changed(self, *args, **kwargs):
+            kept = {name: value for name, value in kwargs.items() if name not in removed}
+            return create(self, *args, **{**kept, **changes})
+
+        make = ContainerApiMixin.create_container
+
+        def made(self, *args, network_disabled, **kwargs):
+            return make(self, *args, network_disabled="network_mode" not in changes, **kwargs)
+
+        monkeypatch.setattr(ContainerApiMixin, "create_container", made)
+        monkeypatch.setattr(ContainerApiMixin, "create_host_config", changed)
+        monkeypatch.setattr(containers, "check_effective", lambda *_: None)
+
+    return change
+
+
+@pytest.fixture
+def evaluation_with(ground, tmp_path):
+    """The ground with a locked evaluation in which texts are replaced, by file."""
+
+    def change(changes):
+        folder = tmp_path / "other"
+        shutil.copytree(ground.locked, folder)
+        for name, replacements in changes.items():
+            path = folder / "locked_eval" / name
+            text = path.read_text()
+            for old, new in replacements.items():
+                assert old in text, f"{name} has no {old!r} any more"
+                text = text.replace(old, new)
+            path.write_text(text)
+        return probes.Ground(**{**vars(ground), "locked": folder})
+
+    return change
+
+
+def bad(findings):
+    return {one.name: one.fact for one in findings if one.level == "problem"}
+
+
+def test_nothing_is_found_here_and_nothing_is_left(engine, base_image, cpu_config, locked_folder, owner, tmp_path):
+    said = []
+    findings = probes.probe(
+        engine,
+        config=cpu_config,
+        base_image=base_image,
+        locked=locked_folder,
+        scratch=tmp_path / "probes",
+        owner=owner,
+        torch_version=None,
+        pause_daemon=False,
+        on_progress=said.append,
+    )
+    assert bad(findings) == {}
+    assert {one.name for one in findings} <= set(NAMES)
+    assert len({one.name for one in findings}) == len(findings) == 25
+    assert len(said) == 6
+    assert list(tmp_path.iterdir()) == []
+    label = {"label": f"{LABEL}controller={owner.controller}"}
+    assert engine.client.api.containers(all=True, filters=label) == []
+    assert engine.client.api.volumes(filters=label)["Volumes"] in ([], None)
+    assert engine.client.api.images(filters=label) == []
+
+
+def test_pid_1_ends_a_run_while_the_daemon_is_stopped(ground, monkeypatch):
+    if os.geteuid() != 0 or daemon.find_daemon(ground.engine) is None:
+        pytest.skip("the daemon is not ours to stop")
+    monkeypatch.setattr(
+        daemon, "running_others", lambda *_: daemon.Others(0, 0)
+    )  # those of other tests wait 3 seconds
+    found = probes.watchdog(ground, pause_daemon=True)
+    assert (found.level, "daemon stopped" in found.fact) == ("ok", True), found
+    assert ground.engine.client.ping()
+
+
+def test_without_the_limits_of_the_engine_the_probes_fire(ground, engine_with):
+    engine_with(
+        "memswap_limit",
+        "security_opt",
+        network_mode="host",
+        read_only=False,
+        mem_limit=ground.config.memory_bytes + (1 << 20),
+        pids_limit=ground.config.pids + 1,
+        cpuset_cpus=None,
+        oom_score_adj=0,
+        tmpfs=TMPFS,
+        ulimits=[Ulimit(name="core", soft=0, hard=0)],
+        devices=["/dev/kmsg:/dev/kmsg:rw"],
+    )
+    found = bad(probes.look(ground, "0.0.1"))
+    assert found.keys() == {"limits", "network", "mounts", "read-only", "devices", "torch-inside"}, found
+    for part in ("memory_bytes", "pids", "oom_score_adj", "open files", "size of a file"):
+        assert part in found["limits"]
+    assert ("cores" in found["limits"]) == (len(os.sched_getaffinity(0)) > ground.config.cpus)
+    assert "/tmp without nosuid" in found["mounts"]
+    assert "/ without ro" in found["mounts"]
+
+
+def test_without_what_the_supervisor_and_the_filter_do_the_probes_fire(evaluation_with, engine_with):
+    engine_with("security_opt", "cap_drop")
+    ground = evaluation_with(
+        {
+            "supervisor.py": {
+                "CANDIDATE_UID = 10001": "CANDIDATE_UID = 0",
+                "env=environment,": "env={**environment, 'NVIDIA_VISIBLE_DEVICES': 'all'},",
+            },
+            "filter.py": {"def install() -> None:": "def install() -> None:\n    return\n"},
+        }
+    )
+    found = bad(probes.look(ground, None))
+    wanted = {"user", "capabilities", "privileges", "seccomp", "system-calls", "environment", "read-only"}
+    assert found.keys() == wanted, found
+    for part in ("AF_VSOCK", "mknod", "kill PID 1", "a 32-bit call", "read /proc/1/environ"):
+        assert part in found["system-calls"]
+
+
+def test_without_any_filter_the_probe_fires(evaluation_with, engine_with):
+    engine_with(security_opt=["seccomp=unconfined"])
+    ground = evaluation_with({"filter.py": {"def install() -> None:": "def install() -> None:\n    return\n"}})
+    found = bad(probes.look(ground, None))
+    assert found.keys() == {"privileges", "seccomp", "system-calls"}, found
+    assert "Seccomp: '0'" in found["seccomp"]
+    for part in ("unshare user", "clone user", "io_uring_setup", "keyctl", "userfaultfd"):
+        assert part in found["system-calls"]
+
+
+def test_without_the_caps_the_probes_fire(evaluation_with, engine_with, monkeypatch):
+    engine_with("memswap_limit", "ulimits", mem_limit=2 << 30, pids_limit=400, tmpfs=TMPFS, shm_size=128 << 20)
+    ground = evaluation_with({"supervisor.py": {"BURST_BYTES = 128 * 1024": "BURST_BYTES = 16 << 20"}})
+    create = containers.create_output_volume
+
+    def larger(engine, config, owner):
+        return create(engine, config.model_copy(update={"output_bytes": 2 * config.output_bytes}), owner)
+
+    monkeypatch.setattr(probes, "create_output_volume", larger)
+    found = bad(probes.bite(ground))
+    assert found.keys() == {
+        "pids-cap", "memory-cap", "output-cap", "scratch-cap", "shm-cap", "descriptors-cap", "file-cap", "log-cap",
+    }, found  # fmt: skip
+
+
+def test_without_rotation_of_the_log_the_probe_fires(ground, engine_with):
+    engine_with(log_config=LogConfig(type="json-file", config={}))
+    assert bad([probes.flood(ground)]).keys() == {"log-rotation"}
+
+
+def test_without_a_deadline_of_pid_1_the_probe_fires(evaluation_with, monkeypatch):
+    monkeypatch.setattr(probes, "HANG_SECONDS", 1.0)
+    ground = evaluation_with(
+        {"supervisor.py": {"self.started_at + self.limit_seconds": "self.started_at + self.limit_seconds + 1000"}}
+    )
+    found = probes.watchdog(ground, pause_daemon=False)
+    assert bad([found]).keys() == {"watchdog"}
+    assert "went on" in found.fact
+
+
+def test_an_engine_that_drops_a_limit_is_a_problem_by_its_name(ground, base_image, owner, tmp_path):
+    create = ContainerApiMixin.create_container
+
+    def forgetful(self, *args, host_config, **kwargs):
+        return create(self, *args, host_config={**host_config, "PidsLimit": None}, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ContainerApiMixin, "create_container", forgetful)
+        findings = probes.probe(
+            ground.engine,
+            config=ground.config,
+            base_image=base_image,
+            locked=ground.locked,
+            scratch=tmp_path / "probes",
+            owner=owner,
+            torch_version=None,
+            pause_daemon=False,
+            on_progress=lambda _: None,
+        )
+    assert bad(findings).keys() == {"probes"}
+    assert "PidsLimit" in bad(findings)["probes"]

@@ -1,0 +1,285 @@
+"""A night in a process that can be killed: real ledger, real git, real campaign, audit and judge.
+
+Containers and images are scripted: the model is one number, the logit of token 0, and its training, claims and
+audited logits are computed here.
+
+Reads JSON lines on stdin, `{"root": FOLDER, "item": {"step": "run_opened", "side": "after", "occurrence": 2}}`,
+and runs the night of that folder, or goes on with it, in a process of its own. It kills itself with SIGKILL where
+the item says: at an occurrence of a crash point, or, as `{"reach": 7}`, at the seventh point of any kind. An empty
+item runs to the end. Answers each with a line that tells how it ended. Beside the folder lie the points that were
+reached (`reached`) and what the process wrote to stderr (`errors`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import signal
+import sys
+import traceback
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from tests.support.silent_observer import SilentObserver
+
+from locked_eval.corpus_index import IndexBuilder
+from runner.evaluation import audit
+from runner.campaign import night as campaign
+from runner import config
+from runner import failpoints
+from runner.sandbox import images as image
+from runner.evaluation import trial
+from runner.storage import pinned_evaluation
+from runner.campaign import setup
+from runner.evaluation import smoke_test
+from runner.evaluation.audit import Evaluation
+from runner.edits.contamination import SealedText
+from runner.errors import EngineError
+from runner.evaluation.trial import Laboratory
+from runner.storage.ledger import Ledger, exclusive
+from runner.storage.paths import StatePaths
+from runner.records import NoProposal, Phase, Proposal, Replace, RunEnd, RunRecord, Usage, Write
+from runner.corpus.redaction import Redactor
+from runner.storage.repository import Repository
+
+TAG = "test"
+VOCAB_SIZE, CONTEXT, ROWS = 64, 16, 10
+TRAIN = "BOOST = 1.0\n"
+
+SCRIPT = {
+    1: "3.0",  # worse
+    2: "0.5",  # better
+    3: "'crash'",
+    5: "outside",  # an edit that is refused
+    6: "'crash again'",
+    7: "777.0",  # the infrastructure fails, twice in the same way
+    8: "0.0",  # better again
+}
+"""What is proposed under each number; 4 mends the crash of 3 and crashes, that of 6 is given up."""
+EXPERIMENTS = max(SCRIPT)
+AHEAD = {1: "file", 2: "0.5", 3: "file", 4: "file", 5: "0.0", 6: "file"}
+"""What a proposer that thinks ahead proposes: files that change nothing, and what is better."""
+EARLY = {1: "3.0", 2: "888.0", 3: "0.5"}
+"""A night in which the second idea is found hopeless while it trains."""
+STACK = {1: "bonus", 2: "bonus", 3: "0.5", 4: "never"}
+"""A night of four experiments: two ideas help by little and are tried together, and one more idea comes after."""
+BONUS = 0.0045
+COST_USD = 0.25
+"""Of one answer: nine ideas, two crashes to mend, one of them given up."""
+
+
+class Paid:
+    """A proposer whose every answer costs money, and is never asked for twice.
+
+    Args:
+        script: what it proposes by number.
+        thinks_ahead: it is asked while the last idea is measured.
+    """
+
+    name, model = "scripted", "m"
+
+    def __init__(self, script=SCRIPT, thinks_ahead=False):
+        self.script, self.thinks_ahead = script, thinks_ahead
+
+    def propose(self, request):
+        failed = None if request.failed is None else request.failed.number
+        answer = request.journal.recall(1, f"{request.number} {failed}")
+        if answer is None:
+            usage = Usage(
+                model="m", request_id=None, input_tokens=1, output_tokens=1, cache_read_tokens=0,
+                cache_write_tokens=0, cost_usd=COST_USD,
+            )  # fmt: skip
+            booking = request.journal.open_answer(1, f"{request.number} {failed}", usage)
+            idea = request.number - sum(bool(one.combines) for one in request.history)
+            answer = "'crash too'" if failed == 3 else None if failed == 6 else self.script[idea]
+            request.journal.close_answer(booking, usage, answer or "nothing")
+        assert request.journal.check(request.files) == "", "nothing is run: the engine is scripted"
+        if failed == 6:
+            return NoProposal(reason="cannot be mended", exhausted=False, proposer=self.name)
+        before = re.search(rb"BOOST = .*", request.files["workload/train.py"])[0].decode()
+        edit = Replace(path="workload/train.py", old=before, new=f"BOOST = {answer}")
+        if answer == "file":
+            edit = Write(path=f"workload/n{request.number}.py", content="")
+        if answer == "bonus":
+            edit = Write(path=f"workload/n{request.number}.py", content=f"BONUS = {BONUS}\n")
+        if answer == "outside":
+            edit = Write(path="runner/x.py", content="")
+        return Proposal(hypothesis=f"boost {answer}", edits=(edit,), proposer=self.name)
+
+
+class ScriptedSession:
+    """What a session says of a program whose model is one logit."""
+
+    def __init__(self, program, evaluation):
+        self.boost = re.search(r"BOOST = (.*)", program)[1]
+        self.bonus = sum(map(float, re.findall(r"BONUS = (.*)", program)))
+        self.evaluation = evaluation
+
+    def train(self, seed, on_line, on_start, on_end, gives_up):
+        on_start()
+        on_end()
+        if self.boost == "777.0":
+            raise EngineError(f"run {seed} was lost by the scripted engine", fault="lost")
+        if self.boost == "888.0":
+            return _run(Phase.TRAIN, seed, RunEnd.STOPPED, None)
+        crashed = self.boost.startswith("'")
+        return _run(Phase.TRAIN, seed, RunEnd.FAILED if crashed else RunEnd.FINISHED, int(crashed))
+
+    def score(self, seed):
+        return _run(Phase.SCORE, seed), self._claims(self.evaluation.val_targets, seed)
+
+    def score_test(self, seed, max_bytes):
+        return _run(Phase.TEST, seed), self._claims(self.evaluation.test_targets, seed)
+
+    def auditor(self, rows, *, limit_seconds, max_bytes):
+        assert any(rows.iterdir()), "the rows are there before a container sees them"
+        num_logits = max_bytes // (4 * VOCAB_SIZE)
+
+        def go(seed):
+            return _run(Phase.AUDIT, seed), np.tile(self._logits(seed), (num_logits, 1)).tobytes()
+
+        return nullcontext(SimpleNamespace(go=go))
+
+    def _logits(self, seed):
+        logits = np.zeros(VOCAB_SIZE, "<f4")
+        logits[0] = float(self.boost) - self.bonus + seed % 1000 * 1e-6
+        return logits
+
+    def _claims(self, targets, seed):
+        logits = self._logits(seed)
+        return (logits - np.log(np.exp(logits.astype(float)).sum()))[targets].astype("<f4").tobytes()
+
+
+def _run(phase, seed, end=RunEnd.FINISHED, exit_code=0):
+    return RunRecord(phase=phase, seed=seed, end=end, exit_code=exit_code, wall_seconds=1.0, cpu_seconds=1.0)
+
+
+class ScriptedImages:
+    """An engine's images, which survive the controller."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def build(self, client, *, base_id, files, labels, tag=None):
+        digest = hashlib.sha256(repr(sorted(files.items())).encode()).hexdigest()
+        self.folder.mkdir(exist_ok=True)
+        with failpoints.around(failpoints.Step.IMAGE_BUILT):
+            (self.folder / digest).write_bytes(b"".join(data for _, data in sorted(files.items())))
+        return image.Image(id=digest, base_id=base_id, layer_digest=digest, layers=(base_id, digest))
+
+    def exists(self, client, image_id):
+        return (self.folder / image_id).exists()
+
+
+def evaluation():
+    """Random text, the same in every process."""
+    rng = np.random.default_rng(0)
+    rows = rng.integers(0, VOCAB_SIZE - 1, (2, ROWS, CONTEXT + 1)).astype(np.uint16)
+    return Evaluation(
+        val_rows=rows[0],
+        test_rows=rows[1],
+        token_bytes=np.array([2] * (VOCAB_SIZE - 1) + [0], dtype=np.uint16),
+        train_text=rng.integers(0, VOCAB_SIZE, 2500).astype(np.uint16),
+    )
+
+
+def night(root):
+    """Run the night to its end, or go on with it; a file beside the folder chooses another one than the first."""
+    ahead, stack = root.with_name("ahead").exists(), root.with_name("stack").exists()
+    script = AHEAD if ahead else STACK if stack else EARLY if root.with_name("early").exists() else SCRIPT
+    os.urandom = bytes  # the campaign's seed: zero
+    known = evaluation()
+    images = ScriptedImages(root / "images")
+
+    @contextmanager
+    def open_session(engine, *, image_id, **_):
+        yield ScriptedSession((images.folder / image_id).read_text(), known)
+
+    image.build_candidate, image.exists = images.build, images.exists
+    image.find_candidate = lambda *_, **__: None  # a control builds the champion's image again
+    trial.open_session = open_session
+    trial.refuse_other = trial.await_engine = campaign.await_engine = lambda *_, **__: None
+    trial.remove_orphans = lambda *_: 0
+    smoke_test.check = lambda *_: ""
+    trial.FAULT_PAUSE_SECONDS = audit.PAUSE_SECONDS = 0
+    state = root / ".autoresearch"
+    chosen = config.load(
+        root, {"profile": "cpu", "tag": TAG, "max_disturbance": 1, "audit_discards": 0}, environ={}
+    )
+    changes = {
+        "vocab_size": VOCAB_SIZE, "context_length": CONTEXT, "baseline_runs": 2, "noise_prior_bpb": 1e-4,
+        "min_looks": 2, "control_every": 1, "stack_sigmas": 0,
+    }  # fmt: skip
+    if stack:
+        changes |= {"stack_sigmas": 0.5, "effect_scale_bpb": 1e-4}
+    with Ledger(state / "ledger.db") as ledger, exclusive(state):
+        setup.remove_leftovers(StatePaths(state))
+        pinned_evaluation.pin(state)
+        rows = ledger.experiments(TAG)
+        done = sum(one.number > 0 and one.verdict is not None for one in rows)
+        nothing = SealedText(validation=np.array([], np.uint64), test=np.array([], np.uint64), tokens=[])
+        lab = Laboratory(
+            config=chosen.model_copy(update={**changes, "experiments": max(script) - done}),
+            engine=SimpleNamespace(client=None),
+            repository=Repository(root),
+            ledger=ledger,
+            observer=SilentObserver(),
+            mounts=SimpleNamespace(locked=None),
+            evaluation=known,
+            sealed_text=nothing,
+            redactor=Redactor(index=IndexBuilder(0).finish(), tokens=[]),
+            scratch=state / "audits",
+            claims=StatePaths(state).claims(TAG),
+            base_image="base",
+            conditions={"data": "d", "evaluation": "e", "base_image": "b"},
+        )
+        campaign.run(lab, Paid(script, ahead), campaign.StopSwitch())
+
+
+def arm(item, log):
+    """Die where `item` says; write down every point before it is passed."""
+    seen = []
+
+    def on_reach(step, side):
+        seen.append((step, side))
+        os.write(log, f"{step} {side}\n".encode())
+        at_point = (step, side) == (item.get("step"), item.get("side"))
+        if (at_point and seen.count((step, side)) == item.get("occurrence", 1)) or len(seen) == item.get("reach"):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    failpoints.on_reach = on_reach
+
+
+def main():
+    """Run one night for every line of stdin."""
+    for line in sys.stdin:
+        asked = json.loads(line)
+        root = Path(asked["root"])
+        log = os.open(root.with_name("reached"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        child = os.fork()
+        if child == 0:
+            errors = os.open(root.with_name("errors"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            os.dup2(errors, 1)
+            os.dup2(errors, 2)
+            arm(asked["item"], log)
+            try:
+                night(root)
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        os.close(log)
+        print(json.dumps({"end": os.waitstatus_to_exitcode(status)}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

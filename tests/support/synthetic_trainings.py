@@ -1,0 +1,90 @@
+"""Synthetic trainings with a known end, as a ledger would hold them."""
+
+from __future__ import annotations
+
+import math
+from itertools import count
+
+import numpy as np
+
+from runner.decision import evidence
+from runner.decision.early_stopping import NUM_FRACTIONS
+from runner.records import AuditRecord, Curve, Experiment, Figures, Phase, RunEnd, RunRecord, Verdict
+
+SIGMA = 0.001
+POOL = 4
+SE = SIGMA * math.sqrt(1 + 1 / POOL)
+BOUNDARY = -0.1 * SE
+"""Below it a first look is a near miss, for the effects and the noise of a usual campaign."""
+NATS = 3.0  # of training loss for a bpb
+CLEAN = AuditRecord(
+    claimed_bpb=1.0, num_positions=8, mean_nats=0.0, se_nats=0.0, upper_nats=0.0, exceedances=(0, 0, 0, 0),
+    repeat=None, suffix=None, neighbours=None,
+)  # fmt: skip
+
+
+class World:
+    """Synthetic trainings: the loss shows an effect bit by bit, and some of the noise of the end."""
+
+    def __init__(self, seed, unseen=0.5):
+        self.unseen = unseen  # share of the noise that no training loss shows
+        self.rng = np.random.default_rng(seed)
+        self.ids = count(1)
+        self.seeds = count(1)
+
+    def training(self, effect, late=False):
+        """Losses by fraction, and the score."""
+        luck = self.rng.normal(0, math.sqrt(1 - self.unseen**2) * SIGMA)
+        shares = np.arange(1, NUM_FRACTIONS + 1) / NUM_FRACTIONS
+        shown = np.where(shares < 1, -effect, effect) if late else effect * (0.5 + shares / 2)
+        noise = self.rng.normal(0, SIGMA, NUM_FRACTIONS) * (1.2 - shares)
+        losses = 3 + np.exp(-3 * shares) + NATS * (shown + luck * shares + noise)
+        return tuple(float(loss) for loss in losses), 1.0 + effect + luck + self.rng.normal(0, self.unseen * SIGMA)
+
+    def runs(self, losses, bpb, audited=False):
+        """One look."""
+        seed = next(self.seeds)
+        common = {"seed": seed, "end": RunEnd.FINISHED, "exit_code": 0, "wall_seconds": 1.0, "cpu_seconds": 1.0}
+        made = [
+            RunRecord(phase=Phase.TRAIN, **common, curve=Curve(losses=losses), id=next(self.ids)),
+            RunRecord(phase=Phase.SCORE, **common, val_bpb=bpb, id=next(self.ids)),
+        ]
+        if audited:
+            made.append(RunRecord(phase=Phase.AUDIT, **common, val_bpb=bpb, audit=CLEAN, id=next(self.ids)))
+        return made
+
+    def champion(self):
+        runs = [run for _ in range(POOL) for run in self.runs(*self.training(0.0), audited=True)]
+        return Experiment(
+            number=0, hypothesis="h", proposer="p", verdict=Verdict.KEEP, val_bpb=1.0, runs=tuple(runs)
+        )
+
+    def candidate(self, number, losses, bpb, champion):
+        runs = self.runs(losses, bpb)
+        pool = [run.val_bpb for run in evidence.champion_pool(champion)]
+        delta = bpb - sum(pool) / len(pool)
+        near = delta < BOUNDARY
+        figures = Figures(
+            looks=(runs[1].id,), pool=(), delta_bpb=delta, se_bpb=SE, sigma_bpb=SIGMA, better=0.5,
+            effect_bpb=-0.1 * SIGMA if near else 0.0, low_bpb=0.0, high_bpb=0.0, first_delta_bpb=delta,
+            first_se_bpb=SE,
+        )  # fmt: skip
+        return Experiment(
+            number=number, hypothesis="h", proposer="p", verdict=Verdict.DISCARD, val_bpb=bpb, champion=0,
+            figures=figures, runs=tuple(runs),
+        )  # fmt: skip
+
+    def effect(self):
+        """As in a usual night."""
+        kind = self.rng.random()
+        if kind < 0.3:
+            return self.rng.exponential(5 * SIGMA)
+        return self.rng.normal(0, 0.5 * SIGMA) if kind < 0.9 else -self.rng.exponential(2 * SIGMA)
+
+    def campaign(self, num, late=0):
+        """A champion and so many candidates; of them `late` look bad until the very end."""
+        champion = self.champion()
+        made = [self.training(self.effect()) for _ in range(num - late)]
+        made += [self.training(-5 * SIGMA, late=True) for _ in range(late)]
+        order = self.rng.permutation(num)
+        return [champion, *(self.candidate(at + 1, *made[which], champion) for at, which in enumerate(order))]

@@ -1,0 +1,383 @@
+"""When a running candidate is hopeless: the calibration, its limits, and what a watch makes of it."""
+
+from __future__ import annotations
+
+import math
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from tests.support.silent_observer import SilentObserver
+from tests.support.synthetic_trainings import BOUNDARY, NATS, POOL, SE, SIGMA, World
+
+from runner.decision import keep_rule
+from runner.decision import effect_prior
+from runner.decision import evidence
+from runner.campaign import experiment
+from runner.decision import early_stopping
+from runner.evaluation import trial
+from runner.evaluation import contention
+from runner.config import load
+from runner.decision.keep_rule import Action, Belief, Rule
+from runner.decision.early_stopping import NUM_FRACTIONS, calibrate, fraction, last_hope, sampled
+from runner.evaluation.trial import Failure, stopped
+from runner.records import Curve, Doom, Experiment, Phase, RunEnd, RunRecord, Verdict
+from runner.report.progress import training_loss
+from runner.sandbox.supervision import GivenUp, Reports, State, record
+from runner.evaluation.loss_monitor import MAX_HEARD, Watch
+
+AT = NUM_FRACTIONS // 2 - 1  # half of the time
+
+
+def calibrated(experiments, **changes):
+    settings = {"boundary_bpb": BOUNDARY, "stop_below": 0.05, "stop_after": 12, **changes}
+    return calibrate(experiments, experiments[0], **settings)
+
+
+def first_doom(calibration, losses):
+    """The first fraction that finds a curve hopeless."""
+    dooms = (calibration.doom(index, losses[index]) for index in range(NUM_FRACTIONS - 1))
+    return next((doom for doom in dooms if doom is not None), None)
+
+
+# ------------------------------------------------------------------------------ mathematics
+
+
+@pytest.mark.parametrize("t", [-30.0, -3.0, -0.5, 0.0, 1.0, 4.0])
+def test_student_has_its_closed_forms(t):
+    assert early_stopping.student_below(t, 1) == pytest.approx(0.5 + math.atan(t) / math.pi, abs=1e-6)
+    assert early_stopping.student_below(t, 2) == pytest.approx(0.5 + t / (2 * math.sqrt(2 + t * t)), abs=1e-6)
+    normal = (1 + math.erf(t / math.sqrt(2))) / 2
+    assert early_stopping.student_below(t, 100_000) == pytest.approx(normal, abs=1e-4)
+
+
+def test_the_line_is_that_of_least_squares_with_its_prediction_interval():
+    night = World(1).campaign(40)
+    line = calibrated(night).lines[AT]
+    points = [*early_stopping.candidates(night), *early_stopping.champions(night)]
+    x = np.clip([one.gaps[AT] for one in points], -line.cut, line.cut)
+    end = max(early_stopping.CUT * np.median([abs(one.delta_bpb) for one in points]), early_stopping.DELTA_CUT * SE)
+    y = np.clip([one.delta_bpb for one in points], -end, end)
+    slope, intercept = np.polyfit(x, y, 1)
+    assert (line.slope, line.intercept) == pytest.approx((slope, intercept))
+    s = math.sqrt(((y - intercept - slope * x) ** 2).sum() / (len(x) - 2))
+    gap = 0.5 * line.cut
+    se = s * math.sqrt(1 + 1 / len(x) + (gap - x.mean()) ** 2 / ((x - x.mean()) ** 2).sum())
+    expected = early_stopping.student_below((BOUNDARY - intercept - slope * gap) / se, len(x) - 2)
+    assert replace(line, seen=()).chance(gap, BOUNDARY) == pytest.approx(expected)
+
+
+def test_a_curve_is_the_mean_of_what_was_heard_since_the_fraction_before():
+    heard = [(0.01, 7.0), (0.02, 5.0), (0.5, 3.0), (0.999, 2.0), (1.0, 4.0), (1.2, 99.0)]
+    losses = sampled(heard)
+    assert len(losses) == NUM_FRACTIONS
+    assert (losses[0], losses[6], losses[-1]) == (6.0, 3.0, 3.0)
+    assert all(loss is None for loss in (*losses[1:6], *losses[7:-1]))
+    assert [fraction(index) for index in (0, NUM_FRACTIONS - 1)] == [1 / NUM_FRACTIONS, 1.0]
+
+
+# -------------------------------------------------------------------------------- decisions
+
+
+def test_nobody_is_hopeless_before_enough_candidates_are_finished():
+    night = World(2).campaign(12)
+    assert calibrated(night[:12]) is None, "eleven candidates, whatever the champion's runs"
+    assert calibrated(night) is not None
+    assert calibrated(night, stop_below=0.0) is None, "switched off"
+    assert calibrated(night, boundary_bpb=None) is None
+
+
+def test_what_is_much_worse_is_hopeless_and_what_equals_the_champion_is_not():
+    known = calibrated(World(3).campaign(60))
+    worse = tuple(loss + NATS * 10 * SIGMA for loss in known.champion)
+    doom = known.doom(AT, worse[AT])
+    assert doom is not None and doom.chance < 0.02
+    assert doom.loss - doom.champion_loss == pytest.approx(NATS * 10 * SIGMA)
+    assert first_doom(known, known.champion) is None
+    assert first_doom(known, [None] * NUM_FRACTIONS) is None, "what prints nothing is not stopped"
+
+
+def test_nobody_is_hopeless_in_the_first_quarter_of_the_time():
+    known = calibrated(World(3).campaign(60))
+    early = [index for index in range(NUM_FRACTIONS) if fraction(index) < 0.25]
+    assert early and all(known.doom(index, 1000.0) is None for index in early)
+    assert known.doom(early[-1] + 1, 1000.0) is not None
+
+
+def stops_of(seeds, num_finished, effect, **changes):
+    """Thirty candidates for each campaign: how many are stopped, how many wrongly, and the share of time saved."""
+    wrong = stops = 0
+    saved = 0.0
+    for seed in seeds:
+        world = World(seed)
+        night = world.campaign(num_finished)
+        known = calibrated(night, **changes)
+        mean = sum(run.val_bpb for run in evidence.champion_pool(night[0])) / POOL
+        for _ in range(30):
+            losses, bpb = world.training(effect(world))
+            assert first_doom(known, known.champion) is None
+            if (doom := first_doom(known, losses)) is not None:
+                stops, saved, wrong = (
+                    stops + 1,
+                    saved + 1 - doom.fraction,
+                    wrong + (bpb - mean < known.boundary_bpb),
+                )
+    return stops, wrong, saved / (30 * len(seeds))
+
+
+def test_stops_are_wrong_no_more_often_than_the_threshold_says():
+    """Candidates that change nothing, where only what is clearly better would be promising."""
+    changes = {"boundary_bpb": -0.9 * SE, "stop_below": 0.02}
+    stops, wrong, _ = stops_of(range(100, 135), 60, lambda world: 0.0, **changes)
+    assert stops > 100, "the twin: something is stopped at all"
+    assert wrong <= 0.02 * stops + 2
+
+
+def test_stops_of_a_usual_mix_are_rarely_wrong_and_save_time():
+    stops, wrong, saved = stops_of(range(500, 530), 40, World.effect)
+    assert wrong <= 0.08 * stops, "as the documentation says for thresholds of 5 %"
+    assert saved > 0.2, "a share of the training time of all"
+
+
+def test_late_bloomers_make_it_careful():
+    plain, warned = (calibrated(World(4).campaign(40, late=late)) for late in (0, 4))
+    bad = [None if loss is None else loss + NATS * 5 * SIGMA for loss in plain.champion]
+    assert first_doom(plain, bad) is not None
+    warned_bad = [None if loss is None else loss + NATS * 5 * SIGMA for loss in warned.champion]
+    assert first_doom(warned, warned_bad) is None, "four of forty came back from there"
+
+
+def test_where_a_larger_gap_ends_better_nobody_is_stopped():
+    world = World(5)
+    champion = world.champion()
+    made = [world.training(0.002 * index, late=True) for index in range(1, 40)]
+    night = [champion, *(world.candidate(at + 1, *one, champion) for at, one in enumerate(made))]
+    known = calibrated(night)
+    assert known is None or first_doom(known, [1000.0] * (NUM_FRACTIONS - 1)) is None
+
+
+@pytest.mark.parametrize(
+    ("gap", "bpb"), [(1e9, 1.0), (-3.0, 1.5), (0.01, 99.0), (1e9, 0.9)], ids=["high", "low", "worst", "best"]
+)
+def test_a_liar_dooms_nobody_else(gap, bpb):
+    world = World(6)
+    night = world.campaign(40)
+    known = calibrated(night)
+    lie = tuple(max(0.0, loss + gap) for loss in known.champion)
+    lied = calibrated([*night, world.candidate(len(night), lie, bpb, night[0])])
+    for sigmas in np.linspace(-3, 3, 61):
+        loss = known.champion[AT] + NATS * sigmas * SIGMA
+        assert known.doom(AT, loss) is not None or lied is None or lied.doom(AT, loss) is None
+
+
+def test_the_boundary_is_that_of_a_near_miss():
+    prior = effect_prior.prior(0.5 * SIGMA)
+    belief = Belief(prior=prior, weights=prior.weights, sigma_bpb=SIGMA)
+
+    def is_worth(delta, **changes):
+        judged = keep_rule.judge(Rule(), belief, candidate_bpb=[1 + delta], champion_bpb=[1.0] * POOL, **changes)
+        return judged.action is not Action.DISCARD or judged.near_miss
+
+    assert last_hope(is_worth, SIGMA) == pytest.approx(BOUNDARY, abs=0.1 * SE)
+    simpler = last_hope(lambda delta: is_worth(delta, lines_added=-3, simplification=True), SIGMA)
+    assert simpler > BOUNDARY + 0.2 * SE, "a simplification may be a little worse"
+    assert last_hope(lambda _: False, SIGMA) is None
+    assert last_hope(lambda _: True, SIGMA) is None
+
+
+# ------------------------------------------------------------------------------- the watch
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def watch(draw=1.0, finish=0.1, known=None):
+    clock = Clock()
+    known = calibrated(World(3).campaign(60)) if known is None else known
+    made = Watch(10.0, known, finish, clock=clock, draw=lambda: draw)
+    return made, clock
+
+
+def hear(made, clock, loss, until):
+    """Print ten lines a second."""
+    while clock.now < until:
+        clock.now = round(clock.now + 0.1, 6)
+        made.hear(f"step 1 loss {loss} tokens/s 9")
+        if made.gives_up():
+            return clock.now
+    return None
+
+
+def test_a_hopeless_run_is_given_up_once_for_ever_and_its_curve_says_why():
+    made, clock = watch()
+    made.start()
+    assert 2.5 <= hear(made, clock, 9.0, until=9.0) <= 2.6, "at the first quarter"
+    made.hear("step 2 loss 0.1 tokens/s 9")
+    clock.now = 7.0
+    assert made.gives_up()
+    curve = made.curve()
+    assert curve.doom.fraction == 0.25 and curve.doom.loss == pytest.approx(9.0)
+    assert curve.losses[2] == 9.0 and curve.losses[-1] is None
+
+
+def test_a_doomed_run_that_was_drawn_is_finished_and_says_so():
+    made, clock = watch(draw=0.05)
+    made.start()
+    assert hear(made, clock, 9.0, until=10.0) is None
+    assert made.curve().doom.fraction == 0.25, "drawn once, not at every fraction"
+
+
+def test_nobody_is_given_up_who_is_silent_or_lies_without_numbers():
+    made, clock = watch()
+    assert not made.gives_up(), "its clock has not begun"
+    made.start()
+    for line in ("", "step 1 loss nan tokens/s 9", "step 1 loss inf tokens/s 9", "loss 1e300", "step x loss 9"):
+        made.hear(line)
+    clock.now = 5.0
+    assert not made.gives_up()
+    assert made.curve() is None
+
+
+def test_nobody_is_given_up_without_a_calibration_or_at_the_end():
+    made, clock = watch(known=None)
+    made.calibration = None
+    made.start()
+    assert hear(made, clock, 9.0, until=10.0) is None
+    assert made.curve().doom is None
+    made, clock = watch()
+    made.start()
+    clock.now = 9.99
+    made.hear("step 1 loss 9.0 tokens/s 9")
+    clock.now = 10.0
+    assert not made.gives_up()
+
+
+def test_a_program_that_prints_without_end_is_heard_so_far():
+    made, _ = watch()
+    made.start()
+    for _ in range(MAX_HEARD + 10):
+        made.hear("step 1 loss 1.0 tokens/s 9")
+    assert len(made._heard) == MAX_HEARD
+
+
+@pytest.mark.parametrize(
+    ("line", "loss"),
+    [
+        ("step 120 loss 3.214 tokens/s 31000 elapsed 2", 3.214),
+        ("step 1 loss 999999999.999999999 tokens/s 1", 1e9),
+        ("step 1 loss nan tokens/s 1", None),
+        ("step 1 loss -3.0 tokens/s 1", None),
+        ("nothing", None),
+    ],
+)
+def test_a_loss_is_a_bounded_number_or_none(line, loss):
+    assert training_loss(line) == (None if loss is None else pytest.approx(loss))
+
+
+# ------------------------------------------------------------------------------ the ledger's
+
+
+def stopped_run(others=0.0, seed=3):
+    doom = Doom(fraction=0.45, loss=3.21, champion_loss=2.91, chance=0.004)
+    return RunRecord(
+        phase=Phase.TRAIN, seed=seed, end=RunEnd.STOPPED, exit_code=None, wall_seconds=9.0, cpu_seconds=9.0,
+        others_cpu_seconds=others, curve=Curve(losses=(3.2,) * NUM_FRACTIONS, doom=doom), id=900,
+    )  # fmt: skip
+
+
+def test_a_recorded_stop_is_a_discard_with_its_reason_unless_others_disturbed_it():
+    config = load(Path("/nonexistent"), {"profile": "cpu"}, environ={})
+    assert stopped(stopped_run(), config) == Failure(
+        verdict=Verdict.DISCARD,
+        reason="stopped at 45% of its time: its loss 3.210 is 0.300 above the champion's there; "
+        "a chance of 0.4% to be a near miss or more",
+    )
+    assert stopped(stopped_run(others=5.0), config) is None
+    assert stopped(replace(stopped_run(), end=RunEnd.DEADLINE), config) is None
+
+
+def test_a_stopped_look_counts_for_the_next_control_and_teaches_nothing_about_effects():
+    config = load(Path("/nonexistent"), {"profile": "cpu"}, environ={})
+    night = World(7).campaign(3)
+    one = Experiment(
+        number=4, hypothesis="h", proposer="p", verdict=Verdict.DISCARD, champion=0, runs=(stopped_run(),)
+    )
+    assert not evidence.control_due(night, night[0], 4)
+    assert evidence.control_due([*night, one], night[0], 4)
+    before, after = (evidence.belief(some, config) for some in (night, [*night, one]))
+    assert before.weights.tolist() == after.weights.tolist() and before.sigma_bpb == after.sigma_bpb
+    assert evidence.next_index(one) == 1, "its seed is used up"
+
+
+def test_only_the_first_look_is_watched():
+    assert experiment._calibration(None, None, SimpleNamespace(before=(1.0,))) is None
+
+
+# ------------------------------------------------------------------------------ the sandbox
+
+
+def ended(*lines, exit_code=137, out_of_memory=False, killed=False, given_up=True):
+    """How a training counts that PID 1 said this of."""
+    reports = Reports()
+    reports.feed("".join(f"{line}\n" for line in lines).encode())
+    known = GivenUp(wall_seconds=5.0, cpu_seconds=4.0) if given_up else None
+    return record(Phase.TRAIN, 1, State(exit_code, out_of_memory), killed, reports, "log", known)
+
+
+def test_a_run_that_the_host_gave_up_is_stopped_with_the_times_that_the_host_knows():
+    run = ended('{"event": "started"}')
+    assert (run.end, run.wall_seconds, run.cpu_seconds, run.log_tail) == (RunEnd.STOPPED, 5.0, 4.0, "log")
+    assert ended(out_of_memory=True).end is RunEnd.STOPPED
+
+
+@pytest.mark.parametrize(
+    ("run", "end"),
+    [
+        (lambda: ended('{"event": "ended", "code": 40}', exit_code=40), RunEnd.DEADLINE),
+        (lambda: ended('{"event": "ended", "code": 0, "status": 0}', exit_code=0), RunEnd.FINISHED),
+        (lambda: ended('{"event": "ended", "code": 41, "status": 1}', exit_code=41), RunEnd.FAILED),
+        (lambda: ended(killed=True), RunEnd.LOST),
+        (lambda: ended(given_up=False), RunEnd.LOST),
+        (lambda: ended(exit_code=1), RunEnd.LOST),
+    ],
+    ids=["at its deadline", "finished", "failed", "killed at its deadline", "killed by others", "otherwise"],
+)
+def test_a_run_that_ended_by_itself_just_before_is_what_it_is(run, end):
+    assert run().end is end
+
+
+@pytest.mark.parametrize(
+    ("busy", "repeat", "verdict"), [(9.0, True, "discard"), (18.0, True, "infra"), (18.0, False, "discard")]
+)
+def test_a_stop_that_others_may_have_caused_is_repeated_as_any_training_is(monkeypatch, busy, repeat, verdict):
+    class Session:
+        def train(self, seed, on_line, on_start, on_end, gives_up):
+            on_start()
+            on_line("step 1 loss 9.0 tokens/s 9")
+            on_end()
+            return replace(stopped_run(), cpu_seconds=9.0, others_cpu_seconds=None, curve=None)
+
+    seen = iter([0.0, busy])  # core seconds of everybody
+    monkeypatch.setattr(contention, "busy_seconds", lambda _: next(seen))
+    monkeypatch.setattr(trial, "open_session", lambda *_, **__: nullcontext(Session()))
+    monkeypatch.setattr(trial, "scrub", lambda *_, **__: None)
+    lab = SimpleNamespace(
+        config=load(Path("/nonexistent"), {"profile": "cpu"}, environ={}), engine=None, base_image="",
+        mounts=SimpleNamespace(locked=None), observer=SilentObserver(), owner=lambda _: None,
+        evaluation=SimpleNamespace(val_targets=np.zeros(1)),
+        redactor=SimpleNamespace(redact=lambda text: text),
+    )  # fmt: skip
+    runs = trial.UnrecordedRuns()
+    outcome = trial._Measuring(
+        lab=lab, number=1, seed=3, runs=runs, examiner=None, champion=None,
+        calibration=calibrated(World(3).campaign(60)),
+    ).once("image", repeat_disturbed=repeat)  # fmt: skip
+    assert outcome.verdict == verdict
+    assert [(run.end, run.curve.losses[0]) for run in runs.closed] == [(RunEnd.STOPPED, 9.0)]

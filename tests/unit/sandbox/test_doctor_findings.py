@@ -1,0 +1,284 @@
+"""Findings about the host, acceptance, and the exit code."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from structlog.testing import capture_logs
+
+from runner.sandbox import doctor
+from runner.cli import cli
+from runner.config import load
+from runner.sandbox.doctor import host
+from runner.sandbox.doctor.finding import NAMES, Finding, accepting, check_names
+from runner.errors import ConfigError
+from runner.sandbox.host import Gpu
+from runner.sandbox.engine import Engine
+
+NOW = datetime(2026, 11, 25, 12, tzinfo=UTC).timestamp()
+FINE = {
+    "MemoryLimit": True,
+    "PidsLimit": True,
+    "CPUSet": True,
+    "SecurityOptions": ["name=apparmor", "name=seccomp,profile=builtin", "name=cgroupns"],
+    "SystemTime": "2026-11-25T12:00:00.123456789Z",
+    "DockerRootDir": "/",
+    "Runtimes": {"runc": {}},
+}
+ENGINE = Engine(url="unix:///x", daemon_id="abc", version="28.2.2", client=None)
+
+
+def levels(findings):
+    return {one.name: one.level for one in findings}
+
+
+def test_a_good_engine_has_no_finding():
+    found = host.engine_findings(ENGINE, FINE, "cpu", NOW)
+    assert levels(found)["docker"] == "ok"
+    assert {one.level for one in found if one.name not in ("docker-disk", "docker-inodes")} == {"ok"}
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"MemoryLimit": False}, "docker-limits"),
+        ({"PidsLimit": False}, "docker-limits"),
+        ({"CPUSet": False}, "docker-limits"),
+        ({"SecurityOptions": ["name=apparmor"]}, "docker-limits"),
+        ({"SecurityOptions": ["name=seccomp,profile=default", "name=userns"]}, "docker-users"),
+        ({"SecurityOptions": ["name=seccomp,profile=default", "name=rootless"]}, "docker-users"),
+        ({"SystemTime": "2026-11-25T12:00:20Z"}, "docker-clock"),
+        ({"SystemTime": "2026-11-24T12:00:00Z"}, "docker-clock"),
+    ],
+)
+def test_what_an_engine_lacks_is_a_problem_with_reason_and_remedy(change, name):
+    found = [one for one in host.engine_findings(ENGINE, FINE | change, "cpu", NOW) if one.level == "problem"]
+    assert name in {one.name for one in found}
+    assert all(one.reason and one.remedy for one in found)
+
+
+@pytest.mark.parametrize("told", ["2026-11-25T12:00:02Z", "2026-11-25T11:59:58.9Z"])
+def test_a_second_between_question_and_answer_is_no_other_clock(told):
+    assert levels(host.engine_findings(ENGINE, FINE | {"SystemTime": told}, "cpu", NOW))["docker-clock"] == "ok"
+
+
+@pytest.mark.parametrize("told", [None, "", "soon", "2026-11-25T14:00:00+02:00"])
+def test_a_clock_that_an_engine_does_not_tell_plainly_is_not_judged(told):
+    assert "docker-clock" not in levels(host.engine_findings(ENGINE, FINE | {"SystemTime": told}, "cpu", NOW))
+
+
+def test_a_gpu_that_the_engine_does_not_know_is_a_problem_on_the_cuda_profile_only():
+    assert levels(host.engine_findings(ENGINE, FINE, "cuda", NOW))["gpu-in-containers"] == "problem"
+    known = FINE | {"Runtimes": {"nvidia": {}}}
+    assert levels(host.engine_findings(ENGINE, known, "cuda", NOW))["gpu-in-containers"] == "ok"
+    assert "gpu-in-containers" not in levels(host.engine_findings(ENGINE, FINE, "cpu", NOW))
+
+
+def test_the_clock_is_judged_by_its_time_and_by_who_keeps_it():
+    assert host.clock_finding(NOW, 0).level == "ok"
+    assert host.clock_finding(NOW, 5).level == "note"
+    assert host.clock_finding(0.0, 0).level == "problem"
+    assert host.clock_state() in range(6)
+
+
+CARDS = tuple(Gpu(uuid=f"GPU-{number}", name="H100", memory_mib=81559) for number in (0, 1))
+
+
+@pytest.mark.parametrize(
+    ("gpu", "gpus", "level", "chosen"),
+    [
+        (None, CARDS, "ok", "GPU-0"),
+        ("GPU-1", CARDS, "ok", "GPU-1"),
+        ("1", CARDS, "ok", "GPU-1"),
+        ("GPU-7", CARDS, "problem", "GPU-7"),
+        (None, (), "problem", None),
+    ],
+)
+def test_the_cuda_profile_needs_its_gpu(gpu, gpus, level, chosen):
+    config = load(Path("/nonexistent"), {"profile": "cuda", "gpu": gpu}, environ={})
+    config, found = host.choose_gpu(config, gpus)
+    assert (found.level, config.gpu) == (level, chosen)
+
+
+def test_the_cpu_profile_uses_no_gpu():
+    config = load(Path("/nonexistent"), {"profile": "cpu", "gpu": "GPU-1"}, environ={})
+    for gpus, level in (((), "note"), (CARDS, "ok")):
+        one, found = host.choose_gpu(config, gpus)
+        assert (one.gpu, found.level) == (None, level)
+
+
+def test_a_driver_that_does_not_answer_is_a_problem(tmp_path, monkeypatch):
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\nexit 9\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
+    gpus, found = host.seen_gpus()
+    assert (gpus, found.level) == ((), "problem")
+    monkeypatch.setenv("PATH", str(tmp_path / "empty"))
+    assert host.seen_gpus() == ((), None)
+
+
+class Disk:
+    """What a file system says of itself."""
+
+    def __init__(self, free_gib, files, free_files):
+        self.free = free_gib * 2**30
+        self.f_files, self.f_favail = files, free_files
+
+
+@pytest.mark.parametrize(
+    ("disk", "expected"),
+    [
+        (Disk(100, 10**7, 10**6), {"disk": "ok", "inodes": "ok"}),
+        (Disk(5, 10**7, 10**6), {"disk": "problem", "inodes": "ok"}),
+        (Disk(100, 10**7, 1000), {"disk": "ok", "inodes": "problem"}),
+        (Disk(100, 0, 0), {"disk": "ok"}),  # btrfs: no limit on inodes
+    ],
+)
+def test_room_and_inodes_are_told_apart(disk, expected, monkeypatch):
+    monkeypatch.setattr(host.shutil, "disk_usage", lambda _: disk)
+    monkeypatch.setattr(host.os, "statvfs", lambda _: disk)
+    assert levels(host.disk_findings("", Path("/"), "cpu")) == expected
+
+
+PROBLEM = Finding(name="runc-version", level="problem", fact="old", reason="flaws", remedy="update")
+FINE_ONE = Finding(name="git", level="ok", fact="fine")
+NOTE = Finding(name="clock", level="note", fact="unkept")
+
+
+def test_an_accepted_problem_shows_its_reason_and_nothing_else_changes():
+    accept = {"runc-version": "mended by Debian", "git": "for nothing", "clock": "a laptop"}
+    problem, fine, note = accepting([PROBLEM, FINE_ONE, NOTE], accept)
+    assert (problem.level, problem.accepted) == ("accepted", "mended by Debian")
+    assert (problem.fact, problem.reason, problem.remedy) == ("old", "flaws", "update")
+    assert (fine, note) == (FINE_ONE, NOTE)
+
+
+def test_a_problem_that_nobody_accepts_stays_one():
+    assert accepting([PROBLEM], {"containerd-version": "mended"}) == [PROBLEM]
+
+
+def test_an_unknown_name_is_refused_and_the_known_ones_are_named():
+    with pytest.raises(ConfigError, match=r"'runc-versions'.*did you mean 'runc-version'") as caught:
+        check_names({"runc-versions": "typo"})
+    assert "engine-version" in caught.value.remedy
+    check_names(dict.fromkeys(NAMES, "reason"))
+
+
+def test_reasons_come_from_file_and_environment_and_are_never_empty(tmp_path):
+    (tmp_path / "autoresearch.toml").write_text('[accept]\nrunc-version = "mended by Debian"\n')
+    assert load(tmp_path, {}, environ={}).accept == {"runc-version": "mended by Debian"}
+    environ = {"AUTORESEARCH_ACCEPT": '{"clock": "a laptop"}'}
+    assert load(tmp_path, {}, environ=environ).accept == {"clock": "a laptop"}
+    for reason in ('""', '"  "', "true"):
+        (tmp_path / "autoresearch.toml").write_text(f"[accept]\nrunc-version = {reason}\n")
+        with pytest.raises(ConfigError, match="accept"):
+            load(tmp_path, {}, environ={})
+
+
+class Answering:
+    """The versions of an old engine with a current runc."""
+
+    def version(self):
+        names = {"Engine": "20.10.24", "containerd": "1.6.20", "runc": "1.3.3"}
+        return {"Components": [{"Name": name, "Version": version} for name, version in names.items()]}
+
+
+@pytest.mark.parametrize(
+    ("accept", "said", "open_ones"),
+    [
+        (
+            {},
+            "2 findings on versions (engine-version, containerd-version)",
+            ["engine-version", "containerd-version"],
+        ),
+        (
+            {"engine-version": "no cache is used"},
+            "1 finding on versions (containerd-version)",
+            ["containerd-version"],
+        ),
+        ({"engine-version": "why", "containerd-version": "why"}, None, []),
+    ],
+)
+def test_a_start_tells_and_logs_open_findings_and_goes_on(accept, said, open_ones):
+    config = load(Path("/nonexistent"), {"accept": accept}, environ={})
+    engine = Engine(url="unix:///x", daemon_id="x", version="x", client=Answering())
+    notes = []
+    with capture_logs() as events:
+        doctor.announce(engine, config, notes.append)
+    assert [note.partition(":")[0] for note in notes] == ([said] if said else [])
+    assert all("autoresearch doctor --fast" in note for note in notes)
+    (event,) = events
+    assert (event["event"], event["open"], event["accepted"]) == ("versions_examined", open_ones, accept)
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    """An empty repository with settings of its own, and no engine."""
+    subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
+    return tmp_path
+
+
+def run(*arguments):
+    result = CliRunner().invoke(cli, ["doctor", *arguments])
+    return result, [json.loads(line) for line in result.stdout.splitlines() if line.startswith("{")]
+
+
+def test_every_problem_accepted_is_exit_code_0(repository):
+    result, findings = run("--json")
+    problems = [one["name"] for one in findings if one["level"] == "problem"]
+    assert "docker" in problems
+    assert result.exit_code == 1
+    lines = [f'{name} = "known, {name}"' for name in problems]
+    (repository / "autoresearch.toml").write_text("[accept]\n" + "\n".join(lines))
+    result, findings = run("--json")
+    assert result.exit_code == 0
+    accepted = {one["name"]: one["accepted"] for one in findings if one["level"] == "accepted"}
+    assert accepted == {name: f"known, {name}" for name in problems}
+
+
+def test_every_finding_has_a_known_name_and_every_bad_one_says_what_to_do(repository):
+    _, findings = run("--json")
+    assert {one["name"] for one in findings} <= set(NAMES)
+    assert all(one.keys() == {"name", "level", "fact", "reason", "remedy", "accepted"} for one in findings)
+    assert all(one["remedy"] for one in findings if one["level"] == "problem")
+
+
+def test_people_read_the_reason_and_the_remedy(repository):
+    (repository / "autoresearch.toml").write_text('[accept]\ndocker = "none on this machine"\n')
+    result, _ = run()
+    assert "≈ docker: no Docker engine" in result.stdout
+    assert "accepted: none on this machine" in result.stdout
+
+
+def test_wrong_settings_are_a_finding_and_the_rest_is_examined(repository):
+    (repository / "autoresearch.toml").write_text("pids = 1\n")
+    result, findings = run("--json")
+    found = {one["name"]: one for one in findings}
+    assert result.exit_code == 1
+    assert found["settings"]["level"] == "problem"
+    assert "pids" in found["settings"]["fact"]
+    assert {"git", "kernel-version"} <= found.keys()
+
+
+def test_outside_a_repository_nothing_is_made(tmp_path, monkeypatch, engine):
+    monkeypatch.chdir(tmp_path)
+    result, findings = run("--json")
+    found = {one["name"]: one for one in findings}
+    assert result.exit_code == 1
+    assert (found["git"]["level"], found["probes"]["level"]) == ("problem", "note")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_acceptance_of_nothing_is_a_wrong_setting(repository):
+    (repository / "autoresearch.toml").write_text('[accept]\nrunc = "typo"\n')
+    result, findings = run("--json")
+    assert isinstance(result.exception, ConfigError)
+    assert findings == []
