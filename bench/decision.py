@@ -22,9 +22,9 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from runner.decision.keep_rule import Rule
+from runner.decision.simulation import MIXES, RULES, Setting, greedy, ours, simulate
 from runner.report.plot import DOTS_PER_INCH, FAINT, GREEN, GREY, INK
 from runner.report.rules_plot import rules_png
-from runner.decision.simulation import MIXES, RULES, Setting, greedy, ours, simulate
 
 SIGMAS, BUDGETS = (0.0007, 0.002), (100, 700)
 LEAST_GAIN = {0.0007: 1.0, 0.002: 1.1}
@@ -61,7 +61,7 @@ def bars(run):
                     print(
                         f"{sigma:<7g} {runs:4d}  {mix:6s} {name:18s} {ratio:8.2f}  {one.false_share:11.1%}"
                         f"  {one.expected_share:8.1%}  {one.optimism:+8.1%}  {one.keeps:6.1f}"
-                        f"  {one.candidates:5.0f}  {one.looks:5.2f}"
+                        f"  {one.candidates:5.0f}  {one.trials:5.2f}"
                     )
     for sigma in SIGMAS:
         for runs in BUDGETS:
@@ -140,7 +140,7 @@ def trade_off(run, path):
             setting = cell(sigma, 700, mix)
             base = run("greedy", greedy, setting)
             for stacks, line, name in ((Rule().stack_sigmas, "o-", "ours"), (0.0, "o:", "ours without stacks")):
-                rules = [Rule(keep_doubt=doubt, stack_sigmas=stacks) for doubt in DOUBTS]
+                rules = [Rule(max_false_keep_probability=doubt, stack_sigmas=stacks) for doubt in DOUBTS]
                 curve = [run("ours", partial(ours, rule=rule), setting) for rule in rules]
                 gains = [one.true_gain / base.true_gain for one in curve]
                 axes.plot(
@@ -148,7 +148,7 @@ def trade_off(run, path):
                     label=f"{name}, mix {mix}",
                 )  # fmt: skip
                 for one, gain, doubt in zip(curve, gains, DOUBTS, strict=True):
-                    if stacks and doubt >= rules[1].keep_doubt:
+                    if stacks and doubt >= rules[1].max_false_keep_probability:
                         axes.annotate(
                             f"{doubt:g}", (one.false_share, gain), xytext=place, textcoords="offset points",
                             fontsize=8, color=FAINT,
@@ -156,7 +156,9 @@ def trade_off(run, path):
             axes.plot([base.false_share], [1.0], "x", color=colour, markersize=9, label=f"greedy, mix {mix}")
         axes.axvline(MOST_FALSE, color=GREY, linewidth=1, linestyle="--")
         axes.set_xlabel("share of false keeps")
-        axes.set_title(f"σ = {sigma:g} bpb, 700 runs; numbers: keep_doubt", loc="left", fontsize=10, color=INK)
+        axes.set_title(
+            f"σ = {sigma:g} bpb, 700 runs; numbers: max_false_keep_probability", loc="left", fontsize=10, color=INK
+        )
         axes.xaxis.set_major_formatter(mpl.ticker.PercentFormatter(1.0, decimals=0))
         axes.set_xlim(0, 0.42)
         axes.set_ylim(0, 2.1)

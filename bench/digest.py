@@ -59,7 +59,7 @@ def night(num_experiments: int) -> list[Experiment]:
 def figures(delta: float) -> Figures:
     """Of a verdict on two runs."""
     return Figures(
-        looks=(1, 2), pool=(3, 4, 5), delta_bpb=delta, se_bpb=0.0006, sigma_bpb=0.0007, better=0.5,
+        trials=(1, 2), pool=(3, 4, 5), delta_bpb=delta, se_bpb=0.0006, sigma_bpb=0.0007, better=0.5,
         effect_bpb=delta, low_bpb=delta, high_bpb=delta, first_delta_bpb=delta, first_se_bpb=0.0008,
     )  # fmt: skip
 

@@ -4,7 +4,7 @@
     python bench/early_stop.py --ledger FILE --tag TAG    # a real campaign, replayed in its order
 
 Each candidate is watched with the calibration of those before it. Its end is known all the same: take a real
-campaign with `stop_below = 0` or `finish_doomed = 1`, in which nobody was stopped.
+campaign with `early_stop_threshold = 0` or `early_stop_holdout = 1`, in which nobody was stopped.
 """
 
 from __future__ import annotations
@@ -13,18 +13,16 @@ import argparse
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
-from synthetic_trainings import BOUNDARY, POOL, SE, World
 
-from runner.decision import evidence
-from runner.decision import early_stopping
+from runner.decision import early_stopping, evidence
 from runner.decision.early_stopping import NUM_FRACTIONS, calibrate
 from runner.storage.ledger import Ledger
+from tests.support.synthetic_trainings import BOUNDARY, POOL, SE, World
 
-STOP_BELOW, STOP_AFTER, FINISH_DOOMED = 0.05, 12, 0.10
+EARLY_STOP_THRESHOLD, EARLY_STOP_MIN_TRIALS, EARLY_STOP_HOLDOUT = 0.05, 12, 0.10
 NIGHTS, CANDIDATES = 60, 50
 
 
@@ -39,13 +37,13 @@ class Tally:
         """Watch one to its end."""
         self.watched += 1
         self.promising += promising
-        dooms = (calibration.doom(index, losses[index]) for index in range(NUM_FRACTIONS - 1))
-        doom = next((one for one in dooms if one is not None), None)
-        if doom is not None:
+        dooms = (calibration.stop_reason(index, losses[index]) for index in range(NUM_FRACTIONS - 1))
+        stop_reason = next((one for one in dooms if one is not None), None)
+        if stop_reason is not None:
             self.stopped += 1
             self.wrong += promising
-            self.saved += 1 - doom.fraction
-        return doom
+            self.saved += 1 - stop_reason.fraction
+        return stop_reason
 
     def __str__(self):
         share = f"{self.wrong / self.stopped:.1%}" if self.stopped else "–"
@@ -64,7 +62,11 @@ def synthetic(unseen, finished, late=0):
         world = World(1000 + seed, unseen)
         night = world.campaign(finished, late=late)
         known = calibrate(
-            night, night[0], boundary_bpb=BOUNDARY, stop_below=STOP_BELOW, stop_after=min(STOP_AFTER, finished)
+            night,
+            night[0],
+            boundary_bpb=BOUNDARY,
+            early_stop_threshold=EARLY_STOP_THRESHOLD,
+            early_stop_min_trials=min(EARLY_STOP_MIN_TRIALS, finished),
         )
         mean = sum(run.val_bpb for run in evidence.champion_pool(night[0])) / POOL
         for _ in range(CANDIDATES):
@@ -81,10 +83,16 @@ def lived(unseen, length=100):
         night = [world.champion()]
         mean = sum(run.val_bpb for run in evidence.champion_pool(night[0])) / POOL
         for number in range(1, length + 1):
-            known = calibrate(night, night[0], boundary_bpb=BOUNDARY, stop_below=STOP_BELOW, stop_after=STOP_AFTER)
+            known = calibrate(
+                night,
+                night[0],
+                boundary_bpb=BOUNDARY,
+                early_stop_threshold=EARLY_STOP_THRESHOLD,
+                early_stop_min_trials=EARLY_STOP_MIN_TRIALS,
+            )
             losses, bpb = world.training(world.effect())
-            doom = None if known is None else tally.add(known, losses, bpb - mean < BOUNDARY)
-            if doom is None or world.rng.random() < FINISH_DOOMED:
+            stop_reason = None if known is None else tally.add(known, losses, bpb - mean < BOUNDARY)
+            if stop_reason is None or world.rng.random() < EARLY_STOP_HOLDOUT:
                 night.append(world.candidate(number, losses, bpb, night[0]))
     print(f"noise unseen {unseen:.2f}, {length} experiments as they come: {tally}")
 
@@ -96,7 +104,10 @@ def replayed(experiments):
         pairs = [(one.gaps[index], one.delta_bpb) for one in points if one.gaps[index] is not None]
         if len(pairs) > 2:
             r = np.corrcoef(np.array(pairs).T)[0, 1]
-            print(f"at {early_stopping.fraction(index):4.0%}: correlation of gap and end {r:+.2f} ({len(pairs)} runs)")
+            print(
+                f"at {early_stopping.fraction(index):4.0%}: "
+                f"correlation of gap and end {r:+.2f} ({len(pairs)} runs)"
+            )
     tally = Tally()
     for position, one in enumerate(experiments):
         trained = early_stopping.first_training(one)
@@ -106,16 +117,18 @@ def replayed(experiments):
             experiments[:position],
             experiments[one.champion],
             boundary_bpb=BOUNDARY / SE * one.figures.first_se_bpb,
-            stop_below=STOP_BELOW,
-            stop_after=STOP_AFTER,
+            early_stop_threshold=EARLY_STOP_THRESHOLD,
+            early_stop_min_trials=EARLY_STOP_MIN_TRIALS,
         )
         if (
             known is not None
-            and (doom := tally.add(known, trained.curve.losses, early_stopping.is_promising(one))) is not None
+            and (stop_reason := tally.add(known, trained.curve.losses, early_stopping.is_promising(one)))
+            is not None
         ):
             print(
-                f"experiment {one.number}: at {doom.fraction:.0%}, gap {doom.loss - doom.champion_loss:+.3f}, "
-                f"chance {doom.chance:.2%}; it ended {one.figures.first_delta_bpb:+.4f} bpb from its champion"
+                f"experiment {one.number}: at {stop_reason.fraction:.0%}, "
+                f"gap {stop_reason.loss - stop_reason.champion_loss:+.3f}, chance {stop_reason.chance:.2%}; "
+                f"it ended {one.figures.first_delta_bpb:+.4f} bpb from its champion"
             )
     print(tally)
 

@@ -5,8 +5,8 @@
 The file is one of autoresearch: columns val_bpb and status (keep, discard, crash). A greedy night is simulated
 with parameters until it looks like this one: its number of keeps, its whole improvement, and the quantiles of the
 differences to the best number so far, which is lucky: that is why the differences cannot be read as effects.
-Prints the parameters of a mix as `runner/decision/simulation.py` has it, and how far nights of it are from each figure; and
-the same for the mix that is there. One night does not tell parameters apart that give equal nights.
+Prints the parameters of a mix as `runner/decision/simulation.py` has it, and how far nights of it are from each
+figure; and the same for the mix that is there. One night does not tell parameters apart that give equal nights.
 """
 
 from __future__ import annotations

@@ -27,14 +27,13 @@ import structlog
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.clone import make_repository
-from runner.campaign import night
 from runner import config
-from runner.sandbox import images
-from runner.campaign import setup
-from runner.storage.ledger import Ledger, exclusive
-from runner.storage.paths import StatePaths
+from runner.campaign import night, setup
 from runner.records import NoProposal, Proposal, Replace, Verdict
 from runner.report.explain import explain
+from runner.sandbox import images
+from runner.storage.ledger import Ledger, exclusive
+from runner.storage.paths import StatePaths
 
 ROOT = Path(__file__).resolve().parents[1]
 HANDICAPS = {
@@ -65,9 +64,9 @@ class Watch:
         pass
 
     def closed(self, experiment, best_bpb):
-        looks = 0 if experiment.figures is None else len(experiment.figures.looks)
+        trials = 0 if experiment.figures is None else len(experiment.figures.trials)
         print(
-            f"{experiment.number:3d}  {experiment.verdict:8s} {looks} looks  {experiment.hypothesis:40s} "
+            f"{experiment.number:3d}  {experiment.verdict:8s} {trials} looks  {experiment.hypothesis:40s} "
             f"{explain(experiment)}",
             flush=True,
         )
@@ -76,7 +75,7 @@ class Watch:
 class Edits:
     """Proposes one edit after the other."""
 
-    name, model, thinks_ahead = "bench", None, False
+    name, model, prefetches = "bench", None, False
 
     def __init__(self, edits):
         self.edits = edits
@@ -176,8 +175,8 @@ def report(experiments, seconds):
     for word in ("helps", "null", "stack"):
         some = [one for one in experiments if one.hypothesis.startswith(word) or one.proposer == word]
         kept = [one for one in some if one.verdict is Verdict.KEEP]
-        looks = sum(len(one.figures.looks) for one in some if one.figures is not None)
-        print(f"{word:6s} {len(kept)} of {len(some)} kept, {looks / max(len(some), 1):.2f} looks each")
+        trials = sum(len(one.figures.trials) for one in some if one.figures is not None)
+        print(f"{word:6s} {len(kept)} of {len(some)} kept, {trials / max(len(some), 1):.2f} looks each")
     trained = sum(run.phase == "train" for one in experiments for run in (*one.runs, *one.controls))
     print(f"{trained} trainings in {seconds / 60:.0f} minutes")
 

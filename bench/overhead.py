@@ -28,13 +28,12 @@ import structlog
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.clone import make_repository
-from runner.campaign import night
 from runner import config
-from runner.campaign import setup
-from runner.storage.ledger import Ledger, exclusive
-from runner.storage.paths import StatePaths
+from runner.campaign import night, setup
 from runner.records import Phase, Proposal, Replace
 from runner.sandbox.containers import PYTHON
+from runner.storage.ledger import Ledger, exclusive
+from runner.storage.paths import StatePaths
 
 MODEL = """\
 import torch
@@ -95,7 +94,7 @@ class Stopwatch:
 class Numbers:
     """A proposer of edits that change nothing."""
 
-    name, model, thinks_ahead = "bench", None, False
+    name, model, prefetches = "bench", None, False
 
     def propose(self, request):
         edit = Replace(path="workload/train.py", old="NUMBER = 0", new=f"NUMBER = {request.number}")

@@ -15,8 +15,8 @@ anchor is in the filter by chance 3 times in 1,000, four in a row less than once
 The filter takes 0.4 bytes a byte of text, up to `MAX_TABLE_BYTES`. A larger corpus has fewer anchors, so
 that chance stays as rare and only the shortest repetition that is found grows.
 
-Not covered: what `runner.corpus.redaction` says, upper and lower case beyond ASCII, accents left out, digits, scripts
-of four-byte characters, and repetitions that are shorter.
+Not covered: what `runner.corpus.redaction` says, upper and lower case beyond ASCII, accents left out, digits,
+scripts of four-byte characters, and repetitions that are shorter.
 """
 
 from __future__ import annotations

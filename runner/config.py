@@ -89,11 +89,11 @@ class Config(BaseModel):
     effect_scale_bpb: float = Field(
         gt=0, description="what most edits change, give or take, before anything was measured here"
     )
-    keep_doubt: float = Field(
+    max_false_keep_probability: float = Field(
         default=0.05, gt=0, lt=0.5, description="a keep is no improvement with at most this probability"
     )
-    min_looks: int = Field(default=2, ge=1, description="how often a keep is measured at least")
-    max_looks: int = Field(
+    min_trials: int = Field(default=2, ge=1, description="how often a keep is measured at least")
+    max_trials: int = Field(
         default=8, ge=1, description="how often a candidate is measured before it is given up as unclear"
     )
     stack_sigmas: float = Field(
@@ -101,21 +101,23 @@ class Config(BaseModel):
         ge=0,
         description="near misses are tried together when worth so many noise standard deviations; 0: never",
     )
-    control_every: int = Field(
+    control_interval: int = Field(
         default=20,
         ge=0,
         description="runs after which the champion is measured again, a new one at once; 0: only between looks",
     )
 
     # Early stop.
-    stop_below: float = Field(
+    early_stop_threshold: float = Field(
         default=0.05,
         ge=0,
         lt=0.5,
         description="a first run whose chance to be a near miss or more is smaller is stopped; 0: none is",
     )
-    stop_after: int = Field(default=12, ge=3, description="candidates whose end is known before any is stopped")
-    finish_doomed: float = Field(
+    early_stop_min_trials: int = Field(
+        default=12, ge=3, description="candidates whose end is known before any is stopped"
+    )
+    early_stop_holdout: float = Field(
         default=0.10,
         ge=0,
         le=1,

@@ -113,7 +113,9 @@ class Proposal:
     model: str | None = None
     parameters: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     """What a numeric proposer chose, so that it can rebuild its state from the ledger."""
-    combines: tuple[int, ...] = ()  # numbers of the near misses that it tries together; see `runner/proposers/combine.py`
+    combines: tuple[
+        int, ...
+    ] = ()  # numbers of the near misses that it tries together; see `runner/proposers/combine.py`
     transcript: object | None = None  # JSON of the conversation, for people
 
 
@@ -188,7 +190,7 @@ class SealedScore:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Doom:
+class StopReason:
     """Why a running training was hopeless; see `runner/decision/early_stopping.py`."""
 
     fraction: float  # of its time, when that was found
@@ -202,7 +204,7 @@ class Curve:
     """What a training printed of its loss, at fixed fractions of its time. Untrusted."""
 
     losses: tuple[float | None, ...]  # None: nothing was printed just before
-    doom: Doom | None = None  # it was stopped for it, or finished on purpose all the same
+    stop_reason: StopReason | None = None  # it was stopped for it, or finished on purpose all the same
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,7 +233,7 @@ class RunRecord:
 class Figures:
     """What a verdict rests on; see `docs/decision.md`. Effects are candidate − champion: negative is better."""
 
-    looks: tuple[int, ...]  # ids of the runs that gave the candidate's scores
+    trials: tuple[int, ...]  # ids of the runs that gave the candidate's scores
     pool: tuple[int, ...]  # … its champion's
     delta_bpb: float  # difference of the means
     se_bpb: float  # its standard error
@@ -291,3 +293,22 @@ class ProposalRequest:
     seed: int
     journal: Journal
     leaving: Callable[[], bool] = lambda: False  # the controller ends: an answer on its way is cut off
+
+
+class Observer(Protocol):
+    """Receives progress. Calls may come from any thread and must return at once."""
+
+    def note(self, message: str) -> None:
+        """One sentence on set-up work or on something that a person should know."""
+
+    def begin(self, tag: str, done: int, target: int, ends_at: float | None) -> None:
+        """The loop starts: experiments done and wanted; `ends_at` on the monotonic clock."""
+
+    def phase(self, number: int, name: str, seconds: float | None) -> None:
+        """Experiment `number` is now in phase `name`, for at most `seconds`."""
+
+    def line(self, text: str) -> None:
+        """The figures of the running training (`runner.untrusted.progress`); untrusted, for display only."""
+
+    def closed(self, experiment: Experiment, best_bpb: float | None) -> None:
+        """An experiment got its verdict."""

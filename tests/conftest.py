@@ -9,7 +9,7 @@ import pytest
 from runner.errors import EngineError
 from runner.sandbox import Engine, connect
 
-pytest_plugins = ["tiny_candidates"]
+pytest_plugins = ["tests.support.tiny_candidates"]
 
 
 @pytest.fixture(scope="session")

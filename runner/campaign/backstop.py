@@ -19,7 +19,7 @@ from typing import TypeVar
 import structlog
 
 from runner.errors import AutoresearchError
-from runner.report.text import one_line
+from runner.untrusted import one_line
 
 log = structlog.get_logger()
 

@@ -6,8 +6,8 @@ import hashlib
 from collections.abc import Callable
 from typing import Any
 
-from runner.storage.ledger import Conversation, Ledger
 from runner.records import Files, Usage
+from runner.storage.ledger import Conversation, Ledger
 
 Check = Callable[[Files], str]
 """Runs files for a moment; why they are no good, or nothing."""
@@ -54,7 +54,11 @@ class LedgerJournal:
     def exhausted(self) -> str | None:
         """Why this conversation has cost enough."""
         spent = self._ledger.conversation_usd(self._conversation)
-        if self._experiment_usd and spent and spent + self._ledger.dearest_usd(self._tag) > self._experiment_usd:
+        if (
+            self._experiment_usd
+            and spent
+            and spent + self._ledger.highest_cost_usd(self._tag) > self._experiment_usd
+        ):
             return (
                 f"another answer may cost more than the ${self._experiment_usd:.2f} of one experiment"
                 f" (${spent:.2f} spent)"
@@ -92,7 +96,7 @@ def budget_reason(ledger: Ledger, tag: str, budget_usd: float) -> str | None:
     """
     if not budget_usd:
         return None
-    spent, dearest = ledger.cost_usd(tag), ledger.dearest_usd(tag)
+    spent, dearest = ledger.cost_usd(tag), ledger.highest_cost_usd(tag)
     if spent >= budget_usd:
         return f"the budget of ${budget_usd:.2f} is spent (${spent:.2f})"
     if spent + dearest > budget_usd:

@@ -6,12 +6,12 @@ import math
 
 import structlog
 
-from runner.decision import evidence
-from runner.evaluation.trial import Examined, Failure, Laboratory, LedgerRuns, measure, run_seed
-from runner.storage.ledger import Campaign
-from runner.decision.lineage import champion_claims
-from runner.records import Experiment
 from runner.campaign.studies.reproduce import image_of
+from runner.decision import evidence
+from runner.decision.lineage import champion_claims
+from runner.evaluation.trial import Examined, Failure, Laboratory, LedgerRuns, measure, run_seed
+from runner.records import Experiment
+from runner.storage.ledger import Campaign
 
 log = structlog.get_logger()
 

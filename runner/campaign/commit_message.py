@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 from runner.decision.lineage import audited_runs
 from runner.records import AuditRecord, Experiment
-from runner.report.text import clean, cut, one_line
+from runner.untrusted import clean, cut, one_line
 
 SUBJECT_CHARS = 72
 BODY_CHARS = 72

@@ -8,23 +8,33 @@ from dataclasses import dataclass, replace
 
 import structlog
 
-from runner.storage import claims as claims_store
-from runner.decision import keep_rule
 from runner import edits
-from runner.decision import evidence
-from runner.decision import early_stopping
-from runner.sandbox import images
 from runner.campaign.backstop import Bug, guarded
 from runner.campaign.champion import run_control
-from runner.decision.keep_rule import Action, Judgement
-from runner.errors import BaselineError, EngineError, Interrupted, RepositoryError
-from runner.evaluation.trial import Examined, Failure, Laboratory, LedgerRuns, Measurement, Outcome, audit_failure, measure, run_seed, stopped, too_slow
-from runner.storage.ledger import Campaign
-from runner.decision.lineage import audited_runs, champion_claims
-from runner.records import Experiment, Files, Patch, Phase, RunEnd, RunRecord, Verdict
-from runner.storage.repository import Staged, write_again
 from runner.campaign.commit_message import kept_message, tried_message
-from runner.report.text import clean
+from runner.decision import early_stopping, evidence, keep_rule
+from runner.decision.keep_rule import Action, Judgement
+from runner.decision.lineage import audited_runs, champion_claims
+from runner.errors import BaselineError, EngineError, Interrupted, RepositoryError
+from runner.evaluation.trial import (
+    Examined,
+    Failure,
+    Laboratory,
+    LedgerRuns,
+    Measurement,
+    Outcome,
+    audit_failure,
+    measure,
+    run_seed,
+    stopped,
+    too_slow,
+)
+from runner.records import Experiment, Files, Patch, Phase, RunEnd, RunRecord, Verdict
+from runner.sandbox import images
+from runner.storage import claims as claims_store
+from runner.storage.ledger import Campaign
+from runner.storage.repository import Staged, write_again
+from runner.untrusted import clean
 
 log = structlog.get_logger()
 
@@ -75,7 +85,7 @@ class Case:
         """The same with one look more."""
         return replace(self, before=(*self.before, bpb))
 
-    def last_hope(self) -> float | None:
+    def promising_boundary(self) -> float | None:
         """The largest difference of the next look that makes more of it than a discard that nobody needs.
 
         None where nothing would help.
@@ -86,7 +96,7 @@ class Case:
             judgement = self.judge(mean + delta)
             return judgement.action is not Action.DISCARD or judgement.near_miss
 
-        return early_stopping.last_hope(is_worth, self.belief.sigma_bpb)
+        return early_stopping.promising_boundary(is_worth, self.belief.sigma_bpb)
 
     def wants_audit(self, claimed_bpb: float) -> bool:
         """All that a keep may rest on; of discards a few, which no candidate can foresee."""
@@ -304,10 +314,10 @@ def _look_until_clear(lab: Laboratory, campaign: Campaign, experiment: Experimen
             bound.info("verdict_reached", verdict=outcome.verdict, reason=outcome.reason)
             return _read(lab, experiment.number)
         judgement = case.judge(outcome.val_bpb)
-        if judgement.action is not Action.LOOK_AGAIN:
+        if judgement.action is not Action.TRY_AGAIN:
             return _judge(lab, campaign, case, outcome, judgement, experiment.number)
         lab.observer.note(f"experiment {experiment.number}: {judgement.reason}; looking again")
-        bound.info("looked", look=judgement.num_looks, delta_bpb=judgement.delta_bpb, better=judgement.better)
+        bound.info("looked", look=judgement.num_trials, delta_bpb=judgement.delta_bpb, better=judgement.better)
         case = case.after(outcome.val_bpb)
 
 
@@ -335,15 +345,15 @@ def _against_champion(lab: Laboratory, campaign: Campaign, experiment: Experimen
     """The case with the champion's runs as they were before the look of this seed, be it to come or recorded."""
     experiment, best = _read(lab, experiment.number), _champion(lab, experiment)
     earlier = {run_seed(campaign, experiment.number, index) for index in range(len(case.before))}
-    looks = [run for run in experiment.runs if run.seed in earlier]
+    trials = [run for run in experiment.runs if run.seed in earlier]
     begun = min((run.id or 0 for run in experiment.runs if run.seed == seed), default=None)
-    pool = evidence.comparable(evidence.champion_pool(best, begun), looks, case.belief.sigma_bpb)
+    pool = evidence.comparable(evidence.champion_pool(best, begun), trials, case.belief.sigma_bpb)
     assert best.val_bpb is not None
     return replace(
         case,
         pool=tuple(run.id for run in pool if run.id is not None),
         champion_bpb=tuple(run.val_bpb for run in pool if run.val_bpb is not None) or (best.val_bpb,),
-        control_due=bool(looks) and evidence.look_control_due(best, looks),
+        control_due=bool(trials) and evidence.control_due_between_trials(best, trials),
     )
 
 
@@ -354,9 +364,9 @@ def _calibration(lab: Laboratory, experiment: Experiment, case: Case) -> early_s
     return early_stopping.calibrate(
         lab.ledger.experiments(lab.config.tag),
         _champion(lab, experiment),
-        boundary_bpb=case.last_hope(),
-        stop_below=lab.config.stop_below,
-        stop_after=lab.config.stop_after,
+        boundary_bpb=case.promising_boundary(),
+        early_stop_threshold=lab.config.early_stop_threshold,
+        early_stop_min_trials=lab.config.early_stop_min_trials,
     )
 
 

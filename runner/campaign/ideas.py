@@ -18,20 +18,19 @@ from functools import cache
 
 import structlog
 
-from runner.edits import contamination
 from runner import edits
-from runner.decision import evidence
-from runner.proposers import combine
 from runner.campaign.backstop import Bug, guarded
-from runner.decision.keep_rule import pooled_sigma
-from runner.errors import ConfigError
 from runner.campaign.budget import LedgerJournal
-from runner.evaluation.trial import Laboratory
-from runner.storage.ledger import Campaign, Conversation, Ledger
+from runner.decision import evidence
+from runner.decision.keep_rule import pooled_sigma
 from runner.decision.lineage import champion
-from runner.proposers import Proposer
-from runner.proposers.text import cleaned
+from runner.edits import contamination
+from runner.errors import ConfigError
+from runner.evaluation.trial import Laboratory
+from runner.proposers import Proposer, combine
 from runner.records import Experiment, Files, NoProposal, Patch, Proposal, ProposalRequest, Verdict
+from runner.storage.ledger import Campaign, Conversation, Ledger
+from runner.untrusted import prompt_text
 
 log = structlog.get_logger()
 
@@ -56,7 +55,7 @@ class _Thought:
 
 
 @dataclass
-class Desk:
+class IdeaQueue:
     """Asks one proposer for the ideas of one campaign. Close it, or a thread goes on talking.
 
     Args:
@@ -74,9 +73,9 @@ class Desk:
     _thought: _Thought | None = None
     _leaving: threading.Event = field(default_factory=threading.Event)
 
-    def think_ahead(self) -> None:
+    def prefetch(self) -> None:
         """Ask for the idea after the running one, on another thread; where that does not pay, do nothing."""
-        if not self.proposer.thinks_ahead or self._thought is not None:
+        if not self.proposer.prefetches or self._thought is not None:
             return
         thought = _Thought(self._conversation(self._experiments()))
         thought.thread = threading.Thread(target=self._think, args=(thought,), name="proposer", daemon=True)
@@ -177,7 +176,7 @@ class Desk:
         if going_on is not None:
             return going_on
         closed = [one for one in experiments if one.verdict is not None]
-        crash = _to_be_mended(experiments, proposer, lambda number: ledger.gave_up(tag, number))
+        crash = _to_be_mended(experiments, proposer, lambda number: ledger.retry_abandoned(tag, number))
         return ledger.open_conversation(
             tag,
             proposer,
@@ -285,7 +284,7 @@ class Desk:
         best = champion(self._experiments())
         assert best is not None
         told = Proposal(
-            hypothesis=cleaned(proposal.hypothesis, HYPOTHESIS_CHARACTERS),
+            hypothesis=prompt_text(proposal.hypothesis, HYPOTHESIS_CHARACTERS),
             edits=(),
             proposer=self.proposer.name,
             model=self.proposer.model,
@@ -333,14 +332,19 @@ class Desk:
 
 
 def _to_be_mended(
-    experiments: Sequence[Experiment], proposer: str, gave_up: Callable[[int], bool]
+    experiments: Sequence[Experiment], proposer: str, retry_abandoned: Callable[[int], bool]
 ) -> Experiment | None:
     """The proposer's last crash, when its second try has not even begun and it did not give it up."""
     mended = {one.retry_of for one in experiments}
     proposed = [one for one in experiments if one.verdict is not None and not one.combines]
     for one in reversed(proposed[-RECENT:]):
         first_crash = one.verdict is Verdict.CRASH and one.retry_of is None and one.number > 0
-        if first_crash and one.proposer == proposer and one.number not in mended and not gave_up(one.number):
+        if (
+            first_crash
+            and one.proposer == proposer
+            and one.number not in mended
+            and not retry_abandoned(one.number)
+        ):
             return one
     return None
 

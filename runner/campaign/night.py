@@ -12,21 +12,21 @@ from types import FrameType
 import structlog
 
 from runner import edits
-from runner.decision import evidence
-from runner.evaluation import smoke_test
-from runner.campaign.champion import run_control
-from runner.decision.keep_rule import LAST_RUNS
-from runner.errors import BaselineError, EngineError, ProposerError, RepositoryError
-from runner.campaign.experiment import run_baseline, run_candidate
 from runner.campaign.budget import budget_reason
-from runner.evaluation.trial import Laboratory, refuse_other_conditions
-from runner.storage.ledger import Campaign
-from runner.decision.lineage import champion
-from runner.proposers import Proposer
-from runner.campaign.ideas import Desk, read_program
+from runner.campaign.champion import run_control
+from runner.campaign.experiment import run_baseline, run_candidate
+from runner.campaign.ideas import IdeaQueue, read_program
 from runner.campaign.recovery import reconcile
+from runner.decision import evidence
+from runner.decision.keep_rule import LAST_RUNS
+from runner.decision.lineage import champion
+from runner.errors import BaselineError, EngineError, ProposerError, RepositoryError
+from runner.evaluation import smoke_test
+from runner.evaluation.trial import Laboratory, refuse_other_conditions
+from runner.proposers import Proposer
 from runner.records import Experiment, NoProposal, Proposal, Verdict
 from runner.sandbox.engine_outage import await_engine
+from runner.storage.ledger import Campaign
 
 log = structlog.get_logger()
 
@@ -163,13 +163,13 @@ def run(lab: Laboratory, proposer: Proposer, stop: StopSwitch, *, more: int | No
     budget_usd = 0 if more is not None else config.budget_usd
     check = smoke_test.check if config.smoke_seconds else None
     stacks = more is None
-    with closing(Desk(lab, proposer, campaign, budget_usd, check, stacks)) as desk:
+    with closing(IdeaQueue(lab, proposer, campaign, budget_usd, check, stacks)) as desk:
         reason = _loop(lab, desk, stop, target, ends_at)
     log.info("campaign_ended", campaign=tag, reason=reason)
     return reason
 
 
-def _loop(lab: Laboratory, desk: Desk, stop: StopSwitch, target: int, ends_at: float) -> str:
+def _loop(lab: Laboratory, desk: IdeaQueue, stop: StopSwitch, target: int, ends_at: float) -> str:
     """Experiment after experiment; returns why it ended."""
     ledger, tag, budget_usd = lab.ledger, desk.campaign.tag, desk.budget_usd
     empty = infra = 0
@@ -182,7 +182,7 @@ def _loop(lab: Laboratory, desk: Desk, stop: StopSwitch, target: int, ends_at: f
                 return reason
             await_engine(lab.engine, note=lab.observer.note, stopping=lab.stopping)  # before an idea is paid for
             best = champion(experiments)
-            if best is not None and evidence.control_due(experiments, best, lab.config.control_every):
+            if best is not None and evidence.control_due(experiments, best, lab.config.control_interval):
                 run_control(lab, desk.campaign, best)
                 if stop.requested:
                     continue
@@ -210,7 +210,7 @@ def _loop(lab: Laboratory, desk: Desk, stop: StopSwitch, target: int, ends_at: f
             assert open_one is not None
         if open_one.verdict is None:
             if _leaves_time(lab, _count(experiments) + 1, target, ends_at):
-                desk.think_ahead()
+                desk.prefetch()
             closed = run_candidate(lab, desk.campaign, open_one)
             if closed.verdict is None:
                 return STOPPED

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import structlog
 
-from runner.errors import RepositoryError
 from runner.campaign.experiment import candidate_files, commit_candidate, commit_keep, finish_keep, tried_ref
+from runner.errors import RepositoryError
 from runner.evaluation.trial import Laboratory
-from runner.storage.ledger import Campaign
 from runner.records import Experiment, Verdict
+from runner.storage.ledger import Campaign
 
 log = structlog.get_logger()
 

@@ -9,23 +9,22 @@ from pathlib import Path
 import structlog
 
 from runner import corpus
-from runner.sandbox import images
-from runner.storage import pinned_evaluation
-from runner.storage.files import remove_partials
-from runner.evaluation.audit import Evaluation
 from runner.config import Config
+from runner.corpus.redaction import Redactor
 from runner.edits.contamination import SealedText
+from runner.evaluation.audit import Evaluation
+from runner.evaluation.trial import Laboratory
+from runner.records import Observer
+from runner.sandbox import Engine, connect, images, remove_orphans, run_trusted
+from runner.sandbox.containers import Owner
 from runner.sandbox.host import cpu_name, find_gpus
 from runner.sandbox.images.base import base_inputs
-from runner.evaluation.trial import Laboratory
-from runner.storage.ledger import Ledger
-from runner.observer import Observer
-from runner.storage.paths import StatePaths
-from runner.corpus.redaction import Redactor
-from runner.storage.repository import Repository
-from runner.sandbox import Engine, connect, remove_orphans, run_trusted
-from runner.sandbox.containers import Owner
 from runner.sandbox.session import Mounts
+from runner.storage import pinned_evaluation
+from runner.storage.files import remove_partials
+from runner.storage.ledger import Ledger
+from runner.storage.paths import StatePaths
+from runner.storage.repository import Repository
 
 log = structlog.get_logger()
 
@@ -36,9 +35,9 @@ class Prepared:
 
     engine: Engine
     base_image: str
-    pinned_evaluation: Path
+    locked: Path
     locked_digest: str
-    corpus: corpus.DataSet
+    data: corpus.DataSet
 
 
 def prepare(

@@ -16,23 +16,23 @@ from runner.cli.output import hold_standard_streams, say, stderr
 from runner.errors import AutoresearchError, remedy_of
 
 COMMANDS = {
-    "doctor": ("setup", "Check this machine and say what to do about each finding."),
-    "prepare": ("setup", "Set up engine, base image and data; check what is there."),
+    "doctor": ("machine", "Check this machine and say what to do about each finding."),
+    "prepare": ("machine", "Set up engine, base image and data; check what is there."),
     "baseline": ("night", "Measure the unmodified workload."),
     "overnight": ("night", "Run experiments until a budget ends or Ctrl-C."),
     "try": ("night", "Take one patch through the whole pipeline."),
-    "status": ("history", "Where the campaign stands."),
-    "log": ("history", "Every experiment in one table."),
-    "show": ("history", "One experiment: why its verdict, its diff, its runs, its log."),
-    "report": ("history", "Write results.tsv and progress.png."),
-    "reproduce": ("again", "Run a commit's image again and compare the scores."),
-    "audit": ("again", "Run a commit again and audit its claims."),
-    "ablate": ("claims", "Which keeps still matter, and the minimal patch that keeps the gain."),
-    "record": ("claims", "Confirm an improvement with fresh runs, then on the sealed rows."),
-    "calibrate": ("again", "Measure this machine's noise with honest runs."),
+    "status": ("status", "Where the campaign stands."),
+    "log": ("status", "Every experiment in one table."),
+    "show": ("status", "One experiment: why its verdict, its diff, its runs, its log."),
+    "report": ("status", "Write results.tsv and progress.png."),
+    "reproduce": ("rerun", "Run a commit's image again and compare the scores."),
+    "audit": ("rerun", "Run a commit again and audit its claims."),
+    "ablate": ("studies", "Which keeps still matter, and the minimal patch that keeps the gain."),
+    "confirm": ("studies", "Confirm an improvement with fresh runs, then on the sealed rows."),
+    "calibrate": ("rerun", "Measure this machine's noise with honest runs."),
     "simulate": ("simulate", "Compare keep rules on campaigns whose truth is known."),
-    "config": ("setup", "Show every setting with its value."),
-    "clean": ("setup", "Remove containers, volumes and candidate images of this repository."),
+    "config": ("machine", "Show every setting with its value."),
+    "clean": ("machine", "Remove containers, volumes and candidate images of this repository."),
 }
 """Command → module of this package that defines it, and its one-line help (so that help imports nothing)."""
 

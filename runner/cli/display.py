@@ -15,10 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from runner.cli.output import as_file, say, stderr
-from runner.observer import Observer
-from runner.records import Experiment, Verdict
+from runner.records import Experiment, Observer, Verdict
 from runner.report.table import plain_lines, table
-from runner.report.text import one_line
+from runner.untrusted import one_line
 
 COLOURS = {
     Verdict.KEEP: "bold green",

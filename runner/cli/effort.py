@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from runner.cli.workspace import Workspace
-    from runner.storage.ledger import Campaign, Ledger
     from runner.records import Experiment, UsageTotals
+    from runner.storage.ledger import Campaign, Ledger
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -103,10 +103,10 @@ def clean_command(base: bool, data: bool) -> None:
     """
     import shutil
 
-    from runner.sandbox import images as image
     from runner.config import load
-    from runner.storage.ledger import exclusive
     from runner.sandbox import connect, remove_orphans
+    from runner.sandbox import images as image
+    from runner.storage.ledger import exclusive
 
     with open_workspace(create=True) as workspace, exclusive(workspace.paths.root):
         engine = connect(load(workspace.repository.root, {}).docker_host)

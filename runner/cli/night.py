@@ -33,10 +33,9 @@ def open_night(
     Args:
         check: looks at the settings before anything is set up, and may raise.
     """
-    from runner.campaign import night
-    from runner.sandbox import doctor
-    from runner.campaign import setup
+    from runner.campaign import night, setup
     from runner.cli.display import observing
+    from runner.sandbox import doctor
     from runner.storage.ledger import exclusive
 
     with open_workspace(create=True) as workspace:
@@ -46,9 +45,7 @@ def open_night(
         stop = night.StopSwitch()
         with exclusive(workspace.paths.root), observing() as observer, stop.installed(observer.note):
             log_to_file(workspace.paths.log(config.tag))
-            prepared = setup.prepare(
-                config, ledger=workspace.ledger, paths=workspace.paths, observer=observer
-            )
+            prepared = setup.prepare(config, ledger=workspace.ledger, paths=workspace.paths, observer=observer)
             doctor.announce(prepared.engine, config, observer.note)
             lab = setup.open_laboratory(
                 config,

@@ -47,8 +47,8 @@ def audit_command(commit: str, as_json: bool, **settings: Any) -> None:
     COMMIT is a kept or a tried commit of the campaign, whole or abbreviated. Nothing is written down.
     Exit code 1 when the audit refuses the claims or could not be made.
     """
-    from runner.report.audits import audit_lines
     from runner.campaign.studies.reproduce import reproduce
+    from runner.report.audits import audit_lines
 
     with open_night(**settings) as (lab, _):
         result = reproduce(lab, commit, audit=True)

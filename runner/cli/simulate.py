@@ -42,8 +42,8 @@ def simulate_command(
     The rule of this program against those of others, with the same budget of runs. docs/decision.md explains the
     columns.
     """
-    from runner.report.rules_plot import rules_png
     from runner.decision.simulation import MIXES, Setting, compare
+    from runner.report.rules_plot import rules_png
 
     setting = Setting(mix=MIXES[mix], sigma_bpb=sigma, num_runs=runs, drift_sigmas=drift)
     found = compare(setting, campaigns, seed)
@@ -57,7 +57,7 @@ def simulate_command(
             optimism = "–" if one.optimism is None else f"{one.optimism:+.1%}"
             click.echo(
                 f"{one.rule:18s} {one.true_gain:9.5f}   {one.true_gain / greedy:8.2f}   {optimism:>8s}"
-                f"   {one.false_share:11.1%}   {one.keeps:5.1f}   {one.candidates:5.0f}   {one.looks:5.2f}"
+                f"   {one.false_share:11.1%}   {one.keeps:5.1f}   {one.candidates:5.0f}   {one.trials:5.2f}"
             )
     if plot is not None:
         rules_png(found, plot, f"{campaigns} campaigns of {runs} runs, σ = {sigma:g} bpb, mix {mix}")

@@ -14,9 +14,9 @@ from runner.cli.workspace import as_json as experiment_json
 from runner.cli.workspace import choose_tag, open_workspace, print_json
 
 if TYPE_CHECKING:
+    from runner.records import Experiment, SealedScore
     from runner.storage.ledger import Ledger
     from runner.storage.paths import StatePaths
-    from runner.records import Experiment, SealedScore
 
 
 @click.command("status")
@@ -26,13 +26,13 @@ def status_command(tag: str | None, as_json: bool) -> None:
     """Where the campaign stands: done, best, kept, spent, and what runs now."""
     from runner.cli.display import first_line
     from runner.cli.effort import read_effort
-    from runner.storage.ledger import is_running
     from runner.decision.lineage import strikes
     from runner.records import Verdict
     from runner.report.early import early_stops
     from runner.report.findings import find
     from runner.report.stacks import stacks
     from runner.report.table import summary
+    from runner.storage.ledger import is_running
 
     with open_workspace(create=False) as workspace:
         name = choose_tag(workspace.ledger, tag)
@@ -147,14 +147,14 @@ def show_command(number: int, tag: str | None, as_json: bool, with_transcript: b
     ):
         if value:
             click.echo(f"{title + ':':14s}{value}")
-    looks = () if experiment.figures is None else experiment.figures.looks
+    trials = () if experiment.figures is None else experiment.figures.trials
     for run in (*experiment.runs, *experiment.controls):
         wall = "–" if run.wall_seconds is None else f"{run.wall_seconds:.2f} s"
         cpu = "–" if run.cpu_seconds is None else f"{run.cpu_seconds:.2f} s"
         others = "" if run.others_cpu_seconds is None else f"  others {run.others_cpu_seconds:.2f} s"
         clock = "" if run.clock_mhz is None else f"  {run.clock_mhz:,.0f} MHz"
         bpb = "" if run.val_bpb is None else f"  val_bpb {run.val_bpb:.6f}"
-        part = "  control" if run in experiment.controls else "  look" if run.id in looks else ""
+        part = "  control" if run in experiment.controls else "  look" if run.id in trials else ""
         click.echo(
             f"run {run.id or 0:<5d} {run.phase:6s} seed {run.seed:<10d} {run.end:13s} wall {wall}  cpu {cpu}"
             f"{others}{clock}{bpb}{part}"
@@ -202,11 +202,11 @@ def honesty_lines(experiments: Sequence[Experiment], sealed: Sequence[SealedScor
 
 def write_reports(ledger: Ledger, paths: StatePaths, tag: str) -> tuple[Path, ...]:
     """Write the files of a campaign's report; returns their paths."""
-    from runner.storage.files import replace_file
     from runner.report.audits import sealed_tsv
     from runner.report.findings import find, findings_tsv
     from runner.report.plot import progress_png
     from runner.report.tsv import results_tsv
+    from runner.storage.files import replace_file
 
     experiments, sealed = ledger.experiments(tag), ledger.sealed(tag)
     folder = paths.report(tag)

@@ -21,10 +21,10 @@ MINIMAL_PATCH = "minimal.patch"
 
 @click.command("ablate")
 @click.argument("commit", required=False)
-@click.option("--looks", type=click.IntRange(1), default=3, show_default=True, help="Runs of each program.")
+@click.option("--trials", type=click.IntRange(1), default=3, show_default=True, help="Runs of each program.")
 @campaign_options
 @json_option
-def ablate_command(commit: str | None, looks: int, as_json: bool, **settings: Any) -> None:
+def ablate_command(commit: str | None, trials: int, as_json: bool, **settings: Any) -> None:
     """Leave each kept edit out of the champion once, and say which still matter.
 
     COMMIT is a kept commit of the campaign; its champion when absent. All edits that do not matter any more are
@@ -32,15 +32,15 @@ def ablate_command(commit: str | None, looks: int, as_json: bool, **settings: An
     the difference of the baseline and what is left. Nothing else is written down. Ctrl-C prints what is known.
     """
     from runner.campaign.studies import ablate
-    from runner.storage.files import replace_file
     from runner.errors import Interrupted
+    from runner.storage.files import replace_file
     from runner.storage.paths import StatePaths
 
     study: Study | None = None
     path: Path | None = None
     try:
         with open_night(**settings) as (lab, stop):
-            study = ablate.open_study(lab, commit, looks)
+            study = ablate.open_study(lab, commit, trials)
             ablate.run_study(lab, study, stopping=lambda: stop.requested)
             patch = study.patch()
             if patch is not None:
@@ -53,12 +53,12 @@ def ablate_command(commit: str | None, looks: int, as_json: bool, **settings: An
         raise Interrupted("stopped between two runs; no patch was written", "autoresearch ablate starts over")
 
 
-@click.command("record")
+@click.command("confirm")
 @click.argument("commit", required=False)
 @click.option("--against", help="Commit that it is held against (default: where the campaign began).")
 @campaign_options
 @json_option
-def record_command(commit: str | None, against: str | None, as_json: bool, **settings: Any) -> None:
+def confirm_command(commit: str | None, against: str | None, as_json: bool, **settings: Any) -> None:
     """Confirm that COMMIT is better: 5 + 5 fresh runs, p < 0.01, then the sealed rows.
 
     COMMIT is the campaign's champion when absent. Every attempt is written down beside the reports, and counts:
@@ -111,7 +111,7 @@ def _print_study(study: Study, path: Path | None, *, as_json: bool) -> None:
             {
                 "champion": study.champion.number,
                 "commit": study.champion.kept_commit,
-                "looks": study.num_looks,
+                "trials": study.num_trials,
                 "complete": study.complete,
                 "sigma_bpb": study.sigma_bpb,
                 "keeps": [asdict(one) for one in study.left_out()],

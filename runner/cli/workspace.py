@@ -14,9 +14,9 @@ import click
 from runner.errors import ConfigError, LedgerError
 
 if TYPE_CHECKING:
+    from runner.records import Experiment
     from runner.storage.ledger import Ledger
     from runner.storage.paths import StatePaths
-    from runner.records import Experiment
     from runner.storage.repository import Repository
 
 

@@ -8,8 +8,8 @@ here before the ledger stores it; what is stored is what people and models get. 
 - with escapes resolved: what `repr`, `bytes` and JSON print
 - backwards, and in rot13
 - by columns: the first word of every line, the second one, …, the last one
-- decoded, as `runner.edits.contamination` decodes the literals of a program: numbers as token ids, as characters or as
-  bytes, base16, 32, 64 and 85, packed or not
+- decoded, as `runner.edits.contamination` decodes the literals of a program: numbers as token ids, as
+  characters or as bytes, base16, 32, 64 and 85, packed or not
 
 and every line that takes part in a repetition of the corpus (`locked_eval.corpus_index`: some eight words) is
 replaced. A line that says the same as an earlier one apart from its numbers counts once: thousands of

@@ -1,7 +1,8 @@
 """How probably a running candidate is a near miss or more, from the loss that it prints. Pure functions.
 
 A first look is hopeless when nothing will come of it: no keep, no further look, and not even a near miss, which
-may be worth something beside others (`runner/proposers/combine.py`). Then the rest of its time is better spent on the next
+may be worth something beside others (`runner/proposers/combine.py`). Then the rest of its time is better spent
+on the next
 idea. What is known of a running candidate is its training loss. At a fraction k of the time, its gap is
 
     gap = loss − mean loss of its champion's runs at the same fraction     (as printed, nats a token by convention)
@@ -19,8 +20,8 @@ if some catch up late, the formula alone would not see it.
 
 A run is hopeless when its chance is below a threshold at one of the fractions of `LEAST_FRACTION` or more. It
 does not matter how often one looks: a run that is stopped was below the threshold when it was. Nothing is hopeless
-before `stop_after` candidates are finished, where the gap does not grow with Δ, where nothing was printed, or with
-a loss that is not above the champion's.
+before `early_stop_min_trials` candidates are finished, where the gap does not grow with Δ, where nothing was
+printed, or with a loss that is not above the champion's.
 
 What it does not see:
 
@@ -46,7 +47,7 @@ import numpy as np
 import numpy.typing as npt
 
 from runner.decision import evidence
-from runner.records import Doom, Experiment, Phase, RunRecord, Verdict
+from runner.records import Experiment, Phase, RunRecord, StopReason, Verdict
 
 NUM_FRACTIONS = 12
 LEAST_FRACTION = 0.25
@@ -102,9 +103,9 @@ class Calibration:
     champion: tuple[float | None, ...]  # mean loss of its champion's runs by fraction
     lines: tuple[Line | None, ...]  # by fraction
     boundary_bpb: float
-    stop_below: float
+    early_stop_threshold: float
 
-    def doom(self, index: int, loss: float | None) -> Doom | None:
+    def stop_reason(self, index: int, loss: float | None) -> StopReason | None:
         """Why a run with this loss at a fraction is hopeless; None: it is not, or nobody can say.
 
         Args:
@@ -115,20 +116,20 @@ class Calibration:
         if loss is None or line is None or own is None or loss <= own:
             return None
         chance = line.chance(loss - own, self.boundary_bpb)
-        if chance >= self.stop_below:
+        if chance >= self.early_stop_threshold:
             return None
-        return Doom(fraction=fraction(index), loss=loss, champion_loss=own, chance=chance)
+        return StopReason(fraction=fraction(index), loss=loss, champion_loss=own, chance=chance)
 
 
 def reason(run: RunRecord) -> str:
     """Why a training was stopped, in one sentence."""
-    doom = None if run.curve is None else run.curve.doom
-    if doom is None:
+    stop_reason = None if run.curve is None else run.curve.stop_reason
+    if stop_reason is None:
         return "stopped early: it was hopeless"
-    away = doom.loss - doom.champion_loss
+    away = stop_reason.loss - stop_reason.champion_loss
     return (
-        f"stopped at {doom.fraction:.0%} of its time: its loss {doom.loss:.3f} is {away:.3f} above the champion's "
-        f"there; a chance of {doom.chance:.1%} to be a near miss or more"
+        f"stopped at {stop_reason.fraction:.0%} of its time: its loss {stop_reason.loss:.3f} is {away:.3f} above "
+        f"the champion's there; a chance of {stop_reason.chance:.1%} to be a near miss or more"
     )
 
 
@@ -155,29 +156,31 @@ def calibrate(
     champion: Experiment,
     *,
     boundary_bpb: float | None,
-    stop_below: float,
-    stop_after: int,
+    early_stop_threshold: float,
+    early_stop_min_trials: int,
 ) -> Calibration | None:
     """What a campaign has learned; None as long as nobody is to be stopped.
 
     Args:
         experiments: of the campaign.
         champion: of the candidate that is to be watched.
-        boundary_bpb: largest Δ with which that one is promising, see `last_hope`.
-        stop_below: chance below which a run is hopeless; 0: none is.
-        stop_after: how many finished candidates must be known.
+        boundary_bpb: largest Δ with which that one is promising, see `promising_boundary`.
+        early_stop_threshold: chance below which a run is hopeless; 0: none is.
+        early_stop_min_trials: how many finished candidates must be known.
     """
-    if not stop_below or boundary_bpb is None:
+    if not early_stop_threshold or boundary_bpb is None:
         return None
     points = [*candidates(experiments), *champions(experiments)]
     curve = mean_curve(champion, evidence.champion_pool(champion))
-    lines = tuple(_line(points, index, stop_after) for index in range(NUM_FRACTIONS))
+    lines = tuple(_line(points, index, early_stop_min_trials) for index in range(NUM_FRACTIONS))
     if not any(lines):
         return None
-    return Calibration(champion=curve, lines=lines, boundary_bpb=boundary_bpb, stop_below=stop_below)
+    return Calibration(
+        champion=curve, lines=lines, boundary_bpb=boundary_bpb, early_stop_threshold=early_stop_threshold
+    )
 
 
-def last_hope(is_promising: Callable[[float], bool], sigma_bpb: float) -> float | None:
+def promising_boundary(is_promising: Callable[[float], bool], sigma_bpb: float) -> float | None:
     """The largest Δ of a first look that makes its candidate promising; None where nothing would help.
 
     Args:
@@ -242,7 +245,7 @@ def is_promising(experiment: Experiment) -> bool:
     figures = experiment.figures
     if figures is None:
         return False
-    return experiment.verdict is Verdict.KEEP or len(figures.looks) > 1 or evidence.is_near_miss(experiment)
+    return experiment.verdict is Verdict.KEEP or len(figures.trials) > 1 or evidence.is_near_miss(experiment)
 
 
 def mean_curve(experiment: Experiment, scored: Iterable[RunRecord]) -> tuple[float | None, ...]:
@@ -272,10 +275,13 @@ def _integral(angles: npt.NDArray[np.float64], freedom: int) -> float:
     return float((heights[1:] + heights[:-1]).sum() / 2 * (angles[1] - angles[0]))
 
 
-def _line(points: Sequence[Point], index: int, stop_after: int) -> Line | None:
+def _line(points: Sequence[Point], index: int, early_stop_min_trials: int) -> Line | None:
     """None where it says nothing: too few candidates, no gaps, or larger ones that end better."""
     known = [(gap, one) for one in points if (gap := one.gaps[index]) is not None]
-    if fraction(index) < LEAST_FRACTION or sum(one.promising is not None for _, one in known) < stop_after:
+    if (
+        fraction(index) < LEAST_FRACTION
+        or sum(one.promising is not None for _, one in known) < early_stop_min_trials
+    ):
         return None
     cut = CUT * median(abs(gap) for gap, _ in known)
     usual = CUT * median(abs(one.delta_bpb) for _, one in known)

@@ -146,17 +146,17 @@ def probability_below(start: Prior, weights: Floats, delta: float, se: float, li
     return float(mass[start.grid < limit_bpb].sum() / mass.sum())
 
 
-def learned_weights(start: Prior, first_looks: Iterable[tuple[float, float]]) -> Floats:
+def learned_weights(start: Prior, first_trials: Iterable[tuple[float, float]]) -> Floats:
     """The weights that a campaign has learned, one candidate after the other.
 
     Args:
-        first_looks: difference and standard error of the first look at each candidate, in their order. Later looks
-            are taken only at what looked good, and would mislead.
+        first_trials: difference and standard error of the first look at each candidate, in their order. Later
+            looks are taken only at what looked good, and would mislead.
 
     Returns:
         (K,), sums to 1.
     """
     counts = PRIOR_CANDIDATES * start.weights
-    for delta, se in first_looks:
+    for delta, se in first_trials:
         counts = counts + responsibilities(start, counts / counts.sum(), np.array(delta), np.array(se))
     return np.asarray(counts / counts.sum())

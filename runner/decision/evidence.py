@@ -6,9 +6,18 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from runner.decision import effect_prior
 from runner.config import Config
-from runner.decision.keep_rule import LEAST_POOL, POOL_RUNS, Belief, Judgement, Rule, drifted, near_miss, pooled_sigma
+from runner.decision import effect_prior
+from runner.decision.keep_rule import (
+    LEAST_POOL,
+    POOL_RUNS,
+    Belief,
+    Judgement,
+    Rule,
+    drifted,
+    near_miss,
+    pooled_sigma,
+)
 from runner.records import Experiment, Figures, Phase, RunEnd, RunRecord, Verdict
 
 BASELINE = 0
@@ -17,9 +26,9 @@ BASELINE = 0
 def rule(config: Config) -> Rule:
     """The keep rule as a campaign is configured."""
     return Rule(
-        keep_doubt=config.keep_doubt,
-        min_looks=config.min_looks,
-        max_looks=config.max_looks,
+        max_false_keep_probability=config.max_false_keep_probability,
+        min_trials=config.min_trials,
+        max_trials=config.max_trials,
         stack_sigmas=config.stack_sigmas,
     )
 
@@ -90,7 +99,7 @@ def comparable(
     return tuple(fresh) if moved else tuple(pool)
 
 
-def look_control_due(champion: Experiment, candidate: Sequence[RunRecord]) -> bool:
+def control_due_between_trials(champion: Experiment, candidate: Sequence[RunRecord]) -> bool:
     """Whether the champion has not been measured since the candidate's last look.
 
     Args:
@@ -111,14 +120,14 @@ def belief(experiments: Sequence[Experiment], config: Config, before: int | None
     """
     prior = effect_prior.prior(config.effect_scale_bpb)
     closed = [one for one in experiments if one.verdict is not None]
-    first_looks = [
+    first_trials = [
         (one.figures.first_delta_bpb, one.figures.first_se_bpb)
         for one in closed
         if one.figures is not None and not one.combines
     ]
     return Belief(
         prior=prior,
-        weights=effect_prior.learned_weights(prior, first_looks),
+        weights=effect_prior.learned_weights(prior, first_trials),
         sigma_bpb=pooled_sigma(noise_groups(experiments, before), config.noise_prior_bpb),
     )
 
@@ -178,7 +187,7 @@ def next_index(experiment: Experiment) -> int:
     return len(settled((*experiment.runs, *experiment.controls)))
 
 
-def figures(last: Judgement, first: Judgement, looks: Sequence[RunRecord], pool: tuple[int, ...]) -> Figures:
+def figures(last: Judgement, first: Judgement, trials: Sequence[RunRecord], pool: tuple[int, ...]) -> Figures:
     """What a verdict rests on, for the ledger.
 
     Args:
@@ -187,7 +196,7 @@ def figures(last: Judgement, first: Judgement, looks: Sequence[RunRecord], pool:
         pool: ids of the champion's runs.
     """
     return Figures(
-        looks=tuple(run.id for run in looks if run.id is not None),
+        trials=tuple(run.id for run in trials if run.id is not None),
         pool=pool,
         delta_bpb=last.delta_bpb,
         se_bpb=last.se_bpb,

@@ -5,10 +5,11 @@ candidate, m of its champion, and the noise σ̂ between runs that differ only i
 
     Δ = mean candidate − mean champion,   se = σ̂ √(1/j + 1/m),   z = Δ / se.
 
-It is a keep when, after at least `min_looks` looks, the posterior probability that its true effect is an
-improvement (`runner/decision/effect_prior.py`) is 1 − `keep_doubt` or more, and Δ is worth it: a quarter of σ̂, or more for
+It is a keep when, after at least `min_trials` looks, the posterior probability that its true effect is an
+improvement (`runner/decision/effect_prior.py`) is 1 − `max_false_keep_probability` or more, and Δ is worth it:
+a quarter of σ̂, or more for
 every line of logic that it adds. It is discarded as soon as z is above the boundary of its look (`DISCARD_Z`),
-or after `max_looks`.
+or after `max_trials`.
 
 A simplification removes lines of logic and says so. It is kept as well when it is probably not worse than the
 champion by more than half of σ̂, an error rate of its own.
@@ -69,16 +70,16 @@ class Action(StrEnum):
 
     KEEP = "keep"
     DISCARD = "discard"
-    LOOK_AGAIN = "look again"
+    TRY_AGAIN = "look again"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
     """The settings of the keep rule."""
 
-    keep_doubt: float = 0.05  # a keep is wrong with at most this probability
-    min_looks: int = 2
-    max_looks: int = 8
+    max_false_keep_probability: float = 0.05  # a keep is wrong with at most this probability
+    min_trials: int = 2
+    max_trials: int = 8
     stack_sigmas: float = 5.0  # what near misses must be worth to be tried together, in noise standard deviations
 
 
@@ -97,7 +98,7 @@ class Judgement:
 
     action: Action
     reason: str
-    num_looks: int
+    num_trials: int
     num_champion_runs: int
     delta_bpb: float  # Δ; negative is better
     se_bpb: float
@@ -142,9 +143,9 @@ def noise_freedom(groups: Iterable[Sequence[float]]) -> float:
     return PRIOR_WEIGHT + sum(max(0, len(scores) - 1) for scores in groups)
 
 
-def standard_error(sigma_bpb: Floats, num_looks: Floats, num_champion_runs: Floats) -> Floats:
+def standard_error(sigma_bpb: Floats, num_trials: Floats, num_champion_runs: Floats) -> Floats:
     """Of the difference of two means of runs, in bpb."""
-    return np.asarray(sigma_bpb * np.sqrt(1 / num_looks + 1 / num_champion_runs))
+    return np.asarray(sigma_bpb * np.sqrt(1 / num_trials + 1 / num_champion_runs))
 
 
 def drifted(away: Floats, num_fresh: Floats, num_old: Floats, sigma_bpb: Floats) -> npt.NDArray[np.bool_]:
@@ -170,7 +171,7 @@ def near_miss(effect_bpb: Floats, sigma_bpb: Floats) -> npt.NDArray[np.bool_]:
 
 
 def clear_cases(
-    rule: Rule, *, looks: Floats, delta: Floats, se: Floats, better: Floats, needed: Floats
+    rule: Rule, *, trials: Floats, delta: Floats, se: Floats, better: Floats, needed: Floats
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
     """Which cases are keeps and which are discards; the others are looked at again. Arrays of one shape.
 
@@ -181,10 +182,10 @@ def clear_cases(
         better: posterior probability of an improvement.
         needed: improvement in bpb that is worth a commit.
     """
-    boundary = np.array(DISCARD_Z)[np.minimum(looks.astype(np.int64), len(DISCARD_Z)) - 1]
-    sure = (better >= 1 - rule.keep_doubt) & (delta <= -needed)
-    keep = sure & (looks >= rule.min_looks)
-    discard = ~keep & ((delta >= boundary * se) | (looks >= rule.max_looks))
+    boundary = np.array(DISCARD_Z)[np.minimum(trials.astype(np.int64), len(DISCARD_Z)) - 1]
+    sure = (better >= 1 - rule.max_false_keep_probability) & (delta <= -needed)
+    keep = sure & (trials >= rule.min_trials)
+    discard = ~keep & ((delta >= boundary * se) | (trials >= rule.max_trials))
     return np.asarray(keep), np.asarray(discard)
 
 
@@ -205,30 +206,30 @@ def judge(
         lines_added: of logic, net; negative for one that removes some.
         simplification: whether it was proposed as one.
     """
-    looks, pool, sigma = len(candidate_bpb), len(champion_bpb), belief.sigma_bpb
-    delta = sum(candidate_bpb) / looks - sum(champion_bpb) / pool
-    se = float(standard_error(np.array(sigma), np.array(looks), np.array(pool)))
+    trials, pool, sigma = len(candidate_bpb), len(champion_bpb), belief.sigma_bpb
+    delta = sum(candidate_bpb) / trials - sum(champion_bpb) / pool
+    se = float(standard_error(np.array(sigma), np.array(trials), np.array(pool)))
     known = effect_prior.posterior(belief.prior, belief.weights, np.array(delta), np.array(se))
     needed = sigma * max(LEAST_SIGMAS, LINE_SIGMAS * lines_added)
     keep, discard = clear_cases(
         rule,
-        looks=np.array(looks),
+        trials=np.array(trials),
         delta=np.array(delta),
         se=np.array(se),
         better=known.better,
         needed=np.array(needed),
     )
     better = float(known.better)
-    action = Action.KEEP if keep else Action.DISCARD if discard else Action.LOOK_AGAIN
-    reason = _reason(rule, action, looks, delta, better, needed)
+    action = Action.KEEP if keep else Action.DISCARD if discard else Action.TRY_AGAIN
+    reason = _reason(rule, action, trials, delta, better, needed)
     if simplification and lines_added < 0 and action is not Action.KEEP:
         margin = SIMPLER_SIGMAS * sigma
         good = effect_prior.probability_below(belief.prior, belief.weights, delta, se, margin)
-        action, reason = _judge_simpler(rule, looks, good, -lines_added, margin)
+        action, reason = _judge_simpler(rule, trials, good, -lines_added, margin)
     return Judgement(
         action=action,
         reason=reason,
-        num_looks=looks,
+        num_trials=trials,
         num_champion_runs=pool,
         delta_bpb=delta,
         se_bpb=se,
@@ -240,25 +241,25 @@ def judge(
     )
 
 
-def _reason(rule: Rule, action: Action, looks: int, delta: float, better: float, needed: float) -> str:
+def _reason(rule: Rule, action: Action, trials: int, delta: float, better: float, needed: float) -> str:
     """One sentence for a person."""
-    runs = "1 run" if looks == 1 else f"{looks} runs"
+    runs = "1 run" if trials == 1 else f"{trials} runs"
     match action:
         case Action.KEEP:
             return f"better by {-delta:.4f} bpb in {runs}, with a probability of {better:.1%}"
-        case Action.LOOK_AGAIN if better >= 1 - rule.keep_doubt:
+        case Action.TRY_AGAIN if better >= 1 - rule.max_false_keep_probability:
             return f"promising after {runs}, better with a probability of {better:.1%}"
-        case Action.LOOK_AGAIN:
+        case Action.TRY_AGAIN:
             return f"not clear after {runs}, better with a probability of {better:.1%}"
     if delta >= 0:
         return f"not better than the champion in {runs}"
-    if delta > -needed and better >= 1 - rule.keep_doubt:
+    if delta > -needed and better >= 1 - rule.max_false_keep_probability:
         return f"better, but not by the {needed:.4f} bpb that a keep needs"
-    asked = f"{1 - rule.keep_doubt:.0%}"
+    asked = f"{1 - rule.max_false_keep_probability:.0%}"
     return f"better by {-delta:.4f} bpb in {runs}, with a probability of {better:.0%}; a keep needs {asked}"
 
 
-def _judge_simpler(rule: Rule, looks: int, good: float, removed: int, margin: float) -> tuple[Action, str]:
+def _judge_simpler(rule: Rule, trials: int, good: float, removed: int, margin: float) -> tuple[Action, str]:
     """A simplification that is no improvement.
 
     Args:
@@ -267,11 +268,11 @@ def _judge_simpler(rule: Rule, looks: int, good: float, removed: int, margin: fl
     """
     lines = "1 line of logic" if removed == 1 else f"{removed} lines of logic"
     case = f"with {lines} less, and worse by no more than {margin:.4f} bpb with a probability of {good:.0%}"
-    if good >= 1 - SIMPLER_DOUBT and looks >= rule.min_looks:
+    if good >= 1 - SIMPLER_DOUBT and trials >= rule.min_trials:
         return Action.KEEP, f"{AS_GOOD}: {case}"
-    if good < SIMPLER_HOPE or looks >= rule.max_looks:
+    if good < SIMPLER_HOPE or trials >= rule.max_trials:
         return Action.DISCARD, f"{case}; a keep needs {1 - SIMPLER_DOUBT:.0%}"
-    return Action.LOOK_AGAIN, f"not clear yet: {case}"
+    return Action.TRY_AGAIN, f"not clear yet: {case}"
 
 
 def reproduction_tolerance(sigma_bpb: float) -> float:

@@ -4,7 +4,8 @@ Every candidate has a true effect, drawn from a mix of edits. A run measures the
 and, on request, with a machine that drifts. A rule has a budget of runs, baseline and controls included, and
 decides what to run and what to keep. Campaigns are simulated side by side: arrays of shape (N,), one for each.
 
-The rule called `ours` is decided by `runner/decision/keep_rule.py` and `runner/decision/effect_prior.py` themselves. Near misses are tried
+The rule called `ours` is decided by `runner/decision/keep_rule.py` and `runner/decision/effect_prior.py`
+themselves. Near misses are tried
 together as in `runner/proposers/combine.py`; effects add up here, and all edits fit together.
 """
 
@@ -19,13 +20,12 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from runner.decision import keep_rule
-from runner.decision import effect_prior
-from runner.decision.keep_rule import Rule
+from runner.decision import effect_prior, keep_rule
 from runner.decision.effect_prior import Floats
+from runner.decision.keep_rule import Rule
 
 BASELINE_RUNS = 3
-CONTROL_EVERY = 20
+CONTROL_INTERVAL = 20
 """As the settings of a campaign have them."""
 GRID_POINTS = 61
 """Coarser than a campaign's grid: decisions differ in one case of a thousand."""
@@ -80,14 +80,14 @@ class Outcome(NamedTuple):
     false_keeps: Floats  # whose true effect is no improvement
     expected_false: Floats  # how many of them the rule expected; 0 where it does not say
     candidates: Floats
-    looks: Floats  # runs of candidates
+    trials: Floats  # runs of candidates
 
 
 Simulate = Callable[[Setting, int, np.random.Generator], Outcome]
-Decide = Callable[["Looks"], "Decisions"]
+Decide = Callable[["Trials"], "Decisions"]
 
 
-class Looks(NamedTuple):
+class Trials(NamedTuple):
     """Candidates that have just been looked at; arrays (n,)."""
 
     number: Floats
@@ -179,20 +179,20 @@ def ours(
     rng: np.random.Generator,
     *,
     rule: Rule = DEFAULT_RULE,
-    control_every: int = CONTROL_EVERY,
+    control_interval: int = CONTROL_INTERVAL,
 ) -> Outcome:
     """The rule of `runner/decision/keep_rule.py`."""
     start = effect_prior.prior(EFFECT_SCALE, GRID_POINTS)
 
-    def decide(looks: Looks) -> Decisions:
-        known = effect_prior.posterior(start, looks.weights, looks.delta, looks.se)
+    def decide(trials: Trials) -> Decisions:
+        known = effect_prior.posterior(start, trials.weights, trials.delta, trials.se)
         keep, discard = keep_rule.clear_cases(
             rule,
-            looks=looks.number,
-            delta=looks.delta,
-            se=looks.se,
+            trials=trials.number,
+            delta=trials.delta,
+            se=trials.se,
             better=known.better,
-            needed=keep_rule.LEAST_SIGMAS * looks.sigma,
+            needed=keep_rule.LEAST_SIGMAS * trials.sigma,
         )
         return Decisions(keep, discard, known.better, known.mean)
 
@@ -201,7 +201,7 @@ def ours(
         num,
         rng,
         decide,
-        control_every=control_every,
+        control_interval=control_interval,
         least_pool=keep_rule.LEAST_POOL,
         heeds_drift=True,
         stack_sigmas=rule.stack_sigmas,
@@ -215,12 +215,12 @@ GROUP_DISCARD_Z = np.array([-0.8, -0.8, -1.0, -np.inf])
 def group_sequential(setting: Setting, num: int, rng: np.random.Generator) -> Outcome:
     """Fixed boundaries for z at up to four looks; a control before each but the first, and every tenth run."""
 
-    def decide(looks: Looks) -> Decisions:
-        z, at = looks.delta / looks.se, looks.number.astype(np.int64) - 1
-        keep = (z <= GROUP_KEEP_Z[at]) & (looks.delta <= -keep_rule.LEAST_SIGMAS * looks.sigma)
+    def decide(trials: Trials) -> Decisions:
+        z, at = trials.delta / trials.se, trials.number.astype(np.int64) - 1
+        keep = (z <= GROUP_KEEP_Z[at]) & (trials.delta <= -keep_rule.LEAST_SIGMAS * trials.sigma)
         return Decisions(keep, ~keep & (z >= GROUP_DISCARD_Z[at]), np.ones(len(z)), np.zeros(len(z)))
 
-    return _sequential(setting, num, rng, decide, control_every=10, least_pool=3, heeds_drift=False)
+    return _sequential(setting, num, rng, decide, control_interval=10, least_pool=3, heeds_drift=False)
 
 
 RULES: dict[str, Simulate] = {
@@ -238,7 +238,7 @@ def _sequential(
     rng: np.random.Generator,
     decide: Decide,
     *,
-    control_every: int,
+    control_interval: int,
     least_pool: int,
     heeds_drift: bool,
     stack_sigmas: float = 0.0,
@@ -248,7 +248,7 @@ def _sequential(
     The champion is measured again before each look but the first.
 
     Args:
-        control_every: runs after which the champion is measured again.
+        control_interval: runs after which the champion is measured again.
         least_pool: runs of a new champion, the look that chose it left out; more are made when there are fewer.
         heeds_drift: whether the earlier runs of the pool are left out when those between the looks say that the
             machine has changed.
@@ -265,14 +265,14 @@ def _sequential(
     freedom = np.full(num, keep_rule.PRIOR_WEIGHT + BASELINE_RUNS - 1)
     counts = np.tile(effect_prior.PRIOR_CANDIDATES * start.weights, (num, 1))  # (N, K)
     effect, total, chosen_by = np.zeros(num), np.zeros(num), np.zeros(num)
-    looks, since = np.zeros(num), np.zeros(num)  # looks 0: no candidate is open
+    trials, since = np.zeros(num), np.zeros(num)  # looks 0: no candidate is open
     controlled = np.zeros(num, bool)
     fresh, in_fresh = np.zeros(num), np.zeros(num)
-    keeps, false, expected, candidates, all_looks = (np.zeros(num) for _ in range(5))
+    keeps, false, expected, candidates, all_trials = (np.zeros(num) for _ in range(5))
     is_stack, shelved, shelved_effect = np.zeros(num, bool), np.zeros(num), np.zeros(num)  # worth: estimated, true
     for left in range(setting.num_runs - BASELINE_RUNS, 0, -1):
-        idle = looks == 0
-        of_champion = (in_pool < least_pool) | (idle & (since >= control_every)) | (~idle & ~controlled)
+        idle = trials == 0
+        of_champion = (in_pool < least_pool) | (idle & (since >= control_interval)) | (~idle & ~controlled)
         opened = idle & ~of_champion
         effect = np.where(opened, draw(setting.mix, rng, num), effect)
         if stack_sigmas:
@@ -284,7 +284,7 @@ def _sequential(
         score = truth + np.where(of_champion, 0.0, effect) + machine.noise()
 
         # What differs from its own mean tells the noise: runs of a champion, and further looks.
-        known, so_far = np.where(of_champion, in_pool, looks), np.where(of_champion, pool, total)
+        known, so_far = np.where(of_champion, in_pool, trials), np.where(of_champion, pool, total)
         again = known > 0
         mean = so_far / np.maximum(known, 1)
         squares += np.where(again, (score - mean) ** 2 * known / (known + 1), 0.0)
@@ -304,7 +304,7 @@ def _sequential(
         in_fresh = np.where(opened, 0.0, np.where(between, in_fresh + 1, in_fresh))
 
         total = np.where(of_champion, total, total + score)
-        looks = np.where(of_champion, looks, looks + 1)
+        trials = np.where(of_champion, trials, trials + 1)
         chosen_by = np.where(opened, score, chosen_by)
         at = np.flatnonzero(~of_champion)
         sigma = np.sqrt(squares[at] / freedom[at])
@@ -316,11 +316,11 @@ def _sequential(
             away = fresh[at] / newer - (pool[at] - fresh[at]) / older
             moved = both & keep_rule.drifted(away, newer, older, sigma)
             mean, known = np.where(moved, fresh[at] / newer, mean), np.where(moved, newer, known)
-        delta = total[at] / looks[at] - mean
-        se = keep_rule.standard_error(sigma, looks[at], known)
-        first = (looks[at] == 1) & ~is_stack[at]
+        delta = total[at] / trials[at] - mean
+        se = keep_rule.standard_error(sigma, trials[at], known)
+        first = (trials[at] == 1) & ~is_stack[at]
         weights = counts[at] / counts[at].sum(axis=1, keepdims=True)
-        keep, discard, better, worth = decide(Looks(looks[at], delta, se, sigma, weights))
+        keep, discard, better, worth = decide(Trials(trials[at], delta, se, sigma, weights))
         counts[at[first]] += effect_prior.responsibilities(start, weights[first], delta[first], se[first])
 
         missed = discard & ~is_stack[at] & keep_rule.near_miss(worth, sigma)
@@ -332,14 +332,14 @@ def _sequential(
         false[kept] += effect[kept] >= 0
         expected[kept] += 1 - better[keep]
         candidates[closed] += 1
-        all_looks[closed] += looks[closed]
+        all_trials[closed] += trials[closed]
         truth[kept] += effect[kept]
-        pool[kept], in_pool[kept] = total[kept] - chosen_by[kept], looks[kept] - 1
+        pool[kept], in_pool[kept] = total[kept] - chosen_by[kept], trials[kept] - 1
         since[kept] = 0
-        looks[closed] = 0
+        trials[closed] = 0
         total[closed] = 0
     reported = np.where(in_pool > 0, first_mean - pool / np.maximum(in_pool, 1), np.nan)
-    return Outcome(-truth, reported, keeps, false, expected, candidates, all_looks)
+    return Outcome(-truth, reported, keeps, false, expected, candidates, all_trials)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -355,7 +355,7 @@ class Summary:
     expected_share: float  # of keeps, as many as the rule itself expected
     keeps: float
     candidates: float
-    looks: float  # runs of a candidate
+    trials: float  # runs of a candidate
 
 
 def simulate(
@@ -383,7 +383,7 @@ def simulate(
         expected_share=float(all_of.expected_false.sum() / max(keeps, 1)),
         keeps=keeps / num,
         candidates=float(all_of.candidates.mean()),
-        looks=float(all_of.looks.sum() / max(all_of.candidates.sum(), 1)),
+        trials=float(all_of.trials.sum() / max(all_of.candidates.sum(), 1)),
     )
 
 

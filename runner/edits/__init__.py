@@ -19,7 +19,19 @@ from runner.edits.diff import diff
 from runner.edits.line_count import count_logic
 from runner.edits.merge import carry_over
 from runner.edits.patch import apply_patch
-from runner.edits.rules import MAX_EDITS, MAX_FILE_BYTES, MAX_FILES, MAX_PATCH_BYTES, REQUIRED, Refusal, Refused, check_path, check_tree, find_hidden, refuse
+from runner.edits.rules import (
+    MAX_EDITS,
+    MAX_FILE_BYTES,
+    MAX_FILES,
+    MAX_PATCH_BYTES,
+    REQUIRED,
+    Refusal,
+    Refused,
+    check_path,
+    check_tree,
+    find_hidden,
+    refuse,
+)
 from runner.records import Delete, Edit, Files, Patch, Replace, Write
 
 __all__ = [

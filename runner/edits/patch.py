@@ -7,7 +7,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal, NoReturn
 
-from runner.edits.rules import MAX_FILE_BYTES, MAX_PATCH_BYTES, check_path, decode, find_hidden, quoted, refuse, split_lines
+from runner.edits.rules import (
+    MAX_FILE_BYTES,
+    MAX_PATCH_BYTES,
+    check_path,
+    decode,
+    find_hidden,
+    quoted,
+    refuse,
+    split_lines,
+)
 
 
 def apply_patch(tree: dict[str, bytes], text: str) -> None:

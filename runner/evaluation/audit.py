@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from locked_eval import draw, judge, plan, verify
 from runner.config import Config
-from runner.failpoints import Step, around
 from runner.errors import DiskFullError, remedy_of
+from runner.failpoints import Step, around
 from runner.records import AuditRecord, RunRecord
 from runner.sandbox import Session
 

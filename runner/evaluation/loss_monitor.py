@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 
 from runner.decision import early_stopping
 from runner.decision.early_stopping import Calibration
-from runner.records import Curve, Doom
-from runner.report.progress import training_loss
+from runner.records import Curve, StopReason
+from runner.untrusted import training_loss
 
 MAX_HEARD = 20_000
 """Lines of one training that count; a program that prints more has said enough."""
@@ -27,7 +27,7 @@ class Watch:
 
     train_seconds: float
     calibration: Calibration | None  # None: it is listened to, and never given up
-    finish_doomed: float  # share of hopeless runs that are finished all the same
+    early_stop_holdout: float  # share of hopeless runs that are finished all the same
     clock: Callable[[], float] = time.monotonic
     draw: Callable[[], float] = field(default_factory=lambda: random.SystemRandom().random)
     """No candidate can foresee it."""
@@ -38,7 +38,7 @@ class Watch:
         self._began: float | None = None
         self._heard: list[tuple[float, float]] = []  # share of the time, loss
         self._judged = -1  # the last fraction that was looked at
-        self._doom: Doom | None = None
+        self._stop_reason: StopReason | None = None
         self._given_up = False
 
     def start(self) -> None:
@@ -60,22 +60,26 @@ class Watch:
         draws whether it is finished all the same.
         """
         with self._lock:
-            if self.calibration is None or self._began is None or self._doom is not None:
+            if self.calibration is None or self._began is None or self._stop_reason is not None:
                 return self._given_up
             index = int(self._share() * early_stopping.NUM_FRACTIONS) - 1
             if not self._judged < index < early_stopping.NUM_FRACTIONS - 1:  # at the end there is nothing to save
                 return False
             self._judged = index
             loss = early_stopping.sampled(self._heard)[index]
-            self._doom = self.calibration.doom(index, loss)
-            self._given_up = self._doom is not None and self.draw() >= self.finish_doomed
+            self._stop_reason = self.calibration.stop_reason(index, loss)
+            self._given_up = self._stop_reason is not None and self.draw() >= self.early_stop_holdout
             return self._given_up
 
     def curve(self) -> Curve | None:
         """What was heard; None when that was nothing."""
         with self._lock:
             losses = early_stopping.sampled(self._heard)
-            return Curve(losses=losses, doom=self._doom) if any(loss is not None for loss in losses) else None
+            return (
+                Curve(losses=losses, stop_reason=self._stop_reason)
+                if any(loss is not None for loss in losses)
+                else None
+            )
 
     def _share(self) -> float:
         assert self._began is not None

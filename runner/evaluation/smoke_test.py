@@ -12,16 +12,15 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import replace
 
-import docker
 import structlog
 
-from runner.sandbox import images
 from runner.errors import AutoresearchError, Interrupted
 from runner.evaluation.trial import Laboratory
 from runner.records import Files, RunEnd, RunRecord
-from runner.report.text import clean
+from runner.sandbox import Engine, images
 from runner.sandbox.containers import choose_cores, create_output_volume, discard, remove_volume, spare_cores
 from runner.sandbox.session import train
+from runner.untrusted import clean
 
 log = structlog.get_logger()
 
@@ -69,7 +68,7 @@ def _run(lab: Laboratory, files: Files, number: int, leaving: Callable[[], bool]
         client = stack.enter_context(closing(lab.engine.another_client()))
         engine = replace(lab.engine, client=client)
         mark = {"check": uuid.uuid4().hex}
-        stack.callback(_discard_image, client, mark)
+        stack.callback(_discard_image, engine, mark)
         built = images.build_candidate(
             client, base_id=lab.base_image, files=files, labels={**owner.facts(), **mark}
         )
@@ -88,9 +87,9 @@ def _run(lab: Laboratory, files: Files, number: int, leaving: Callable[[], bool]
         )
 
 
-def _discard_image(client: docker.DockerClient, labels: Mapping[str, str]) -> None:
+def _discard_image(engine: Engine, labels: Mapping[str, str]) -> None:
     try:
-        images.remove_images(client, labels)
+        images.remove_images(engine.client, labels)
     except AutoresearchError as error:
         log.warning("cleanup_failed", thing="image of a check", reason=error.message)
 

@@ -17,29 +17,35 @@ from typing import Protocol
 import structlog
 
 from locked_eval import judge
-from runner.storage import claims as claims_store
-from runner.decision import early_stopping
-from runner.evaluation.audit import Evaluation, examine
 from runner.config import Config
-from runner.edits.contamination import SealedText
-from runner.errors import BaseGoneError, ConfigError, DiskFullError, EngineAwayError, EngineError, ImageError, without_figures
-from runner.sandbox.host import clock_mhz
-from runner.decision.early_stopping import Calibration
-from runner.storage.ledger import Campaign, Ledger
-from runner.evaluation.contention import ClockMeter, CoreMeter
-from runner.observer import Observer
-from runner.evaluation.outcome import Faults
-from runner.records import AuditRecord, Phase, RunEnd, RunRecord, SealedScore, Verdict
 from runner.corpus.redaction import Redactor
-from runner.storage.repository import Repository
-from runner.report.progress import progress
-from runner.report.text import clean
+from runner.decision import early_stopping
+from runner.decision.early_stopping import Calibration
+from runner.edits.contamination import SealedText
+from runner.errors import (
+    BaseGoneError,
+    ConfigError,
+    DiskFullError,
+    EngineAwayError,
+    EngineError,
+    ImageError,
+    without_figures,
+)
+from runner.evaluation.audit import Evaluation, examine
+from runner.evaluation.contention import ClockMeter, CoreMeter
+from runner.evaluation.loss_monitor import Watch
+from runner.evaluation.outcome import Faults
+from runner.records import AuditRecord, Observer, Phase, RunEnd, RunRecord, SealedScore, Verdict
 from runner.sandbox import Engine, Session, open_session, remove_orphans
 from runner.sandbox.containers import Owner, choose_cores
-from runner.sandbox.engine_outage import await_engine, refuse_other
+from runner.sandbox.engine_outage import await_engine, check_engine_identity
 from runner.sandbox.gpu_scrub import scrub
+from runner.sandbox.host import clock_mhz
 from runner.sandbox.session import Mounts
-from runner.evaluation.loss_monitor import Watch
+from runner.storage import claims as claims_store
+from runner.storage.ledger import Campaign, Ledger
+from runner.storage.repository import Repository
+from runner.untrusted import clean, progress
 
 log = structlog.get_logger()
 
@@ -129,7 +135,7 @@ class Measurement:
     audit: AuditRecord | None = None
 
 
-class Disturbed(Failure):
+class Contended(Failure):
     """A training whose cores other programs used: thrown away, and nobody's failure."""
 
 
@@ -263,7 +269,7 @@ def measure(
     while True:
         outcome: Outcome | None = None
         try:
-            refuse_other(lab.engine)
+            check_engine_identity(lab.engine)
             outcome = measurement.once(build(), repeat_disturbed=disturbed < MAX_DISTURBED)
         except (DiskFullError, EngineAwayError, BaseGoneError):
             raise
@@ -273,10 +279,10 @@ def measure(
             if not isinstance(outcome, Failure) or outcome.verdict is not Verdict.INFRA:
                 return outcome
             reason, fault = outcome.reason, without_figures(outcome.reason)
-            disturbed += isinstance(outcome, Disturbed)
+            disturbed += isinstance(outcome, Contended)
         log.warning("run_failed", experiment=number, reason=reason)
         ready_again(lab)
-        if not isinstance(outcome, Disturbed):
+        if not isinstance(outcome, Contended):
             given_up = faults.add(fault)
             if given_up is not None:
                 lab.observer.note(f"experiment {number}: {given_up}: {reason}")
@@ -333,7 +339,7 @@ class _Measuring:
         lab = self.lab
         cores = choose_cores(lab.config)
         meter, clocks = CoreMeter(cores), ClockMeter(lambda: clock_mhz(cores, lab.config.gpu))
-        watch = Watch(lab.config.train_seconds, self.calibration, lab.config.finish_doomed)
+        watch = Watch(lab.config.train_seconds, self.calibration, lab.config.early_stop_holdout)
 
         def started() -> None:
             meter.start()
@@ -487,7 +493,7 @@ def _disturbance(run: RunRecord, config: Config) -> Failure | None:
     share = run.others_cpu_seconds / (run.wall_seconds * config.cpus)
     if share <= config.max_disturbance:
         return None
-    return Disturbed(verdict=Verdict.INFRA, reason=f"other programs used {share:.0%} of the candidate's cores")
+    return Contended(verdict=Verdict.INFRA, reason=f"other programs used {share:.0%} of the candidate's cores")
 
 
 def _lost(phase: Phase, seed: int) -> RunRecord:

@@ -27,7 +27,7 @@ class Proposer(Protocol):
         """The language model behind it, if there is one."""
 
     @property
-    def thinks_ahead(self) -> bool:
+    def prefetches(self) -> bool:
         """Whether it takes its time: then it is asked while the last idea is measured, without its verdict."""
 
     def propose(self, request: ProposalRequest) -> Proposal | NoProposal:
@@ -52,7 +52,7 @@ def create(config: Config) -> Proposer:
         from runner.proposers.replay import ReplayProposer
 
         return ReplayProposer(config.replay_from)
-    from runner.proposers.llm.apis import open_chat
+    from runner.proposers.llm import open_chat
     from runner.proposers.researcher.conversation import Researcher
 
     other = config.plateau_model

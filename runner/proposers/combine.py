@@ -19,11 +19,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from runner import edits
-from runner.decision.keep_rule import LAST_SIGMAS
 from runner.decision.evidence import is_near_miss
+from runner.decision.keep_rule import LAST_SIGMAS
 from runner.decision.lineage import stack_of
 from runner.records import Experiment, Files, Patch, Proposal
-from runner.report.text import one_line
+from runner.untrusted import one_line
 
 PROPOSER = "stack"
 CATEGORY = "combination"

@@ -50,7 +50,7 @@ class OptunaProposer:
 
     name = "optuna"
     model = None
-    thinks_ahead = False
+    prefetches = False
 
     def propose(self, request: ProposalRequest) -> Proposal | NoProposal:
         """Choose a constant and a factor; on a retry, half the step (on the log scale) of the one that crashed."""

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from runner import edits
 from runner.errors import ProposerError
-from runner.proposers.text import cleaned
 from runner.records import NoProposal, Patch, Proposal, ProposalRequest
+from runner.untrusted import prompt_text
 
 HYPOTHESIS_CHARACTERS = 1000
 CHECKSUM = "replay"
@@ -42,7 +42,7 @@ class ReplayProposer:
 
     name = "replay"
     model = None
-    thinks_ahead = False
+    prefetches = False
 
     def __init__(self, folder: Path | None) -> None:
         hint = "give a folder with *.patch files: --from DIR"
@@ -90,7 +90,7 @@ class SinglePatch:
 
     name = "patch"
     model = None
-    thinks_ahead = False
+    prefetches = False
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -123,7 +123,7 @@ def read_patch(path: Path) -> Proposal:
     # A damaged character becomes U+FFFD, which `edits` refuses: never a silently different patch.
     hypothesis, diff = split(data.decode("utf-8", errors="replace"))
     return Proposal(
-        hypothesis=cleaned(hypothesis or path.name, HYPOTHESIS_CHARACTERS),
+        hypothesis=prompt_text(hypothesis or path.name, HYPOTHESIS_CHARACTERS),
         edits=(Patch(text=diff),),
         proposer=ReplayProposer.name,
         parameters={CHECKSUM: float(zlib.crc32(data))},

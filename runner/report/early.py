@@ -1,6 +1,7 @@
 """What stopping hopeless runs saved, and what it cost: the share of stops that were wrong, measured.
 
-A random share of the runs that were found hopeless is finished all the same (`finish_doomed`). How many of these
+A random share of the runs that were found hopeless is finished all the same (`early_stop_holdout`). How many of
+these
 were near misses or more is an unbiased estimate of how many of the stopped ones would have been. Its upper limit
 is the largest p with P(X ≤ k) ≥ 10 % for a binomial X of n runs.
 
@@ -89,7 +90,7 @@ def upper_limit(successes: int, trials: int) -> float:
 
 
 def _was_doomed(training: RunRecord | None) -> bool:
-    return training is not None and training.curve is not None and training.curve.doom is not None
+    return training is not None and training.curve is not None and training.curve.stop_reason is not None
 
 
 def _usual_seconds(experiments: Sequence[Experiment]) -> float:

@@ -8,7 +8,7 @@ from runner.decision.keep_rule import AS_GOOD
 from runner.decision.lineage import audited_runs
 from runner.records import Experiment, Figures, Phase, RunEnd, RunRecord, Verdict
 from runner.report.summary import BASELINE, score_of
-from runner.report.text import clean, one_line
+from runner.untrusted import clean, one_line
 
 _OPENINGS = {
     Verdict.KEEP: "Kept",
@@ -66,13 +66,13 @@ def _evidence(experiment: Experiment, figures: Figures) -> str:
 
     The ledger's reason follows where figures alone do not say it: a discard that looks better, a simplification.
     """
-    looks = "1 run" if len(figures.looks) == 1 else f"{len(figures.looks)} runs"
+    trials = "1 run" if len(figures.trials) == 1 else f"{len(figures.trials)} runs"
     pool = "the champion" if experiment.champion is None else f"experiment {experiment.champion}"
     is_better = figures.delta_bpb < 0
     sure = figures.better if is_better else 1 - figures.better
     parts = [
         f"{'better' if is_better else 'worse'} by {abs(figures.delta_bpb):.4f} ± {figures.se_bpb:.4f} bpb",
-        f"{looks} against {len(figures.pool)} of {pool}",
+        f"{trials} against {len(figures.pool)} of {pool}",
         f"{_percent(sure)} sure",
         f"noise {figures.sigma_bpb:.4f}",
     ]
@@ -144,8 +144,8 @@ def rests_on(experiment: Experiment, champion: Experiment | None) -> tuple[Basis
     """
     if experiment.figures is None:
         return ()
-    looks, pool = set(experiment.figures.looks), set(experiment.figures.pool)
-    found = [_basis("look", experiment.number, run) for run in experiment.runs if run.id in looks]
+    trials, pool = set(experiment.figures.trials), set(experiment.figures.pool)
+    found = [_basis("look", experiment.number, run) for run in experiment.runs if run.id in trials]
     if champion is not None:
         found += [_basis("pool", champion.number, run) for run in champion.runs if run.id in pool]
         found += [_basis("control", champion.number, run) for run in champion.controls if run.id in pool]

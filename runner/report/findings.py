@@ -1,8 +1,8 @@
 """What a night really found: effects that are shrunken for selection, and the curve that luck did not draw.
 
 A keep was chosen for looking good, so what it was measured to do is too good on average. Its posterior mean
-(`runner/decision/effect_prior.py`) allows for that. The same holds for a curve of best scores: of many numbers the lowest one is
-also the luckiest. So two curves are told:
+(`runner/decision/effect_prior.py`) allows for that. The same holds for a curve of best scores: of many numbers
+the lowest one is also the luckiest. So two curves are told:
 
     raw       the running minimum of all claimed scores: what a reader believes who keeps every lower number
     debiased  for each champion the mean of its audited runs, controls included, without the one that chose it
@@ -20,12 +20,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from statistics import fmean
 
-from runner.decision.keep_rule import AS_GOOD
 from runner.decision.effect_prior import NORMAL_90
 from runner.decision.evidence import champion_pool
+from runner.decision.keep_rule import AS_GOOD
 from runner.records import Experiment, Phase, RunRecord, SealedScore
 from runner.report.summary import BASELINE, is_kept, score_of, sum_up
-from runner.report.progress import tokens_per_second
+from runner.untrusted import tokens_per_second
 
 DRIFT_SHARE = 0.01
 """A change of throughput that is worth a word: on a GPU it moves a score by about one standard deviation."""
@@ -55,7 +55,7 @@ class Keep:
     number: int
     commit: str | None
     simplification: bool  # kept because it is as good, not because it is better
-    num_looks: int | None
+    num_trials: int | None
     num_champion_runs: int | None
     delta_bpb: float | None  # as measured
     effect_bpb: float | None  # posterior mean: shrunken for selection
@@ -280,7 +280,7 @@ def findings_tsv(found: Findings) -> str:
                 str(one.number),
                 (one.commit or "")[:7],
                 "simplification" if one.simplification else "improvement",
-                "" if one.num_looks is None else str(one.num_looks),
+                "" if one.num_trials is None else str(one.num_trials),
                 "" if one.num_champion_runs is None else str(one.num_champion_runs),
                 *(_signed(value) for value in (one.delta_bpb, one.effect_bpb, one.low_bpb, one.high_bpb)),
                 "" if one.better is None else f"{one.better:.4f}",
@@ -296,7 +296,7 @@ def _keep(one: Experiment) -> Keep:
         number=one.number,
         commit=one.kept_commit,
         simplification=(one.reason or "").startswith(AS_GOOD),
-        num_looks=None if figures is None else len(figures.looks),
+        num_trials=None if figures is None else len(figures.trials),
         num_champion_runs=None if figures is None else len(figures.pool),
         delta_bpb=one.delta_bpb if figures is None else figures.delta_bpb,
         effect_bpb=None if figures is None else figures.effect_bpb,

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 
 from runner.config import Config
-from runner.decision.keep_rule import PRIOR_WEIGHT, noise_freedom, pooled_sigma
 from runner.decision.evidence import noise_groups, scored
+from runner.decision.keep_rule import PRIOR_WEIGHT, noise_freedom, pooled_sigma
 from runner.records import Experiment
 
 

@@ -15,12 +15,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from runner.storage.files import replace_file
 from runner.records import Experiment, Verdict
 from runner.report.findings import Level, find
 from runner.report.labels import Box, Label, nearest, place
 from runner.report.summary import score_of, sum_up
-from runner.report.text import one_line
+from runner.storage.files import replace_file
+from runner.untrusted import one_line
 
 SIZE_INCHES = (13.0, 6.8)
 DOTS_PER_INCH = 130

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runner.storage.files import replace_file
 from runner.report.plot import DOTS_PER_INCH, FAINT, GREEN, GREY, INK
+from runner.storage.files import replace_file
 
 if TYPE_CHECKING:
     from runner.decision.simulation import Summary

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from runner.records import Experiment, Phase, Verdict
 from runner.report.summary import score_of, sum_up
-from runner.report.text import one_line
+from runner.untrusted import one_line
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from runner.report.money import tokens
-from runner.report.text import REPLACEMENT, clean, one_line
+from runner.untrusted import REPLACEMENT, clean, one_line
 
 BAR = "  │ "
 WIDTH = 160

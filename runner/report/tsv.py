@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 
 from runner.records import Experiment, Verdict
-from runner.report.text import one_line
+from runner.untrusted import one_line
 
 COLUMNS = ("commit", "val_bpb", "memory_gb", "status", "description")
 SHORT_ID_CHARS = 7

@@ -5,8 +5,8 @@ from __future__ import annotations
 import structlog
 
 from runner.errors import EngineError
-from runner.sandbox.engine import LABEL, Engine, engine_errors
 from runner.sandbox.containers import remove_container, remove_volume
+from runner.sandbox.engine import LABEL, Engine, engine_errors
 
 log = structlog.get_logger()
 

@@ -19,10 +19,10 @@ import structlog
 from docker.types import DeviceRequest, LogConfig, Mount, Ulimit
 
 from runner.config import MEBI, Config
-from runner.failpoints import Side, Step, around, reach
 from runner.errors import EngineError
-from runner.sandbox.inspection import check_effective, has_swap, refuse_mounts_below, removed_variables
+from runner.failpoints import Side, Step, around, reach
 from runner.sandbox.engine import LABEL, QUICK_SECONDS, Engine, engine_errors
+from runner.sandbox.inspection import check_effective, has_swap, refuse_mounts_below, removed_variables
 from runner.sandbox.kernel_limits import Limits
 
 log = structlog.get_logger()

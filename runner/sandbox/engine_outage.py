@@ -22,7 +22,7 @@ PAUSES_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)
 """Waits between two questions; the last one again and again."""
 
 
-def refuse_other(engine: Engine) -> None:
+def check_engine_identity(engine: Engine) -> None:
     """Make sure that the engine we connected to answers at its socket, and not another one.
 
     Raises:
@@ -65,7 +65,7 @@ def await_engine(
     attempts = 0
     while True:
         try:
-            refuse_other(engine)
+            check_engine_identity(engine)
         except EngineError as error:
             reason = error.message
         else:

@@ -16,8 +16,8 @@ import structlog
 
 from runner.config import Config
 from runner.errors import EngineError
-from runner.sandbox.engine import Engine, engine_errors
 from runner.sandbox.containers import Owner, create_container, discard, remove_container
+from runner.sandbox.engine import Engine, engine_errors
 from runner.sandbox.supervision import POLL_SECONDS
 
 log = structlog.get_logger()

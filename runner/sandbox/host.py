@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runner.errors import EngineError
-from runner.report.text import one_line
+from runner.untrusted import one_line
 
 DRIVER_SECONDS = 30.0
 """Longest answer of nvidia-smi; without its persistence mode the driver is loaded first."""

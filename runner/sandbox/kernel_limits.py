@@ -116,7 +116,7 @@ def deviations(files: Mapping[str, Path], limits: Limits, *, swap: bool) -> list
 
 @dataclass
 class LimitWatch:
-    """Looks at the limits of one running container now and then."""
+    """Trials at the limits of one running container now and then."""
 
     container_id: str
     phase: str

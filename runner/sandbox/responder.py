@@ -9,12 +9,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runner.config import Config
-from runner.failpoints import Step, around
 from runner.errors import EngineError
+from runner.failpoints import Step, around
 from runner.records import Phase, RunEnd, RunRecord
+from runner.sandbox.containers import (
+    OutputVolume,
+    Owner,
+    create_container,
+    discard,
+    limits_of,
+    move_container,
+    remove_container,
+    spare_cores,
+)
 from runner.sandbox.engine import Engine, engine_errors
 from runner.sandbox.kernel_limits import Limits, LimitWatch
-from runner.sandbox.containers import OutputVolume, Owner, create_container, discard, limits_of, move_container, remove_container, spare_cores
 from runner.sandbox.streams import Attachment
 from runner.sandbox.supervision import GRACE_SECONDS, POLL_SECONDS, Reports, record, wait
 

@@ -18,13 +18,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runner.config import Config
-from runner.failpoints import Step, around
 from runner.errors import EngineError
+from runner.failpoints import Step, around
 from runner.records import Phase, RunRecord
-from runner.sandbox.responder import Answering, open_answering
+from runner.sandbox.containers import (
+    OutputVolume,
+    Owner,
+    create_container,
+    create_output_volume,
+    discard,
+    limits_of,
+    remove_container,
+    remove_volume,
+    spare_cores,
+)
 from runner.sandbox.engine import Engine, engine_errors
 from runner.sandbox.kernel_limits import LimitWatch
-from runner.sandbox.containers import OutputVolume, Owner, create_container, create_output_volume, discard, limits_of, remove_container, remove_volume, spare_cores
+from runner.sandbox.responder import Answering, open_answering
 from runner.sandbox.streams import follow_logs
 from runner.sandbox.supervision import GivenUp, Reports, container_cpu_seconds, record, wait
 

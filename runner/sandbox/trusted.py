@@ -10,8 +10,8 @@ from pathlib import Path
 from docker.types import LogConfig, Mount
 
 from runner.errors import DataError
-from runner.sandbox.engine import Engine, engine_errors
 from runner.sandbox.containers import PYTHON, Owner, remove_container
+from runner.sandbox.engine import Engine, engine_errors
 
 
 def run_trusted(

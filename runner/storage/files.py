@@ -6,8 +6,8 @@ import contextlib
 import os
 from pathlib import Path
 
-from runner.failpoints import Step, around
 from runner.errors import DiskFullError, remedy_of
+from runner.failpoints import Step, around
 
 SUFFIX = ".partial"
 

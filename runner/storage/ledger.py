@@ -28,9 +28,23 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from runner.failpoints import Step, around
 from runner.errors import AutoresearchError, DiskFullError, LedgerError, remedy_of
-from runner.records import AuditRecord, Curve, Doom, Experiment, Figures, Phase, Proposal, RunEnd, RunRecord, SealedScore, Usage, UsageTotals, Verdict
+from runner.failpoints import Step, around
+from runner.records import (
+    AuditRecord,
+    Curve,
+    Experiment,
+    Figures,
+    Phase,
+    Proposal,
+    RunEnd,
+    RunRecord,
+    SealedScore,
+    StopReason,
+    Usage,
+    UsageTotals,
+    Verdict,
+)
 
 SCHEMA_VERSION = 7
 SCHEMA = """
@@ -577,7 +591,7 @@ class Ledger:
             (now(), experiment, None if transcript is None else _packed(transcript), conversation),
         )
 
-    def gave_up(self, tag: str, crash: int) -> bool:
+    def retry_abandoned(self, tag: str, crash: int) -> bool:
         """Whether a conversation about mending a crash led to nothing."""
         return bool(
             self._read(
@@ -664,7 +678,7 @@ class Ledger:
         )
         return float(row[0])
 
-    def dearest_usd(self, tag: str) -> float:
+    def highest_cost_usd(self, tag: str) -> float:
         """What the dearest answer of a campaign has cost so far."""
         (row,) = self._read("SELECT coalesce(max(cost_usd), 0) FROM usage WHERE tag = ?", tag)
         return float(row[0])
@@ -745,12 +759,14 @@ def _run(row: sqlite3.Row) -> RunRecord:
 
 
 def _figures(facts: dict[str, Any]) -> Figures:
-    return Figures(**{**facts, "looks": tuple(facts["looks"]), "pool": tuple(facts["pool"])})
+    return Figures(**{**facts, "trials": tuple(facts["trials"]), "pool": tuple(facts["pool"])})
 
 
 def _curve(facts: dict[str, Any]) -> Curve:
-    doom = facts["doom"]
-    return Curve(losses=tuple(facts["losses"]), doom=None if doom is None else Doom(**doom))
+    stop_reason = facts["stop_reason"]
+    return Curve(
+        losses=tuple(facts["losses"]), stop_reason=None if stop_reason is None else StopReason(**stop_reason)
+    )
 
 
 def _audit(facts: dict[str, Any]) -> AuditRecord:

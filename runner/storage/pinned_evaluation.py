@@ -13,8 +13,8 @@ from tempfile import mkdtemp
 
 import locked_eval
 from locked_eval import manifest
-from runner.failpoints import Step, around
 from runner.errors import LockedEvalError
+from runner.failpoints import Step, around
 
 
 def pin(state_dir: Path) -> tuple[Path, str]:

@@ -21,8 +21,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, TypeVar, cast
 
-from runner.failpoints import Step, around
 from runner.errors import DiskFullError, RepositoryError, remedy_of
+from runner.failpoints import Step, around
 from runner.records import Files
 
 if TYPE_CHECKING:

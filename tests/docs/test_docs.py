@@ -11,9 +11,9 @@ from click.testing import CliRunner
 
 from runner import config
 from runner.cli import COMMANDS, cli
-from runner.storage.paths import StatePaths
 from runner.records import Verdict
 from runner.report.tsv import COLUMNS
+from runner.storage.paths import StatePaths
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -153,8 +153,8 @@ def test_every_cheat_that_the_readme_names_is_in_the_zoo():
 
 
 def test_trailers_columns_and_verdicts_are_named_as_they_are():
-    from runner.records import Experiment
     from runner.campaign.commit_message import kept_message
+    from runner.records import Experiment
 
     one = Experiment(
         number=1, hypothesis="h", proposer="p", model="m", verdict=Verdict.KEEP, val_bpb=1.0, delta_bpb=-0.1,

@@ -1,4 +1,4 @@
-"""A campaign whose baseline is measured, to be copied for faults of the engine; nights for faults of the host."""
+"""A campaign whose baseline is measured, to be copied for faults of the engine."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.support.faulty_engine import FaultyEngine
-from tests.support.host_night import Night
-from tests.support.engine_night import Operator, Site, make_repository, run
 
-from runner.sandbox import images
+from runner.sandbox import images, remove_orphans
 from runner.storage.ledger import Ledger
-from runner.sandbox import remove_orphans
+from tests.support.engine_night import Operator, Site, make_repository, run
+from tests.support.faulty_engine import FaultyEngine
 
 
 @pytest.fixture(scope="session")
@@ -28,7 +26,7 @@ def measured(engine, base_image, tiny_data, locked_folder, tmp_path_factory):
         settings={
             "vocab_size": 64, "context_length": 16, "train_seconds": 3.0, "score_seconds": 20.0,
             "baseline_runs": 2, "noise_prior_bpb": 0.001, "audit_discards": 0.0, "max_disturbance": 1000.0,
-            "min_looks": 1, "max_looks": 1, "control_every": 0, "stack_sigmas": 0,
+            "min_trials": 1, "max_trials": 1, "control_interval": 0, "stack_sigmas": 0,
         },
     )  # fmt: skip
     with one.laboratory(Operator()) as lab:
@@ -60,25 +58,3 @@ def faulty(engine, tmp_path):
 def faulty_site(site, faulty):
     """A site whose engine is behind that socket."""
     return replace(site, socket=faulty.url, request_seconds=5.0)
-
-
-@pytest.fixture
-def night(tmp_path):
-    """A repository for one night without containers."""
-    one = Night(tmp_path)
-    yield one
-    one.close()
-
-
-@pytest.fixture(scope="session")
-def whole(tmp_path_factory):
-    """The final state of such a night when nothing befell it."""
-    one = Night(tmp_path_factory.mktemp("whole"))
-    ended = one.run()
-    assert ended.code == 0, ended.errors
-    state = one.final_state()
-    one.close()
-    verdicts = [row["verdict"] for row in state["experiments"]]
-    assert verdicts == ["keep", "discard", "keep", "crash"]
-    assert [cost for _, cost in state["money"]] == [0.25, 0.25, 0.25]
-    return state

@@ -11,24 +11,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.support.fake_proposers import ScriptedProposer, paying
-from tests.support.silent_observer import SilentObserver
 
 from locked_eval.corpus_index import IndexBuilder
 from runner.campaign import night as campaign
-from runner.sandbox import images
-from runner.evaluation import trial
 from runner.campaign.studies import reproduce
+from runner.corpus.redaction import WITHHELD, Redactor
 from runner.edits.contamination import SealedText
 from runner.errors import BaselineError, ConfigError, ProposerError, RepositoryError
+from runner.evaluation import trial
 from runner.evaluation.trial import Laboratory
-from runner.storage.ledger import Ledger
 from runner.proposers.researcher.prompt import show_task
 from runner.records import NoProposal, Patch, Phase, Proposal, ProposalRequest, Replace, RunEnd, Verdict, Write
-from runner.corpus.redaction import WITHHELD, Redactor
-from runner.storage.repository import Repository
 from runner.report.early import early_stops
+from runner.sandbox import images
 from runner.sandbox.containers import choose_cores
+from runner.storage.ledger import Ledger
+from runner.storage.repository import Repository
+from tests.support.fake_proposers import ScriptedProposer, paying
+from tests.support.silent_observer import SilentObserver
 
 pytestmark = pytest.mark.docker
 
@@ -207,7 +207,7 @@ def test_a_candidate_is_looked_at_until_its_case_is_clear_also_across_a_stop(lab
     """Two looks for a keep; stopped after the first; the champion is measured again between them, and before the
     next idea."""
     looking = replace(
-        lab, config=lab.config.model_copy(update={"min_looks": 2, "max_looks": 3, "control_every": 1})
+        lab, config=lab.config.model_copy(update={"min_trials": 2, "max_trials": 3, "control_interval": 1})
     )
     stop = campaign.StopSwitch()
 
@@ -227,7 +227,7 @@ def test_a_candidate_is_looked_at_until_its_case_is_clear_also_across_a_stop(lab
     kept, discarded = rows[1], rows[2]
     audits = [run for run in kept.runs if run.phase is Phase.AUDIT]
     assert len(audits) == len({run.seed for run in audits}) == 2, "no look was taken twice"
-    assert kept.figures.looks == tuple(run.id for run in audits)
+    assert kept.figures.trials == tuple(run.id for run in audits)
     champion = [run for run in (*rows[0].runs, *rows[0].controls) if run.phase is Phase.AUDIT]
     assert kept.figures.pool == tuple(run.id for run in champion)
     assert audits[0].id < champion[-1].id < audits[1].id, "by the same machine"
@@ -260,7 +260,7 @@ publish(lambda path: path.write_text(str(BOOST + int(os.environ["SEED"]) % 100 /
 def test_a_hopeless_first_look_is_stopped_and_one_that_was_drawn_is_finished(lab, repository):
     (repository.root / "workload" / "train.py").write_text(PRINTING)
     git(repository.root, "commit", "-qam", "print")
-    changes = {"stop_after": 3, "finish_doomed": 0.0, "audit_discards": 0.0}
+    changes = {"early_stop_min_trials": 3, "early_stop_holdout": 0.0, "audit_discards": 0.0}
     stopping = replace(lab, config=lab.config.model_copy(update=changes))
     reason, rows, _ = night(stopping, [boost(1.5), boost(2.0), boost(2.5), boost(3.5), boost(0.5)], more=5)
     assert reason == "5 of 5 experiments done"
@@ -275,16 +275,16 @@ def test_a_hopeless_first_look_is_stopped_and_one_that_was_drawn_is_finished(lab
     assert hopeless.log_tail.startswith("step 1 loss 7.5")
     for row in (*rows[:4], rows[5]):
         curve = row.runs[0].curve
-        assert curve.doom is None and curve.losses[2] is not None and curve.losses[-1] is None
+        assert curve.stop_reason is None and curve.losses[2] is not None and curve.losses[-1] is None
     assert [run.phase for run in rows[1].runs] == [Phase.TRAIN, Phase.SCORE]
 
     # The same again when the draw says so, or when nobody is to be stopped.
-    for settings in ({"finish_doomed": 1.0}, {"stop_below": 0.0}):
+    for settings in ({"early_stop_holdout": 1.0}, {"early_stop_threshold": 0.0}):
         finishing = replace(lab, config=lab.config.model_copy(update={**changes, **settings}))
         rows = night(finishing, [boost(3.5 + len(settings), before="0.5")], more=1)[1]
         assert rows[-1].val_bpb is not None
         assert [run.end for run in rows[-1].runs] == [RunEnd.FINISHED, RunEnd.FINISHED]
-        assert (rows[-1].runs[0].curve.doom is None) == ("stop_below" in settings)
+        assert (rows[-1].runs[0].curve.stop_reason is None) == ("early_stop_threshold" in settings)
     assert early_stops(rows).finished == 1
     assert early_stops(rows).stopped == 1 and early_stops(rows).saved_seconds > 0.3
 

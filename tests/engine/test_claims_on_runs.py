@@ -5,16 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from tests.engine import test_campaign as campaigns
 
-from runner.campaign.studies import ablate
-from runner.campaign import night
-from runner.campaign.studies import confirm
 from runner import edits
-from runner.campaign.studies.ablate import State
+from runner.campaign import night
 from runner.campaign.champion import run_control
+from runner.campaign.studies import ablate, confirm
+from runner.campaign.studies.ablate import State
 from runner.records import Patch, Phase, Proposal, Replace, Verdict
 from runner.report.noise import sum_up_noise
+from tests.engine import test_campaign as campaigns
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]  # two dozen runs
 

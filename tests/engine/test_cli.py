@@ -15,15 +15,14 @@ import time
 from pathlib import Path
 
 import docker
-from tests.support import fake_anthropic
-from tests.support import fake_researchers
 import pytest
-from tests.support.private_engine import copy_image, private_engine
 
-from runner.sandbox import images
-from runner.storage.ledger import Ledger, exclusive
 from runner.records import RunEnd, Verdict
+from runner.sandbox import images
 from runner.sandbox.supervision import GRACE_SECONDS
+from runner.storage.ledger import Ledger, exclusive
+from tests.support import fake_anthropic, fake_researchers
+from tests.support.private_engine import copy_image, private_engine
 
 pytestmark = pytest.mark.docker
 
@@ -107,9 +106,9 @@ def night(tmp_path, engine, base_image):
         "AUTORESEARCH_CONTEXT_LENGTH": "64",
         "AUTORESEARCH_TRAIN_SECONDS": "5",
         "AUTORESEARCH_BASELINE_RUNS": "2",
-        "AUTORESEARCH_MIN_LOOKS": "1",
-        "AUTORESEARCH_MAX_LOOKS": "1",
-        "AUTORESEARCH_CONTROL_EVERY": "0",
+        "AUTORESEARCH_MIN_TRIALS": "1",
+        "AUTORESEARCH_MAX_TRIALS": "1",
+        "AUTORESEARCH_CONTROL_INTERVAL": "0",
         "AUTORESEARCH_STACK_SIGMAS": "0",
         "AUTORESEARCH_NOISE_PRIOR_BPB": "0.0005",
         "AUTORESEARCH_MAX_DISTURBANCE": "1",  # tests share their core

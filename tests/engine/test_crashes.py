@@ -6,17 +6,16 @@ import shutil
 import subprocess
 import sys
 
-from tests.support import killed_night
 import pytest
-from tests.engine import test_campaign
 
-from runner.sandbox import images
-from runner.failpoints import Side, Step
-from runner.storage.ledger import Ledger
 from runner.decision.lineage import audited_runs
+from runner.failpoints import Side, Step
 from runner.records import RunEnd, Verdict
+from runner.sandbox import images, remove_orphans
+from runner.storage.ledger import Ledger
 from runner.storage.repository import Repository
-from runner.sandbox import remove_orphans
+from tests.engine import test_campaign
+from tests.support import killed_night
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
 

@@ -9,10 +9,9 @@ import pytest
 from docker.api.container import ContainerApiMixin
 from docker.types import LogConfig, Ulimit
 
-from runner.sandbox.doctor import daemon
-from runner.sandbox.doctor import probes
-from runner.sandbox.doctor.finding import NAMES
 from runner.sandbox import containers
+from runner.sandbox.doctor import daemon, probes
+from runner.sandbox.doctor.finding import NAMES
 from runner.sandbox.engine import LABEL
 
 pytestmark = pytest.mark.docker

@@ -9,14 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.support.engine_night import Operator, idea, run
-from tests.support.private_engine import copy_image, private_engine
 
-from runner.storage.ledger import Ledger
 from runner.records import Phase, RunEnd, Verdict
 from runner.sandbox import remove_orphans
 from runner.sandbox.engine import LABEL
 from runner.sandbox.supervision import Reports
+from runner.storage.ledger import Ledger
+from tests.support.engine_night import Operator, idea, run
+from tests.support.private_engine import copy_image, private_engine
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(900), pytest.mark.xdist_group("containers")]
 

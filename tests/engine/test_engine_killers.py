@@ -9,13 +9,13 @@ import time
 from dataclasses import replace
 
 import pytest
-from tests.support.faulty_engine import Fault
 
 from runner.errors import EngineError
 from runner.records import RunEnd
 from runner.sandbox import connect
 from runner.sandbox.engine import LABEL
 from runner.sandbox.supervision import GRACE_SECONDS, Killer
+from tests.support.faulty_engine import Fault
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(900), pytest.mark.xdist_group("containers")]
 

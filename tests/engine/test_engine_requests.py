@@ -8,15 +8,14 @@ from dataclasses import replace
 
 import docker
 import pytest
-from tests.support.faulty_engine import Fault
-from tests.support.engine_night import Operator, idea, run
 
 from runner.campaign import night
-from runner.sandbox import images
 from runner.errors import BaseGoneError, DiskFullError, EngineAwayError, EngineError, Interrupted
 from runner.records import Phase, RunEnd, Verdict
-from runner.sandbox import engine_outage
+from runner.sandbox import engine_outage, images
 from runner.sandbox.engine import LABEL
+from tests.support.engine_night import Operator, idea, run
+from tests.support.faulty_engine import Fault
 
 pytestmark = [
     pytest.mark.docker,

@@ -11,9 +11,9 @@ from docker.types import DeviceRequest
 
 from runner.errors import EngineError
 from runner.sandbox import containers
-from runner.sandbox.inspection import check_effective, refuse_mounts_below
-from runner.sandbox.engine import Engine
 from runner.sandbox.containers import OutputVolume, create_container, create_output_volume, remove_container
+from runner.sandbox.engine import Engine
+from runner.sandbox.inspection import check_effective, refuse_mounts_below
 
 pytestmark = pytest.mark.docker
 

@@ -8,14 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.support import fake_anthropic as fake
-from tests.support import fake_researchers as model
 import pytest
-from tests.engine.test_cli import ROOT, TRAIN, experiments, night  # noqa: F401  a fixture
 
-from runner.storage.ledger import Ledger
 from runner.proposers.researcher.conversation import MAX_NUDGES
 from runner.records import Verdict
+from runner.storage.ledger import Ledger
+from tests.engine.test_cli import ROOT, TRAIN, experiments, night  # noqa: F401  a fixture
+from tests.support import fake_anthropic as fake
+from tests.support import fake_researchers as model
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(1500), pytest.mark.xdist_group("researcher")]
 

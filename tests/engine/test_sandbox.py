@@ -15,9 +15,9 @@ import pytest
 from runner.errors import EngineError
 from runner.records import Phase, RunEnd
 from runner.sandbox import remove_orphans
+from runner.sandbox.containers import move_container
 from runner.sandbox.engine import LABEL
 from runner.sandbox.kernel_limits import deviations, limit_files
-from runner.sandbox.containers import move_container
 
 pytestmark = pytest.mark.docker
 

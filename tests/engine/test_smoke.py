@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from tests.engine.test_campaign import MODEL, TRAIN, lab, repository  # noqa: F401  fixtures
 
-from runner.evaluation import smoke_test
 from runner.errors import Interrupted
+from runner.evaluation import smoke_test
 from runner.sandbox.engine import LABEL
+from tests.engine.test_campaign import MODEL, TRAIN, lab, repository  # noqa: F401  fixtures
 
 pytestmark = pytest.mark.docker
 

@@ -14,15 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from tests.hostile.estate import MEMORY_BYTES, Estate, controller_memory, forget_peak
-from tests.hostile.privileges import capabilities
-from tests.support.tiny_candidates import open_candidate
 
-from runner.sandbox import images
 from runner.records import RunEnd, RunRecord
+from runner.sandbox import images
 from runner.sandbox.containers import Owner
 from runner.sandbox.session import Mounts
 from runner.sandbox.supervision import GRACE_SECONDS
+from tests.hostile.estate import MEMORY_BYTES, Estate, controller_memory, forget_peak
+from tests.hostile.privileges import capabilities
+from tests.support.tiny_candidates import open_candidate
 
 INSIDE = Path(__file__).with_name("inside")
 ANSWER_BYTES = 1 << 20

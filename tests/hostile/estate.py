@@ -13,13 +13,13 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from locked_eval import manifest
-from runner.storage import pinned_evaluation
-from runner.sandbox.images import remove_images
-from runner.storage.ledger import Ledger
 from runner.records import Phase, Proposal, RunEnd, RunRecord, Verdict
-from runner.storage.repository import Repository
 from runner.sandbox import Engine, remove_orphans
 from runner.sandbox.engine import LABEL
+from runner.sandbox.images import remove_images
+from runner.storage import pinned_evaluation
+from runner.storage.ledger import Ledger
+from runner.storage.repository import Repository
 
 DATE = "2026-01-01T00:00:00+00:00"
 DISK_SHARE = 0.01

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from tests.hostile.behaviours import contained, killed
-
 from runner.records import RunEnd
+from tests.hostile.behaviours import contained, killed
 
 RESOURCES = [
     killed("sleeps for ever", "The plainest way to be late.", "import time\nwhile True: time.sleep(1)"),

@@ -7,12 +7,12 @@ the controller, containers and volumes.
 from __future__ import annotations
 
 import pytest
+
+from runner.records import RunEnd
 from tests.hostile.behaviours import Fate
 from tests.hostile.checkpoints import CHECKPOINTS
 from tests.hostile.clocks import CLOCKS
 from tests.hostile.resources import RESOURCES
-
-from runner.records import RunEnd
 
 pytestmark = pytest.mark.docker
 

@@ -7,10 +7,10 @@ all is shown where nothing confines it: as root in an open container, or on the 
 from __future__ import annotations
 
 import pytest
-from tests.hostile.inside import calls, limits, surface, twins
-from tests.hostile.privileges import CAPABILITIES, capabilities
 
 from locked_eval import filter as system_calls
+from tests.hostile.inside import calls, limits, surface, twins
+from tests.hostile.privileges import CAPABILITIES, capabilities
 
 pytestmark = pytest.mark.docker
 

@@ -6,14 +6,14 @@ import hashlib
 import json
 
 import pytest
+
+from runner import edits
+from runner.errors import ImageError, RepositoryError
+from runner.records import RunEnd, Write
+from runner.sandbox import images
 from tests.hostile.estate import DATE
 from tests.hostile.patches import ODDITIES, TRICKS
 from tests.support.tiny_candidates import MODEL, PUBLISH
-
-from runner import edits
-from runner.sandbox import images
-from runner.errors import ImageError, RepositoryError
-from runner.records import RunEnd, Write
 
 pytestmark = pytest.mark.docker
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from tests.support import scripted_night
 
 from runner.failpoints import Side, Step
 from runner.records import Verdict
+from tests.support import scripted_night
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCKER = {
@@ -128,7 +128,7 @@ def without_ids(figures):
     """What a verdict rests on, but for the ids of the runs: those that a kill cut off have some as well."""
     if figures is None:
         return None
-    return {**json.loads(figures), "looks": None, "pool": None}
+    return {**json.loads(figures), "trials": None, "pool": None}
 
 
 def check_whole(root):

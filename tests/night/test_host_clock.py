@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 
 import pytest
-from tests.support.host_night import ROOT, TRAINING
 
 from runner.storage.ledger import Ledger
+from tests.support.host_night import ROOT, TRAINING
 
 DAY = 86400
 

@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from tests.support.host_night import TRAINING
 
 needs_mounts = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")

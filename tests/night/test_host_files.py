@@ -8,6 +8,7 @@ import sqlite3
 from contextlib import closing
 
 import pytest
+
 from tests.support.host_night import TRAINING
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from tests.support.host_night import BRANCH, TRAINING, commit, git
 
 STALE = {

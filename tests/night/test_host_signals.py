@@ -7,9 +7,9 @@ import signal
 from pathlib import Path
 
 import pytest
-from tests.support.host_night import TRAINING
 
 from runner.storage.ledger import is_running
+from tests.support.host_night import TRAINING
 
 CLEANING = ("orphans_removed", "before", 1)
 """A gate in the clean-up of a night that is killed."""

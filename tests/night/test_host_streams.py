@@ -12,9 +12,9 @@ import threading
 from contextlib import contextmanager
 
 import pytest
-from tests.support.host_night import ROOT, TRAINING
 
 from runner.storage.ledger import is_running
+from tests.support.host_night import ROOT, TRAINING
 
 TAIL = ("campaign_over", "before", 1)
 """A gate when the night has let go of its lock, and only words are left."""

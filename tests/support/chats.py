@@ -9,12 +9,12 @@ import traceback
 import zlib
 from dataclasses import dataclass
 
+from runner.campaign.budget import LedgerJournal
 from runner.config import load
 from runner.errors import ProposerError
-from runner.campaign.budget import LedgerJournal
-from runner.storage.ledger import Ledger
-from runner.proposers.llm.request_policy import never
 from runner.proposers.llm.chat import Answer, Exchange, Opening, Result, Tool, Unanswered
+from runner.proposers.llm.request_policy import never
+from runner.storage.ledger import Ledger
 
 CANARY = "sk-canary-0123456789abcdef"
 OPENING = Opening(system="Lower val_bpb.", material="RATE = 0.02", task="Propose experiment 3.")

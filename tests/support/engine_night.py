@@ -19,20 +19,20 @@ from typing import Any
 
 import numpy as np
 import structlog
-from tests.support.fake_proposers import ScriptedProposer
 
 from locked_eval.corpus_index import IndexBuilder
-from runner.campaign import night
 from runner import config as settings
-from runner.evaluation.audit import Evaluation
-from runner.edits.contamination import SealedText
-from runner.evaluation.trial import Laboratory
-from runner.storage.ledger import Ledger
-from runner.records import Experiment, Proposal, Replace
+from runner.campaign import night
 from runner.corpus.redaction import Redactor
-from runner.storage.repository import Repository
+from runner.edits.contamination import SealedText
+from runner.evaluation.audit import Evaluation
+from runner.evaluation.trial import Laboratory
+from runner.records import Experiment, Proposal, Replace
 from runner.sandbox import Engine, connect, remove_orphans
 from runner.sandbox.session import Mounts
+from runner.storage.ledger import Ledger
+from runner.storage.repository import Repository
+from tests.support.fake_proposers import ScriptedProposer
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -20,7 +20,7 @@ class ScriptedProposer:
 
     name = "scripted"
     model = None
-    thinks_ahead = False
+    prefetches = False
 
     def __init__(self, script: Iterable[Step], *, by_number: bool = False) -> None:
         self.script = list(script)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import itertools
 
-from tests.support import fake_anthropic as fake
-
-from runner.proposers.researcher import experiments_tool
-from runner.proposers.researcher import submit_tool
+from runner.proposers.researcher import experiments_tool, submit_tool
 from runner.proposers.researcher.editor_tool import EDITOR
+from tests.support import fake_anthropic as fake
 
 _ids = itertools.count(1)
 
@@ -24,7 +22,7 @@ def create(path, text):
 
 
 def view(path="workload/train.py"):
-    """Looks at a file."""
+    """Trials at a file."""
     return uses(EDITOR.name, {"command": "view", "path": path})
 
 

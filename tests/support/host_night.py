@@ -19,7 +19,7 @@ from threading import Thread
 
 DRIVER = Path(__file__).with_name("scripted_autoresearch.py")
 ROOT = DRIVER.parents[2]
-PYTHON_PATH = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+PYTHON_PATH = str(ROOT)
 TAG, BRANCH = "test", "autoresearch/test"
 EXPERIMENTS = 3
 """A discard, a keep and a crash."""
@@ -213,9 +213,9 @@ class Night:
             "AUTORESEARCH_TAG": TAG,
             "AUTORESEARCH_EXPERIMENTS": str(EXPERIMENTS),
             "AUTORESEARCH_BASELINE_RUNS": "2",
-            "AUTORESEARCH_MIN_LOOKS": "1",
-            "AUTORESEARCH_MAX_LOOKS": "1",
-            "AUTORESEARCH_CONTROL_EVERY": "0",
+            "AUTORESEARCH_MIN_TRIALS": "1",
+            "AUTORESEARCH_MAX_TRIALS": "1",
+            "AUTORESEARCH_CONTROL_INTERVAL": "0",
             "AUTORESEARCH_NOISE_PRIOR_BPB": "0.0001",
             "AUTORESEARCH_AUDIT_DISCARDS": "0",
             "AUTORESEARCH_MAX_DISTURBANCE": "1",
@@ -266,7 +266,7 @@ class Night:
         rows = [{k: v for k, v in row.items() if k not in varying} for row in self.rows("experiments")]
         for row in rows:
             if row["figures"] is not None:  # ids of runs: those that a fault cut off have some as well
-                row["figures"] = {**json.loads(row["figures"]), "looks": None, "pool": None}
+                row["figures"] = {**json.loads(row["figures"]), "trials": None, "pool": None}
         refs = ("--format=%(refname) %(tree)", f"refs/heads/{BRANCH}", "refs/autoresearch")
         return {
             "experiments": rows,

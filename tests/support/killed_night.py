@@ -15,27 +15,24 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.support.fake_proposers import ScriptedProposer
-from tests.support.silent_observer import SilentObserver
-
 from locked_eval.corpus_index import IndexBuilder
+from runner import config, failpoints
 from runner.campaign import night as campaign
-from runner import config
-from runner import failpoints
-from runner.evaluation.audit import Evaluation
-from runner.edits.contamination import SealedText
-from runner.evaluation.trial import Laboratory
-from runner.storage.ledger import Ledger, exclusive
-from runner.storage.paths import StatePaths
 from runner.campaign.setup import remove_leftovers
-from runner.records import Proposal, Replace
 from runner.corpus.redaction import Redactor
-from runner.storage.repository import Repository
+from runner.edits.contamination import SealedText
+from runner.evaluation.audit import Evaluation
+from runner.evaluation.trial import Laboratory
+from runner.records import Proposal, Replace
 from runner.sandbox import connect, remove_orphans
 from runner.sandbox.session import Mounts
+from runner.storage.ledger import Ledger, exclusive
+from runner.storage.paths import StatePaths
+from runner.storage.repository import Repository
+from tests.support.fake_proposers import ScriptedProposer
+from tests.support.silent_observer import SilentObserver
 
 TAG = "test"
 VOCAB_SIZE, CONTEXT = 64, 16
@@ -55,7 +52,7 @@ def night(root, data, locked, base_image):
     settings = {"profile": "cpu", "tag": TAG, "max_disturbance": 1, "train_seconds": 5, "score_seconds": 20}
     changes = {
         "vocab_size": VOCAB_SIZE, "context_length": CONTEXT, "baseline_runs": 2, "noise_prior_bpb": 0.001,
-        "experiments": 1, "min_looks": 1, "max_looks": 1, "stack_sigmas": 0,
+        "experiments": 1, "min_trials": 1, "max_trials": 1, "stack_sigmas": 0,
     }  # fmt: skip
     with Ledger(state / "ledger.db") as ledger, exclusive(state):
         engine = connect()

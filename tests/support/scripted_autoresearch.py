@@ -29,28 +29,22 @@ from types import SimpleNamespace
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "crashes"))
-
-from tests.support import scripted_night
-from tests.support.scripted_night import CONTEXT, VOCAB_SIZE, Paid, ScriptedImages, ScriptedSession
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import runner.cli.night
-import runner.ledger
+import runner.storage.ledger
 from locked_eval.corpus_index import IndexBuilder
-from runner.evaluation import audit
-from runner.campaign import night
-from runner import failpoints
+from runner import failpoints, proposers, sandbox
+from runner.campaign import night, setup
+from runner.cli import main
+from runner.corpus.redaction import Redactor
+from runner.edits.contamination import SealedText
+from runner.evaluation import audit, smoke_test, trial
+from runner.evaluation.trial import Laboratory
 from runner.sandbox import doctor
 from runner.sandbox import images as image
-from runner.evaluation import trial
-from runner.campaign import setup
-from runner import proposers
-from runner import sandbox
-from runner.evaluation import smoke_test
-from runner.cli import main
-from runner.edits.contamination import SealedText
-from runner.evaluation.trial import Laboratory
-from runner.corpus.redaction import Redactor
+from tests.support import scripted_night
+from tests.support.scripted_night import CONTEXT, VOCAB_SIZE, Paid, ScriptedImages, ScriptedSession
 
 
 def script_the_machine():
@@ -91,7 +85,7 @@ def script_the_machine():
     smoke_test.check = lambda *_: ""
     image.build_candidate, image.exists = images.build, images.exists
     trial.open_session = open_session
-    trial.refuse_other = trial.await_engine = night.await_engine = lambda *_, **__: None
+    trial.check_engine_identity = trial.await_engine = night.await_engine = lambda *_, **__: None
     trial.remove_orphans = lambda *_: 0
     sandbox.remove_orphans = lambda *_: failpoints.reach("orphans_removed", "before")
     trial.FAULT_PAUSE_SECONDS = audit.PAUSE_SECONDS = 0

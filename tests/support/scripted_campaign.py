@@ -8,13 +8,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 from types import SimpleNamespace
 
-from tests.support.scripted_evaluator import TAG, laboratory
-
 from runner import edits
-from runner.campaign.studies import interleave
 from runner.campaign.experiment import commit_candidate, finish_keep
+from runner.campaign.studies import interleave
 from runner.evaluation.trial import Failure, Measurement
 from runner.records import Proposal, Replace, SealedScore, Verdict
+from tests.support.scripted_evaluator import TAG, laboratory
 
 CONDITIONS = {"base_image": "b", "data": "d", "evaluation": "e"}
 
@@ -45,7 +44,7 @@ def keep(lab, old, new, path="workload/train.py"):
     return number
 
 
-class PaperRuns:
+class ScriptedRuns:
     """In place of `measure`: a score for a program's text, with noise, and the same on the sealed rows."""
 
     def __init__(self, monkeypatch, score, *, noise=0.001, gap=lambda text: 0.01):

@@ -6,14 +6,14 @@ import subprocess
 from contextlib import contextmanager
 
 import numpy as np
-from tests.support.silent_observer import SilentObserver
 
 from runner.config import load
 from runner.edits.contamination import SealedText
 from runner.evaluation.trial import Laboratory
-from runner.storage.ledger import Ledger
 from runner.records import Proposal, Verdict
+from runner.storage.ledger import Ledger
 from runner.storage.repository import Repository
+from tests.support.silent_observer import SilentObserver
 
 TAG = "t"
 FILES = {"__init__.py": "", "model.py": "WIDTH = 64\n", "train.py": "RATE = 0.02\nSTEPS = 5\n"}

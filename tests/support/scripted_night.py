@@ -25,30 +25,25 @@ from types import SimpleNamespace
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.support.silent_observer import SilentObserver
-
 from locked_eval.corpus_index import IndexBuilder
-from runner.evaluation import audit
+from runner import config, failpoints
 from runner.campaign import night as campaign
-from runner import config
-from runner import failpoints
-from runner.sandbox import images as image
-from runner.evaluation import trial
-from runner.storage import pinned_evaluation
 from runner.campaign import setup
-from runner.evaluation import smoke_test
-from runner.evaluation.audit import Evaluation
+from runner.corpus.redaction import Redactor
 from runner.edits.contamination import SealedText
 from runner.errors import EngineError
+from runner.evaluation import audit, smoke_test, trial
+from runner.evaluation.audit import Evaluation
 from runner.evaluation.trial import Laboratory
+from runner.records import NoProposal, Phase, Proposal, Replace, RunEnd, RunRecord, Usage, Write
+from runner.sandbox import images as image
+from runner.storage import pinned_evaluation
 from runner.storage.ledger import Ledger, exclusive
 from runner.storage.paths import StatePaths
-from runner.records import NoProposal, Phase, Proposal, Replace, RunEnd, RunRecord, Usage, Write
-from runner.corpus.redaction import Redactor
 from runner.storage.repository import Repository
+from tests.support.silent_observer import SilentObserver
 
 TAG = "test"
 VOCAB_SIZE, CONTEXT, ROWS = 64, 16, 10
@@ -81,13 +76,13 @@ class Paid:
 
     Args:
         script: what it proposes by number.
-        thinks_ahead: it is asked while the last idea is measured.
+        prefetches: it is asked while the last idea is measured.
     """
 
     name, model = "scripted", "m"
 
-    def __init__(self, script=SCRIPT, thinks_ahead=False):
-        self.script, self.thinks_ahead = script, thinks_ahead
+    def __init__(self, script=SCRIPT, prefetches=False):
+        self.script, self.prefetches = script, prefetches
 
     def propose(self, request):
         failed = None if request.failed is None else request.failed.number
@@ -206,7 +201,7 @@ def night(root):
     image.build_candidate, image.exists = images.build, images.exists
     image.find_candidate = lambda *_, **__: None  # a control builds the champion's image again
     trial.open_session = open_session
-    trial.refuse_other = trial.await_engine = campaign.await_engine = lambda *_, **__: None
+    trial.check_engine_identity = trial.await_engine = campaign.await_engine = lambda *_, **__: None
     trial.remove_orphans = lambda *_: 0
     smoke_test.check = lambda *_: ""
     trial.FAULT_PAUSE_SECONDS = audit.PAUSE_SECONDS = 0
@@ -216,7 +211,7 @@ def night(root):
     )
     changes = {
         "vocab_size": VOCAB_SIZE, "context_length": CONTEXT, "baseline_runs": 2, "noise_prior_bpb": 1e-4,
-        "min_looks": 2, "control_every": 1, "stack_sigmas": 0,
+        "min_trials": 2, "control_interval": 1, "stack_sigmas": 0,
     }  # fmt: skip
     if stack:
         changes |= {"stack_sigmas": 0.5, "effect_scale_bpb": 1e-4}

@@ -65,7 +65,7 @@ class World:
         delta = bpb - sum(pool) / len(pool)
         near = delta < BOUNDARY
         figures = Figures(
-            looks=(runs[1].id,), pool=(), delta_bpb=delta, se_bpb=SE, sigma_bpb=SIGMA, better=0.5,
+            trials=(runs[1].id,), pool=(), delta_bpb=delta, se_bpb=SE, sigma_bpb=SIGMA, better=0.5,
             effect_bpb=-0.1 * SIGMA if near else 0.0, low_bpb=0.0, high_bpb=0.0, first_delta_bpb=delta,
             first_se_bpb=SE,
         )  # fmt: skip

@@ -14,12 +14,11 @@ import numpy as np
 import pytest
 
 from runner import config as settings
-from runner.sandbox import images
-from runner.storage import pinned_evaluation
 from runner.evaluation.audit import Evaluation
-from runner.sandbox import open_session, remove_orphans
+from runner.sandbox import images, open_session, remove_orphans
 from runner.sandbox.containers import Owner
 from runner.sandbox.session import Mounts
+from runner.storage import pinned_evaluation
 
 ROOT = Path(__file__).resolve().parents[2]
 VOCAB_SIZE, CONTEXT, ROWS = 64, 16, 10
@@ -42,7 +41,7 @@ publish(lambda path: path.write_bytes(b"weights"))
 
 def pytest_collection_modifyitems(items):
     """One worker for all real containers: they are pinned to the same core, and some have clocks."""
-    folders = {Path(__file__).with_name(name) for name in ("containers", "hostile")}
+    folders = {Path(__file__).parents[1] / name for name in ("engine", "hostile")}
     for item in items:
         if folders & set(item.path.parents):
             item.add_marker(pytest.mark.xdist_group("containers"))
@@ -97,7 +96,7 @@ def cpu_config():
     """The cpu profile with clocks for tests."""
     overrides = {
         "profile": "cpu", "train_seconds": 3, "score_seconds": 20, "tag": "test", "max_disturbance": 1,
-        "min_looks": 1, "max_looks": 1, "control_every": 0, "stack_sigmas": 0,
+        "min_trials": 1, "max_trials": 1, "control_interval": 0, "stack_sigmas": 0,
     }  # fmt: skip
     made = settings.load(ROOT, overrides, environ={})
     # Smaller than a person may choose.

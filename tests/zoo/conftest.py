@@ -12,23 +12,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.zoo.animals import WORDS, honest_files
-from tests.support.silent_observer import SilentObserver
 
 from locked_eval.corpus_index import IndexBuilder
 from locked_eval.disjoint import shingle
 from runner import config as settings
 from runner import edits
-from runner.sandbox import images
-from runner.storage import pinned_evaluation
-from runner.evaluation.audit import Evaluation
-from runner.edits.contamination import SealedText
-from runner.evaluation.trial import Examined, Laboratory, Measurement, Outcome, UnrecordedRuns, measure
-from runner.storage.ledger import Ledger
-from runner.records import Edit, Phase, RunRecord
 from runner.corpus.redaction import Redactor
-from runner.sandbox import remove_orphans
+from runner.edits.contamination import SealedText
+from runner.evaluation.audit import Evaluation
+from runner.evaluation.trial import Examined, Laboratory, Measurement, Outcome, UnrecordedRuns, measure
+from runner.records import Edit, Phase, RunRecord
+from runner.sandbox import images, remove_orphans
 from runner.sandbox.session import Mounts
+from runner.storage import pinned_evaluation
+from runner.storage.ledger import Ledger
+from tests.support.silent_observer import SilentObserver
+from tests.zoo.animals import WORDS, honest_files
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -7,13 +7,13 @@ first looks whether its claims would have fooled an evaluation that believes the
 from __future__ import annotations
 
 import pytest
-from tests.zoo.animals import Fate
-from tests.zoo.cheats import CHEATS
-from tests.zoo.oddities import ODDITIES
 
 from runner.campaign.experiment import score_limit
 from runner.evaluation.trial import Failure, Measurement
 from runner.records import Experiment, Verdict
+from tests.zoo.animals import Fate
+from tests.zoo.cheats import CHEATS
+from tests.zoo.oddities import ODDITIES
 
 pytestmark = pytest.mark.docker
 

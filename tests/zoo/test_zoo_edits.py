@@ -6,13 +6,13 @@ import base64
 import zlib
 
 import pytest
+
+from runner import edits
+from runner.edits import contamination
+from runner.records import Write
 from tests.zoo.animals import WORDS, honest_files
 from tests.zoo.cheats import CHEATS
 from tests.zoo.oddities import ODDITIES
-
-from runner.edits import contamination
-from runner import edits
-from runner.records import Write
 
 
 def as_words(tokens):

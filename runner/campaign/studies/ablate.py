@@ -28,16 +28,14 @@ from statistics import fmean
 
 import numpy as np
 
-from runner.decision import keep_rule
 from runner import edits
-from runner.decision import effect_prior
-from runner.decision import evidence
-from runner.decision.keep_rule import SIMPLER_DOUBT, SIMPLER_SIGMAS, Belief
-from runner.errors import BaselineError, ConfigError, RepositoryError
 from runner.campaign.experiment import score_limit
 from runner.campaign.studies.interleave import Bench, Series
-from runner.evaluation.trial import Laboratory, refuse_other_conditions
+from runner.decision import effect_prior, evidence, keep_rule
+from runner.decision.keep_rule import SIMPLER_DOUBT, SIMPLER_SIGMAS, Belief
 from runner.decision.lineage import champion, champion_claims
+from runner.errors import BaselineError, ConfigError, RepositoryError
+from runner.evaluation.trial import Laboratory, refuse_other_conditions
 from runner.records import Experiment, Files, Verdict
 
 SCREEN = 0.5
@@ -65,7 +63,7 @@ class LeftOut:
 
     number: int | None  # of the keep; None: several together
     state: State
-    num_looks: int
+    num_trials: int
     delta_bpb: float | None  # mean without it − mean champion; positive: it helps
     se_bpb: float | None
     not_worse: float | None  # probability that the program is not worse without it by more than half a σ̂
@@ -78,7 +76,7 @@ class Study:
 
     champion: Experiment
     keeps: tuple[Experiment, ...]  # oldest first
-    num_looks: int
+    num_trials: int
     belief: Belief
     noise_groups: list[list[float]]
     noise_prior_bpb: float
@@ -129,18 +127,22 @@ class Study:
         sigma = self.sigma_bpb
         delta = fmean(own) - fmean(champion_bpb)
         se = float(
-            keep_rule.standard_error(np.array(sigma), np.array(float(len(own))), np.array(float(len(champion_bpb))))
+            keep_rule.standard_error(
+                np.array(sigma), np.array(float(len(own))), np.array(float(len(champion_bpb)))
+            )
         )
-        good = effect_prior.probability_below(self.belief.prior, self.belief.weights, delta, se, SIMPLER_SIGMAS * sigma)
+        good = effect_prior.probability_below(
+            self.belief.prior, self.belief.weights, delta, se, SIMPLER_SIGMAS * sigma
+        )
         state = State.IDLE if good >= enough else State.UNCLEAR
         if good <= SIMPLER_DOUBT:
             state = State.MATTERS
-        return LeftOut(number=number, state=state, num_looks=len(own), delta_bpb=delta, se_bpb=se, not_worse=good)
+        return LeftOut(number=number, state=state, num_trials=len(own), delta_bpb=delta, se_bpb=se, not_worse=good)
 
 
 def _unmeasured(number: int | None, state: State, reason: str | None) -> LeftOut:
     return LeftOut(
-        number=number, state=state, num_looks=0, delta_bpb=None, se_bpb=None, not_worse=None, reason=reason
+        number=number, state=state, num_trials=0, delta_bpb=None, se_bpb=None, not_worse=None, reason=reason
     )
 
 
@@ -149,12 +151,12 @@ def without(number: int) -> str:
     return f"the champion without experiment {number}"
 
 
-def open_study(lab: Laboratory, revision: str | None, num_looks: int) -> Study:
+def open_study(lab: Laboratory, revision: str | None, num_trials: int) -> Study:
     """Plan a study: which keeps there are, and which come out of the champion's tree.
 
     Args:
         revision: a kept commit of the campaign; None for its champion.
-        num_looks: at each program.
+        num_trials: at each program.
 
     Raises:
         ConfigError: the campaign ran under other conditions, or has no keep.
@@ -188,7 +190,7 @@ def open_study(lab: Laboratory, revision: str | None, num_looks: int) -> Study:
     return Study(
         champion=best,
         keeps=line,
-        num_looks=num_looks,
+        num_trials=num_trials,
         belief=evidence.belief(history, lab.config),
         noise_groups=evidence.noise_groups(history),
         noise_prior_bpb=lab.config.noise_prior_bpb,
@@ -229,7 +231,7 @@ def run_study(lab: Laboratory, study: Study, *, stopping: Callable[[], bool]) ->
     limit = score_limit(study.history[0], lab.config.train_seconds)
     lab.observer.note(_plan(study, lab.config.train_seconds))
     with Bench(lab, study.trees, claims, limit) as bench:
-        if not bench.interleave(list(study.trees), study.num_looks, study.series, stopping=stopping):
+        if not bench.interleave(list(study.trees), study.num_trials, study.series, stopping=stopping):
             return
     _refuse_failed(study)
     study.judged = study.left_out()
@@ -238,7 +240,7 @@ def run_study(lab: Laboratory, study: Study, *, stopping: Callable[[], bool]) ->
         programs = {CHAMPION: study.trees[CHAMPION], TOGETHER: study.reduced}
         with Bench(lab, programs, claims, limit) as bench:
             for _ in range(MAX_BATCHES):
-                if not bench.interleave(list(programs), study.num_looks, study.series, stopping=stopping):
+                if not bench.interleave(list(programs), study.num_trials, study.series, stopping=stopping):
                     return
                 _refuse_failed(study)
                 known = study.together()
@@ -274,8 +276,8 @@ def _refuse_failed(study: Study) -> None:
 
 
 def _plan(study: Study, train_seconds: float) -> str:
-    count = study.num_looks * len(study.trees)
-    more = 2 * MAX_BATCHES * study.num_looks
+    count = study.num_trials * len(study.trees)
+    more = 2 * MAX_BATCHES * study.num_trials
     minutes = (count + more) * train_seconds / 60
     return (
         f"{count} runs of {len(study.trees)} programs, then up to {more} more: "

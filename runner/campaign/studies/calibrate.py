@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from runner.decision import keep_rule
-from runner.sandbox import images
-from runner.storage.files import replace_file
 from runner.errors import BaselineError, Interrupted
 from runner.evaluation.trial import Examined, Failure, Laboratory, UnrecordedRuns, measure
 from runner.records import AuditRecord
+from runner.sandbox import images
+from runner.storage.files import replace_file
 
 DEPENDENCE_MARGIN = 2.0
 """A limit lies this many times above the largest dependence that an honest run showed."""

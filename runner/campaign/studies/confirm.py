@@ -30,16 +30,16 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from runner.storage import claims as claims_store
 from runner import edits
-from runner.storage.files import replace_file
-from runner.errors import BaselineError, ConfigError, EngineError, Interrupted, LedgerError, RepositoryError
 from runner.campaign.experiment import score_limit
 from runner.campaign.studies.interleave import Bench, Scored, SealingRuns, Series, fresh_seed
-from runner.evaluation.trial import Failure, Laboratory, refuse_other_conditions
-from runner.storage.ledger import now
 from runner.decision.lineage import champion, champion_claims
+from runner.errors import BaselineError, ConfigError, EngineError, Interrupted, LedgerError, RepositoryError
+from runner.evaluation.trial import Failure, Laboratory, refuse_other_conditions
 from runner.records import Files, SealedScore
+from runner.storage import claims as claims_store
+from runner.storage.files import replace_file
+from runner.storage.ledger import now
 
 NUM_RUNS = 5
 """Of each side: 252 ways to split ten runs, so that p can be as small as 0.004."""
@@ -126,7 +126,7 @@ def open_pair(lab: Laboratory, revision: str | None, against: str | None) -> Pai
     elif revision is None or against is None:
         raise RepositoryError(
             f"there is no campaign {lab.config.tag!r}",
-            "name it with --tag, or name both commits: autoresearch record COMMIT --against COMMIT",
+            "name it with --tag, or name both commits: autoresearch confirm COMMIT --against COMMIT",
         )
     best = champion(lab.ledger.experiments(lab.config.tag))
     base = None if campaign is None else campaign.base_commit
@@ -165,7 +165,7 @@ def confirm(
     series = Series()
     with Bench(lab, programs, champion_claims(champion(history)), limit) as bench:
         if not bench.interleave([commit, against], NUM_RUNS, series, stopping=stopping):
-            raise Interrupted("stopped between two runs; nothing was written", "autoresearch record starts over")
+            raise Interrupted("stopped between two runs; nothing was written", "autoresearch confirm starts over")
         for name, failure in series.failures.items():
             raise BaselineError(f"nothing can be claimed: {name} failed: {failure.reason}", "autoresearch doctor")
         own, other = series.scores(commit), series.scores(against)

@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from runner.sandbox import images
 from runner.errors import AutoresearchError, EngineError
 from runner.evaluation.trial import Examined, Failure, Laboratory, Measurement, UnrecordedRuns, measure
 from runner.records import Files, SealedScore, Verdict
+from runner.sandbox import images
 
 
 @dataclass(frozen=True, kw_only=True)

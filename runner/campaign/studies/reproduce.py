@@ -5,11 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from runner.decision import keep_rule
-from runner.sandbox import images
-from runner.errors import RepositoryError
-from runner.evaluation.trial import Examined, Failure, Laboratory, Measurement, UnrecordedRuns, measure, refuse_other_conditions
 from runner.decision.lineage import champion, champion_claims
+from runner.errors import RepositoryError
+from runner.evaluation.trial import (
+    Examined,
+    Failure,
+    Laboratory,
+    Measurement,
+    UnrecordedRuns,
+    measure,
+    refuse_other_conditions,
+)
 from runner.records import AuditRecord, Experiment, Phase
+from runner.sandbox import images
 
 
 @dataclass(frozen=True, kw_only=True)

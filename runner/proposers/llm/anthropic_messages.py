@@ -15,12 +15,26 @@ import anthropic
 import httpx2
 
 from runner.config import Config
-from runner.proposers.llm.request_policy import GARBLED, STOPPED, TRANSIENT_STATUS, Booking, Failure, Patience, count, fingerprint, never, plain_json, redacted, retry_after, tokens_in
 from runner.proposers.llm.chat import Answer, Call, Exchange, Opening, Stop, Tool, Unanswered
 from runner.proposers.llm.hosts import Host, open_host
 from runner.proposers.llm.prices import Tokens, price_of
-from runner.proposers.text import one_line
+from runner.proposers.llm.request_policy import (
+    GARBLED,
+    STOPPED,
+    TRANSIENT_STATUS,
+    Booking,
+    Failure,
+    Patience,
+    count,
+    fingerprint,
+    never,
+    plain_json,
+    redacted,
+    retry_after,
+    tokens_in,
+)
 from runner.records import Journal, Usage
+from runner.untrusted import prompt_line
 
 # Experiments are minutes apart: the default of five minutes would mostly pay for writing the cache.
 CACHE = {"type": "ephemeral", "ttl": "1h"}
@@ -205,7 +219,7 @@ class MessagesLine:
             cache_write_hour=hour,
         )
         return Usage(
-            model=one_line(str(message.model or self._chat.model), 100),
+            model=prompt_line(str(message.model or self._chat.model), 100),
             request_id=stream.request_id or stream.response.headers.get("x-amzn-requestid"),
             input_tokens=tokens.input,
             output_tokens=tokens.output,
@@ -282,7 +296,7 @@ def _answer(message: Any) -> Answer:
         text=_joined(raw, "text"),
         thinking=_joined(raw, "thinking"),
         stop=stop,
-        stop_detail=None if detail is None else one_line(str(detail), 80) or None,
+        stop_detail=None if detail is None else prompt_line(str(detail), 80) or None,
     )
 
 

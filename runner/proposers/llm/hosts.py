@@ -14,7 +14,13 @@ import anthropic
 import httpx2
 
 from runner.errors import ProposerError
-from runner.proposers.llm.request_policy import CONNECT_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS, check_keys, missing, secrets_of
+from runner.proposers.llm.request_policy import (
+    CONNECT_TIMEOUT_SECONDS,
+    READ_TIMEOUT_SECONDS,
+    check_keys,
+    missing,
+    secrets_of,
+)
 
 Client = anthropic.Anthropic | anthropic.AnthropicBedrock | anthropic.AnthropicVertex
 C = TypeVar("C", anthropic.Anthropic, anthropic.AnthropicBedrock, anthropic.AnthropicVertex)

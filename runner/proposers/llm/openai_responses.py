@@ -15,11 +15,30 @@ import httpx2
 
 from runner.config import Config
 from runner.errors import ProposerError
-from runner.proposers.llm.request_policy import CONNECT_TIMEOUT_SECONDS, GARBLED, READ_TIMEOUT_SECONDS, STOPPED, TRANSIENT_STATUS, Booking, Failure, Patience, check_keys, count, fingerprint, missing, never, plain_json, redacted, retry_after, secrets_of, tokens_in
 from runner.proposers.llm.chat import Answer, Call, Exchange, Opening, Stop, Tool, Unanswered
 from runner.proposers.llm.prices import Tokens, price_of
-from runner.proposers.text import one_line
+from runner.proposers.llm.request_policy import (
+    CONNECT_TIMEOUT_SECONDS,
+    GARBLED,
+    READ_TIMEOUT_SECONDS,
+    STOPPED,
+    TRANSIENT_STATUS,
+    Booking,
+    Failure,
+    Patience,
+    check_keys,
+    count,
+    fingerprint,
+    missing,
+    never,
+    plain_json,
+    redacted,
+    retry_after,
+    secrets_of,
+    tokens_in,
+)
 from runner.records import Journal, Usage
+from runner.untrusted import prompt_line
 
 if TYPE_CHECKING:
     import openai
@@ -185,7 +204,7 @@ class ResponsesLine:
             cache_write=written,
         )
         return Usage(
-            model=one_line(str(getattr(end, "model", None) or self._chat.model), 100),
+            model=prompt_line(str(getattr(end, "model", None) or self._chat.model), 100),
             request_id=request_id,
             input_tokens=tokens.input,
             output_tokens=tokens.output,
@@ -327,7 +346,7 @@ def _answer(end: Any, items: Sequence[Any]) -> Answer:
         text=_joined(parts),
         thinking=_joined(thoughts),
         stop=stop,
-        stop_detail=None if detail is None else one_line(detail, 80) or None,
+        stop_detail=None if detail is None else prompt_line(detail, 80) or None,
     )
 
 

@@ -16,8 +16,8 @@ from typing import Any
 
 from runner.errors import ProposerError
 from runner.proposers.llm.chat import Answer, Call, Stop, Unanswered
-from runner.proposers.text import one_line
 from runner.records import Journal, Usage
+from runner.untrusted import prompt_line
 
 ATTEMPTS = 6
 FIRST_WAIT_SECONDS = 2.0
@@ -205,7 +205,7 @@ def redacted(text: str, secrets: tuple[str, ...]) -> str:
     """Text of a server in one line and without keys: some gateways quote them."""
     for secret in secrets:
         text = text.replace(secret, "[key]")
-    return one_line(text, 300)
+    return prompt_line(text, 300)
 
 
 def tokens_in(characters: int) -> int:

@@ -13,16 +13,13 @@ from typing import Any
 
 from runner import edits
 from runner.edits import Refusal
-from runner.proposers.researcher import duplicates
-from runner.proposers.researcher import experiments_tool
-from runner.proposers.researcher import prompt
-from runner.proposers.researcher import submit_tool
 from runner.proposers.llm.chat import Answer, Call, Chat, Exchange, Line, Opening, Result, Stop, Unanswered
+from runner.proposers.researcher import duplicates, experiments_tool, prompt, submit_tool
+from runner.proposers.researcher.editor_tool import EDITOR, Workbench
 from runner.proposers.researcher.plateau import plateau
 from runner.proposers.researcher.submit_tool import Submission
-from runner.proposers.text import fenced
-from runner.proposers.researcher.editor_tool import EDITOR, Workbench
 from runner.records import Files, NoProposal, Proposal, ProposalRequest
+from runner.untrusted import fenced
 
 MAX_TURNS = 40
 WARN_TURNS = 5
@@ -47,7 +44,7 @@ class Researcher:
         plateau_after: how many verdicts without a keep make a plateau.
     """
 
-    thinks_ahead = True
+    prefetches = True
 
     def __init__(self, name: str, chat: Chat, *, plateau_chat: Chat | None = None, plateau_after: int) -> None:
         self.name = name

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from runner.decision.keep_rule import AS_GOOD
 from runner.decision.evidence import is_near_miss
+from runner.decision.keep_rule import AS_GOOD
 from runner.decision.lineage import stack_of
 from runner.proposers.researcher.plateau import near_misses
 from runner.proposers.researcher.submit_tool import CATEGORIES
-from runner.proposers.text import one_line
 from runner.records import Experiment, Verdict
+from runner.untrusted import prompt_line
 
 MAX_TOKENS = 8_000
 CHARACTERS_PER_TOKEN = 3
@@ -150,7 +150,7 @@ def _section(title: str, lines: Sequence[str], room: int, *, always: bool = Fals
 
 
 def _category(one: Experiment) -> str:
-    return one_line(one.category, CATEGORY_CHARACTERS) if one.category else "without a category"
+    return prompt_line(one.category, CATEGORY_CHARACTERS) if one.category else "without a category"
 
 
 def _line(one: Experiment, stacks: Mapping[int, int], hypothesis_characters: int = HYPOTHESIS_CHARACTERS) -> str:
@@ -158,7 +158,7 @@ def _line(one: Experiment, stacks: Mapping[int, int], hypothesis_characters: int
     if one.delta_bpb is not None:
         effect = f"{one.delta_bpb:+.6f} bpb"
         if (known := one.figures) is not None:
-            runs = "1 run" if len(known.looks) == 1 else f"{len(known.looks)} runs"
+            runs = "1 run" if len(known.trials) == 1 else f"{len(known.trials)} runs"
             effect = f"{one.delta_bpb:+.6f} ± {known.se_bpb:.6f} bpb ({runs}, {known.better:.0%} sure to help)"
         elif one.sigma_bpb:
             effect += f" ({one.delta_bpb / one.sigma_bpb:+.1f}σ)"
@@ -167,7 +167,7 @@ def _line(one: Experiment, stacks: Mapping[int, int], hypothesis_characters: int
         facts.append(_category(one))
     if one.retry_of is not None:
         facts.append(f"second try of #{one.retry_of}")
-    line = f"- {', '.join(facts)}: {one_line(one.hypothesis, hypothesis_characters)}"
+    line = f"- {', '.join(facts)}: {prompt_line(one.hypothesis, hypothesis_characters)}"
     lesson = _lesson(one, stacks)
     return f"{line} → {lesson}" if lesson else line
 
@@ -180,7 +180,7 @@ def _lesson(one: Experiment, stacks: Mapping[int, int]) -> str:
     """
     # A discard without a figure was stopped early, for what its reason says.
     if one.verdict in (Verdict.CRASH, Verdict.INVALID) or _is_stopped(one):
-        return one_line(one.reason or "", REASON_CHARACTERS)
+        return prompt_line(one.reason or "", REASON_CHARACTERS)
     if one.figures is None:
         return ""
     if one.verdict is Verdict.KEEP:

@@ -14,7 +14,18 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from runner.edits import MAX_FILE_BYTES, REQUIRED, Refusal
-from runner.edits.rules import MAX_PATH_LENGTH, ROOT, Refused, check_file, check_layout, check_path, find_hidden, quoted, refuse, split_lines
+from runner.edits.rules import (
+    MAX_PATH_LENGTH,
+    ROOT,
+    Refused,
+    check_file,
+    check_layout,
+    check_path,
+    find_hidden,
+    quoted,
+    refuse,
+    split_lines,
+)
 from runner.proposers.llm.chat import Tool
 from runner.proposers.researcher.excerpts import line_numbers, listed, nearest, numbered, occurrences, within
 from runner.records import Delete, Edit, Files, Write

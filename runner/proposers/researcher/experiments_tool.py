@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from runner.edits import Refusal
 from runner.proposers.llm.chat import Tool
 from runner.proposers.researcher.plateau import near_misses
-from runner.proposers.text import cleaned, fenced, one_line
 from runner.records import Experiment, Verdict
+from runner.untrusted import fenced, prompt_line, prompt_text
 
 STATUSES = ("any", "keep", "discard", "near_miss", "crash", "invalid")
 MAX_LISTED = 100
@@ -99,10 +99,10 @@ def _listed(found: Sequence[Experiment], limit: int) -> str:
 def _line(one: Experiment) -> str:
     facts = [f"#{one.number}", str(one.verdict), *_figures(one)]
     if one.category:
-        facts.append(one_line(one.category, 40))
-    text = f"{', '.join(facts)}: {one_line(one.hypothesis, 240)}"
+        facts.append(prompt_line(one.category, 40))
+    text = f"{', '.join(facts)}: {prompt_line(one.hypothesis, 240)}"
     if one.reason:
-        text += f" → {one_line(one.reason, 160)}"
+        text += f" → {prompt_line(one.reason, 160)}"
     return text[:LINE_CHARACTERS]
 
 
@@ -128,10 +128,10 @@ def _whole(numbers: Sequence[int], history: Sequence[Experiment]) -> str | Refus
 
 def _shown(one: Experiment) -> str:
     facts = ", ".join([f"Experiment {one.number}: {one.verdict}", *_figures(one)])
-    parts = [facts + (f". {one_line(one.reason, 400)}" if one.reason else ".")]
-    parts.append(fenced("hypothesis", cleaned(one.hypothesis, HYPOTHESIS_CHARACTERS)))
+    parts = [facts + (f". {prompt_line(one.reason, 400)}" if one.reason else ".")]
+    parts.append(fenced("hypothesis", prompt_text(one.hypothesis, HYPOTHESIS_CHARACTERS)))
     if one.diff:
-        parts.append(fenced("diff", cleaned(one.diff, DIFF_CHARACTERS)))
+        parts.append(fenced("diff", prompt_text(one.diff, DIFF_CHARACTERS)))
     if one.verdict is Verdict.CRASH and one.log_tail:
-        parts.append(fenced("log", cleaned(one.log_tail[-LOG_CHARACTERS:], LOG_CHARACTERS)))
+        parts.append(fenced("log", prompt_text(one.log_tail[-LOG_CHARACTERS:], LOG_CHARACTERS)))
     return "\n".join(parts)

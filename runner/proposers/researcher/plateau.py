@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from runner.decision.lineage import stack_of
-from runner.proposers.text import one_line
 from runner.records import Experiment, Verdict
+from runner.untrusted import prompt_line
 
 NEAR_SIGMAS = 1.0
 """A discard that was worse by less, or better but not by enough, is a near miss."""
@@ -63,7 +63,7 @@ def near_misses(history: Sequence[Experiment]) -> list[Experiment]:
 
 
 def _request(since: Sequence[Experiment], near: Sequence[Experiment]) -> str:
-    categories = Counter(one_line(one.category, CATEGORY_CHARACTERS) for one in since if one.category)
+    categories = Counter(prompt_line(one.category, CATEGORY_CHARACTERS) for one in since if one.category)
     crashes = sum(one.verdict is Verdict.CRASH for one in since)
     deltas = [one.delta_bpb for one in since if one.delta_bpb is not None]
     facts = [f"Nothing was kept in the last {len(since)} experiments ({crashes} of them crashed)."]

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from runner.edits.contamination import MAX_OPAQUE_BYTES
-from runner.proposers.researcher import experiments_tool
-from runner.proposers.researcher import submit_tool
+from runner.proposers.researcher import experiments_tool, submit_tool
 from runner.proposers.researcher.digest import digest
-from runner.proposers.researcher.plateau import Plateau
-from runner.proposers.text import cleaned, fenced, one_line
 from runner.proposers.researcher.editor_tool import EDITOR
+from runner.proposers.researcher.plateau import Plateau
 from runner.records import Experiment, Files, ProposalRequest
+from runner.untrusted import fenced, prompt_line, prompt_text
 
 LOG_LINES = 50
 LOG_LINE_CHARACTERS = 400
@@ -105,12 +104,12 @@ def show_task(request: ProposalRequest, stuck: Plateau | None = None) -> str:
 
 def _show_failure(failed: Experiment) -> str:
     lines = failed.log_tail.splitlines()[-LOG_LINES:]
-    log = "\n".join(cleaned(line, LOG_LINE_CHARACTERS) for line in lines)
+    log = "\n".join(prompt_text(line, LOG_LINE_CHARACTERS) for line in lines)
     return "\n\n".join(
         [
-            f"Experiment {failed.number} failed: {one_line(failed.reason or 'no reason recorded', 400)}",
-            fenced("hypothesis", cleaned(failed.hypothesis, submit_tool.HYPOTHESIS_CHARACTERS)),
-            fenced("diff", cleaned(failed.diff, DIFF_CHARACTERS)),
+            f"Experiment {failed.number} failed: {prompt_line(failed.reason or 'no reason recorded', 400)}",
+            fenced("hypothesis", prompt_text(failed.hypothesis, submit_tool.HYPOTHESIS_CHARACTERS)),
+            fenced("diff", prompt_text(failed.diff, DIFF_CHARACTERS)),
             fenced("log", log or "(the program printed nothing)"),
         ]
     )

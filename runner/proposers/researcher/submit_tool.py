@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from runner.decision.keep_rule import SIMPLIFICATION
 from runner.edits import Refusal
 from runner.proposers.llm.chat import Tool
-from runner.proposers.text import cleaned
+from runner.untrusted import prompt_text
 
 NAME = "submit_experiment"
 CATEGORIES = (
@@ -77,7 +77,7 @@ def read(submitted: object) -> Submission | Refusal:
     if not isinstance(submitted, Mapping):
         return Refusal(reason="the input must be an object")
     hypothesis, category = submitted.get("hypothesis"), submitted.get("category")
-    if not isinstance(hypothesis, str) or not cleaned(hypothesis, HYPOTHESIS_CHARACTERS):
+    if not isinstance(hypothesis, str) or not prompt_text(hypothesis, HYPOTHESIS_CHARACTERS):
         return Refusal(reason="the hypothesis is missing")
     if category not in CATEGORIES:
         return Refusal(reason=f"the category must be one of: {', '.join(CATEGORIES)}")
@@ -94,11 +94,11 @@ def read(submitted: object) -> Submission | Refusal:
     if len(delete) > MAX_DELETED:
         return Refusal(reason=f"at most {MAX_DELETED} files can be removed at once")
     return Submission(
-        hypothesis=cleaned(hypothesis, HYPOTHESIS_CHARACTERS),
+        hypothesis=prompt_text(hypothesis, HYPOTHESIS_CHARACTERS),
         category=str(category),
         expected_delta_bpb=expected,
         probability=probability,
-        risk=cleaned(risk, RISK_CHARACTERS),
+        risk=prompt_text(risk, RISK_CHARACTERS),
         delete=tuple(delete),
     )
 

@@ -10,20 +10,18 @@ from pathlib import Path
 
 import structlog
 
-from runner.sandbox import images
-from runner.storage import pinned_evaluation
 from runner.config import Config, load
-from runner.sandbox.doctor import daemon
-from runner.sandbox.doctor import host
+from runner.errors import AutoresearchError, ConfigError, LedgerError
+from runner.sandbox import Engine, connect, images, remove_orphans
+from runner.sandbox.containers import Owner
+from runner.sandbox.doctor import daemon, host
 from runner.sandbox.doctor.finding import Finding, accepting, check_names
 from runner.sandbox.doctor.probes import probe
 from runner.sandbox.doctor.versions import collect, version_findings
-from runner.errors import AutoresearchError, ConfigError, LedgerError
+from runner.storage import pinned_evaluation
 from runner.storage.ledger import Ledger, exclusive
 from runner.storage.paths import StatePaths
 from runner.storage.repository import Repository
-from runner.sandbox import Engine, connect, remove_orphans
-from runner.sandbox.containers import Owner
 
 log = structlog.get_logger()
 

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import locked_eval
-from runner.storage import pinned_evaluation
 from runner.config import Config
-from runner.sandbox.doctor.finding import Finding
 from runner.errors import AutoresearchError
-from runner.sandbox.host import Gpu, find_gpus
-from runner.storage.repository import Repository
+from runner.sandbox.doctor.finding import Finding
 from runner.sandbox.engine import Engine
+from runner.sandbox.host import Gpu, find_gpus
+from runner.storage import pinned_evaluation
+from runner.storage.repository import Repository
 
 MIN_FREE_GIB = {"cpu": 6, "cuda": 20}
 """What building the base image asks for; see `runner/sandbox/images/base.py`."""

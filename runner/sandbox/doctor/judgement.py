@@ -12,12 +12,12 @@ from typing import Any
 
 from locked_eval.supervisor import EXIT_DEADLINE, PASSED_ENVIRONMENT, Throttle
 from runner.config import Config
+from runner.records import RunEnd, RunRecord
+from runner.sandbox.containers import CANDIDATE_UID, MAX_INODES, largest_file
 from runner.sandbox.doctor.finding import Finding, Level
 from runner.sandbox.doctor.versions import parse
-from runner.records import RunEnd, RunRecord
 from runner.sandbox.inspection import FORBIDDEN_VARIABLES
 from runner.sandbox.kernel_limits import SWAP_FILES, Deviation
-from runner.sandbox.containers import CANDIDATE_UID, MAX_INODES, largest_file
 
 OUTPUT_INODES = 4096
 DESCRIPTORS = 4096

@@ -24,20 +24,32 @@ from typing import Any, NamedTuple
 
 import structlog
 
-from runner.sandbox import images
 from runner.config import MEBI, Config
-from runner.sandbox.doctor import daemon
-from runner.sandbox.doctor import judgement
-from runner.sandbox.doctor.finding import Finding
 from runner.errors import AutoresearchError, DiskFullError, EngineError
 from runner.records import Phase, RunRecord
-from runner.report.text import clean
-from runner.sandbox.inspection import has_swap
+from runner.sandbox import images
+from runner.sandbox.containers import (
+    OutputVolume,
+    Owner,
+    choose_cores,
+    create_container,
+    create_output_volume,
+    discard,
+    largest_file,
+    limits_of,
+    move_container,
+    remove_container,
+    remove_volume,
+    spare_cores,
+)
+from runner.sandbox.doctor import daemon, judgement
+from runner.sandbox.doctor.finding import Finding
 from runner.sandbox.engine import Engine, engine_errors
+from runner.sandbox.inspection import has_swap
 from runner.sandbox.kernel_limits import deviations, limit_files
-from runner.sandbox.containers import OutputVolume, Owner, choose_cores, create_container, create_output_volume, discard, largest_file, limits_of, move_container, remove_container, remove_volume, spare_cores
 from runner.sandbox.streams import follow_logs
 from runner.sandbox.supervision import GRACE_SECONDS, POLL_SECONDS, Reports, record, wait
+from runner.untrusted import clean
 
 log = structlog.get_logger()
 

@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 
 from runner.sandbox import images
 from runner.sandbox.doctor.finding import Finding
-from runner.sandbox.images.base import IMAGES_DIR
 from runner.sandbox.engine import Engine, engine_errors
+from runner.sandbox.images.base import IMAGES_DIR
 
 TOOL_SECONDS = 10
 """Longest wait for a program that tells its version."""

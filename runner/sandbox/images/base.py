@@ -24,7 +24,7 @@ Kind = Literal["cpu", "cuda", "prepare"]
 """`cpu` and `cuda` run candidates (torch inside); `prepare` makes the data (no torch)."""
 
 REPOSITORY = "autoresearch-base"
-IMAGES_DIR = Path(__file__).resolve().parents[2] / "images"
+IMAGES_DIR = Path(__file__).resolve().parents[3] / "images"
 _GIBI = 2**30
 
 

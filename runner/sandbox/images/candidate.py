@@ -17,11 +17,11 @@ from typing import Any
 
 import docker
 
-from runner.failpoints import Step, around
 from runner.errors import BaseGoneError, EngineError, ImageError
+from runner.failpoints import Step, around
+from runner.records import Files
 from runner.sandbox.images.builder import LABEL, build, context_tar, engine_errors
 from runner.sandbox.images.cleanup import label_filter
-from runner.records import Files
 
 ROOT = "candidate"
 _BUILD_SECONDS = 60

@@ -10,17 +10,17 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.support.scripted_campaign import PaperRuns, campaign, crash, keep, number_of
-from tests.support.scripted_evaluator import FILES, TAG, make_repository
 
-from runner.campaign.studies import ablate
 from runner import edits
+from runner.campaign.studies import ablate
 from runner.campaign.studies.ablate import CHAMPION, TOGETHER, State, without
-from runner.cli import studies as cli_claims
 from runner.cli import cli
+from runner.cli import studies as cli_claims
 from runner.errors import BaselineError, ConfigError, Interrupted, RepositoryError
 from runner.evaluation.trial import Failure
 from runner.records import Patch, Verdict
+from tests.support.scripted_campaign import ScriptedRuns, campaign, crash, keep, number_of
+from tests.support.scripted_evaluator import FILES, TAG, make_repository
 
 TRAIN = "RATE = 0.02\n\n# between\n\nSTEPS = 5\n\n# between\n\nWARM = 1\n\n# between\n\nTIES = 0\n"
 
@@ -104,9 +104,9 @@ def score(text):
     return 2.0 - 10 * number_of(text, "RATE") + 0.03 * number_of(text, "TIES")
 
 
-def studied(lab, monkeypatch, looks=3, scores=score, **options):
-    runs = PaperRuns(monkeypatch, scores)
-    study = ablate.open_study(lab, None, looks)
+def studied(lab, monkeypatch, trials=3, scores=score, **options):
+    runs = ScriptedRuns(monkeypatch, scores)
+    study = ablate.open_study(lab, None, trials)
     ablate.run_study(lab, study, stopping=options.get("stopping", lambda: False))
     return study, runs
 
@@ -121,7 +121,7 @@ def test_each_keep_is_left_out_once_and_judged(root, monkeypatch):
         1: State.BOUND, 2: State.IDLE, 3: State.MATTERS, 4: State.NEEDED, 5: State.IDLE,
     }  # fmt: skip
     third = study.left_out()[2]
-    assert (third.num_looks, third.delta_bpb) == (3, pytest.approx(0.1, abs=0.005))
+    assert (third.num_trials, third.delta_bpb) == (3, pytest.approx(0.1, abs=0.005))
     assert third.not_worse < 0.01 < 0.5 < study.left_out()[1].not_worse < 0.9 < study.left_out()[4].not_worse
     assert study.left_out()[3].reason == "training exited with code 1"
     assert study.dropped == (2, 5)
@@ -164,7 +164,7 @@ def test_a_study_that_is_stopped_knows_what_it_has_measured_and_writes_no_patch(
         study, runs = studied(lab, monkeypatch, stopping=lambda: next(asked))
     assert len(runs.seeds) == 7 and runs.removed
     assert not study.complete and study.patch() is None
-    assert any(one.num_looks for one in study.left_out())
+    assert any(one.num_trials for one in study.left_out())
 
 
 def test_a_champion_that_fails_is_an_error(root, monkeypatch):
@@ -223,7 +223,7 @@ def command(root, monkeypatch):
 
 
 def test_ablate_says_what_matters_and_writes_the_patch(command, monkeypatch):
-    PaperRuns(monkeypatch, score)
+    ScriptedRuns(monkeypatch, score)
     result = command.run("ablate")
     assert result.exit_code == 0, result.output
     words = [line.split("  ")[-2:] for line in result.output.splitlines()[1:6]]
@@ -239,15 +239,15 @@ def test_ablate_says_what_matters_and_writes_the_patch(command, monkeypatch):
 
 
 def test_ablate_prints_one_json_object(command, monkeypatch):
-    PaperRuns(monkeypatch, score)
-    found = json.loads(command.run("ablate", "--json", "--looks", "2").output)
-    assert (found["looks"], found["dropped"], found["complete"]) == (2, [2, 5], True)
+    ScriptedRuns(monkeypatch, score)
+    found = json.loads(command.run("ablate", "--json", "--trials", "2").output)
+    assert (found["trials"], found["dropped"], found["complete"]) == (2, [2, 5], True)
     assert [one["state"] for one in found["keeps"]][2] == "still matters"
     assert len(found["runs"][CHAMPION]) == 4
 
 
 def test_ablate_that_is_interrupted_prints_what_it_knows(command, monkeypatch):
-    runs = PaperRuns(monkeypatch, score)
+    runs = ScriptedRuns(monkeypatch, score)
     measured = runs.measure
 
     def then_stop(*arguments, **named):

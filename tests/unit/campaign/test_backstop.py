@@ -7,20 +7,19 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-from tests.support.fake_proposers import ScriptedProposer
-from tests.support.scripted_evaluator import TAG, laboratory, make_repository
 from structlog.testing import capture_logs
-from tests.unit.proposers.test_combine import FIGURES
 
+from runner.campaign import experiment, ideas
 from runner.campaign import night as campaign
-from runner.campaign import experiment
-from runner.campaign import ideas
-from runner.proposers import combine
 from runner.campaign.backstop import Bug, guarded
+from runner.campaign.ideas import IdeaQueue
 from runner.errors import EngineError, Interrupted
 from runner.evaluation.trial import Failure
-from runner.campaign.ideas import Desk
+from runner.proposers import combine
 from runner.records import NoProposal, Proposal, Verdict, Write
+from tests.support.fake_proposers import ScriptedProposer
+from tests.support.scripted_evaluator import TAG, laboratory, make_repository
+from tests.unit.proposers.test_combine import FIGURES
 
 MARK = "ODD"
 
@@ -48,9 +47,9 @@ def lab(tmp_path, monkeypatch):
     """No engine: every candidate is built and discarded."""
     discard = Failure(verdict=Verdict.DISCARD, reason="scripted")
     monkeypatch.setattr(experiment, "measure", lambda *_, build, **__: build() and discard)
-    monkeypatch.setattr(experiment.image, "exists", lambda *_: True)
+    monkeypatch.setattr(experiment.images, "exists", lambda *_: True)
     monkeypatch.setattr(
-        experiment.image, "build_candidate", lambda *_, **__: SimpleNamespace(id="i", layer_digest="l")
+        experiment.images, "build_candidate", lambda *_, **__: SimpleNamespace(id="i", layer_digest="l")
     )
     monkeypatch.setattr(campaign, "await_engine", lambda *_, **__: None)
     monkeypatch.setattr(campaign, "EMPTY_PAUSES_SECONDS", (0.0,) * 5)
@@ -99,7 +98,7 @@ def check_one_bug(lab, reports, doing):
         (ideas.contamination, "find", "reading its edits"),
         (experiment.edits, "count_logic", "judging it"),
         (experiment, "tried_message", "judging it"),
-        (experiment.image, "build_candidate", "judging it"),
+        (experiment.images, "build_candidate", "judging it"),
     ],
 )
 def test_a_bug_over_one_candidate_closes_it_and_the_night_goes_on(lab, night, monkeypatch, place, name, doing):
@@ -118,7 +117,7 @@ def test_what_cannot_be_stored_is_written_down_without_it(lab, night):
 
 def test_a_candidate_that_killed_the_controller_before_is_closed_at_the_next_start(lab, night, monkeypatch):
     proposal = idea(MARK)
-    with closing(Desk(lab, ScriptedProposer([proposal]), lab.ledger.campaign(TAG), 0.0)) as desk:
+    with closing(IdeaQueue(lab, ScriptedProposer([proposal]), lab.ledger.campaign(TAG), 0.0)) as desk:
         assert desk.propose() == 1
     monkeypatch.setattr(experiment.edits, "count_logic", only_of_odd_files(experiment.edits.count_logic))
     assert len(night(idea("a"), more=1)) == 1
@@ -140,9 +139,9 @@ def test_a_bug_on_the_other_thread_ends_the_conversation_there(lab):
         raise KeyError(request.number)
 
     proposer = ScriptedProposer([buggy])
-    proposer.thinks_ahead = True
-    with closing(Desk(lab, proposer, lab.ledger.campaign(TAG), 0.0)) as desk:
-        desk.think_ahead()
+    proposer.prefetches = True
+    with closing(IdeaQueue(lab, proposer, lab.ledger.campaign(TAG), 0.0)) as desk:
+        desk.prefetch()
         answer = desk.propose()
     assert isinstance(answer, NoProposal) and "KeyError" in answer.reason
     assert lab.ledger.conversation(TAG, "scripted") is None
@@ -151,7 +150,7 @@ def test_a_bug_on_the_other_thread_ends_the_conversation_there(lab):
 def test_a_bug_over_a_stack_uses_its_pieces_up(lab, night, monkeypatch):
     """Else the next round would meet it again."""
     for text in ("a", "b"):
-        with closing(Desk(lab, ScriptedProposer([idea(text)]), lab.ledger.campaign(TAG), 0.0)) as desk:
+        with closing(IdeaQueue(lab, ScriptedProposer([idea(text)]), lab.ledger.campaign(TAG), 0.0)) as desk:
             number = desk.propose()
         lab.ledger.close_experiment(
             TAG, number, verdict=Verdict.DISCARD, reason="r", val_bpb=2.0,

@@ -13,23 +13,22 @@ import time
 from contextlib import closing, contextmanager
 from dataclasses import replace
 
-from tests.support import fake_anthropic as fake
 import pytest
+
+from runner.campaign import ideas, night
+from runner.campaign.budget import LedgerJournal
+from runner.campaign.ideas import IdeaQueue
+from runner.errors import ProposerError
+from runner.proposers.llm import anthropic_messages
+from runner.proposers.llm.anthropic_messages import Messages
+from runner.proposers.llm.request_policy import ATTEMPTS
+from runner.proposers.researcher.conversation import Researcher
+from runner.records import NoProposal, Verdict
+from runner.storage.ledger import Ledger
+from tests.support import fake_anthropic as fake
 from tests.support.fake_anthropic import FakeAnthropic, Usage
 from tests.support.fake_researchers import answer, edit, proposes
 from tests.support.scripted_evaluator import laboratory, make_repository
-
-from runner.campaign import night
-from runner.campaign import ideas
-from runner.errors import ProposerError
-from runner.campaign.budget import LedgerJournal
-from runner.storage.ledger import Ledger
-from runner.proposers.llm import anthropic_messages
-from runner.proposers.llm.request_policy import ATTEMPTS
-from runner.proposers.llm.anthropic_messages import Messages
-from runner.proposers.researcher.conversation import Researcher
-from runner.campaign.ideas import Desk
-from runner.records import NoProposal, Verdict
 
 GOOD = proposes("RATE = 0.02", "RATE = 0.04")
 OTHER = proposes("STEPS = 5", "STEPS = 6")
@@ -85,7 +84,7 @@ def researcher(lab):
 
 def propose(lab, budget_usd=0.0):
     """Ask for the next experiment, as the night does; gives its number, or why there is none."""
-    with closing(Desk(lab, researcher(lab), lab.ledger.campaign("t"), budget_usd)) as desk:
+    with closing(IdeaQueue(lab, researcher(lab), lab.ledger.campaign("t"), budget_usd)) as desk:
         return desk.propose()
 
 
@@ -299,8 +298,8 @@ def test_a_controller_that_leaves_waits_for_no_answer_that_hangs(root, serve, mo
     monkeypatch.setattr(ideas, "LEAVE_SECONDS", 0.5)
     released = threading.Event()
     with serve(fake.holds(GOOD, 4, lambda: released.wait(GIVE_UP_SECONDS))), laboratory(root) as lab:
-        desk = Desk(lab, researcher(lab), lab.ledger.campaign("t"), 0.0)
-        desk.think_ahead()
+        desk = IdeaQueue(lab, researcher(lab), lab.ledger.campaign("t"), 0.0)
+        desk.prefetch()
         thread = desk._thought.thread
         until_booked(root, 1)
         began = time.monotonic()

@@ -13,15 +13,15 @@ from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
-from tests.support.scripted_campaign import PaperRuns, campaign, crash, keep, number_of
-from tests.support.scripted_evaluator import TAG, make_repository
 
-from runner.storage import claims as claims_store
 from runner.campaign.studies import confirm
-from runner.cli import studies as cli_claims
-from runner.cli import cli
 from runner.campaign.studies.confirm import permutation_p
+from runner.cli import cli
+from runner.cli import studies as cli_claims
 from runner.errors import BaselineError, ConfigError, Interrupted, LedgerError, RepositoryError
+from runner.storage import claims as claims_store
+from tests.support.scripted_campaign import ScriptedRuns, campaign, crash, keep, number_of
+from tests.support.scripted_evaluator import TAG, make_repository
 
 
 def brute_force(better, worse):
@@ -81,7 +81,7 @@ def confirmed(lab, earlier=(), stopping=lambda: False):
 
 
 def test_a_claim_that_holds_asks_the_sealed_rows_once_for_each_side(root, monkeypatch):
-    runs = PaperRuns(monkeypatch, helps)
+    runs = ScriptedRuns(monkeypatch, helps)
     with campaign(root) as lab:
         claim = confirmed(lab)
     assert claim.holds and claim.p == 1 / 252 and claim.attempt == 1
@@ -93,7 +93,7 @@ def test_a_claim_that_holds_asks_the_sealed_rows_once_for_each_side(root, monkey
 
 
 def test_a_claim_without_a_small_p_never_sees_the_sealed_rows(root, monkeypatch):
-    runs = PaperRuns(monkeypatch, lambda text: 2.0)
+    runs = ScriptedRuns(monkeypatch, lambda text: 2.0)
     with campaign(root) as lab:
         claim = confirmed(lab)
     assert not claim.holds and claim.sealed is None and claim.sealed_delta_bpb is None
@@ -101,7 +101,7 @@ def test_a_claim_without_a_small_p_never_sees_the_sealed_rows(root, monkeypatch)
 
 
 def test_a_claim_that_only_validation_shows_does_not_hold(root, monkeypatch):
-    PaperRuns(monkeypatch, helps, gap=lambda text: 0.01 + 0.03 * (number_of(text, "RATE") > 0.03))
+    ScriptedRuns(monkeypatch, helps, gap=lambda text: 0.01 + 0.03 * (number_of(text, "RATE") > 0.03))
     with campaign(root) as lab:
         claim = confirmed(lab)
     assert claim.p < 0.01 and not claim.holds
@@ -109,7 +109,7 @@ def test_a_claim_that_only_validation_shows_does_not_hold(root, monkeypatch):
 
 
 def test_attempts_count_and_the_sealed_rows_are_not_asked_twice(root, monkeypatch):
-    runs = PaperRuns(monkeypatch, helps)
+    runs = ScriptedRuns(monkeypatch, helps)
     path = root / "record.json"
     with campaign(root) as lab:
         for attempt in (1, 2, 3):
@@ -124,21 +124,21 @@ def test_attempts_count_and_the_sealed_rows_are_not_asked_twice(root, monkeypatc
 
 
 def test_a_claim_that_is_stopped_shows_nothing(root, monkeypatch):
-    runs = PaperRuns(monkeypatch, helps)
+    runs = ScriptedRuns(monkeypatch, helps)
     with campaign(root) as lab, pytest.raises(Interrupted):
         confirmed(lab, stopping=lambda: len(runs.seeds) >= 9)
     assert len(runs.seeds) == 9 and runs.removed
 
 
 def test_a_program_that_fails_claims_nothing(root, monkeypatch):
-    PaperRuns(monkeypatch, lambda text: crash())
+    ScriptedRuns(monkeypatch, lambda text: crash())
     with campaign(root) as lab, pytest.raises(BaselineError, match="nothing can be claimed"):
         confirmed(lab)
 
 
 def test_the_claims_of_the_campaign_stay_where_they_are(root, monkeypatch):
     seen = []
-    runs = PaperRuns(monkeypatch, helps)
+    runs = ScriptedRuns(monkeypatch, helps)
     measured = runs.measure
 
     def saves(lab, **named):
@@ -199,8 +199,8 @@ def command(root, monkeypatch):
 
 
 def test_record_says_that_a_claim_holds_and_writes_it_down(command, root, monkeypatch):
-    PaperRuns(monkeypatch, helps)
-    result = command("record")
+    ScriptedRuns(monkeypatch, helps)
+    result = command("confirm")
     assert result.exit_code == 0, result.output
     first = result.output.splitlines()[0]
     assert first.startswith("The claim holds: ") and "5 + 5 fresh runs, p = 0.0040 (asked: below 0.01)" in first
@@ -211,11 +211,11 @@ def test_record_says_that_a_claim_holds_and_writes_it_down(command, root, monkey
 
 
 def test_record_says_that_a_claim_fails_with_exit_code_1(command, root, monkeypatch):
-    PaperRuns(monkeypatch, lambda text: 2.0 + number_of(text, "RATE"))
-    result = command("record", "--json")
+    ScriptedRuns(monkeypatch, lambda text: 2.0 + number_of(text, "RATE"))
+    result = command("confirm", "--json")
     assert result.exit_code == 1
     found = json.loads(result.output)
     assert (found["holds"], found["sealed"], found["p"]) == (False, None, 1.0)
-    again = command("record")
+    again = command("confirm")
     assert again.exit_code == 1
     assert "The claim does NOT hold" in again.output and "× 2 attempts = 1.0000" in again.output

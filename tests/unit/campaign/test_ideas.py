@@ -6,13 +6,13 @@ import threading
 from contextlib import closing
 
 import pytest
-from tests.support.scripted_evaluator import TAG, laboratory, make_repository
 
 from runner import edits
-from runner.errors import ProposerError
 from runner.campaign.experiment import candidate_files, tried_ref
-from runner.campaign.ideas import Desk
+from runner.campaign.ideas import IdeaQueue
+from runner.errors import ProposerError
 from runner.records import NoProposal, Patch, Proposal, Replace, Usage, Verdict
+from tests.support.scripted_evaluator import TAG, laboratory, make_repository
 
 WAIT_SECONDS = 30
 USAGE = Usage(
@@ -24,7 +24,7 @@ USAGE = Usage(
 class Slow:
     """Answers when it is told to; every answer is paid for, and recalled when it was."""
 
-    name, model, thinks_ahead = "slow", "m", True
+    name, model, prefetches = "slow", "m", True
 
     def __init__(self, *script):
         self.script = list(script)
@@ -68,7 +68,7 @@ def desk_of(lab):
     opened = []
 
     def make(proposer, **options):
-        desk = Desk(lab, proposer, lab.ledger.campaign(TAG), 0.0, **options)
+        desk = IdeaQueue(lab, proposer, lab.ledger.campaign(TAG), 0.0, **options)
         opened.append((desk, proposer))
         return desk
 
@@ -103,7 +103,7 @@ def begin(desk, proposer):
     proposer.may_answer.release()
     assert desk.propose() == 1
     assert proposer.asked.acquire(timeout=WAIT_SECONDS)
-    desk.think_ahead()
+    desk.prefetch()
     assert proposer.asked.acquire(timeout=WAIT_SECONDS)
 
 
@@ -173,7 +173,7 @@ def test_a_crash_is_mended_after_the_idea_that_waits(lab, desk_of):
     close(lab, 1, Verdict.CRASH)
     assert desk.propose() == 2
     assert lab.ledger.experiment(TAG, 2).retry_of is None
-    desk.think_ahead()
+    desk.prefetch()
     assert proposer.asked.acquire(timeout=WAIT_SECONDS)
     assert proposer.requests[2].failed.number == 1
     proposer.may_answer.release()
@@ -199,7 +199,7 @@ def test_a_crash_whose_mending_runs_is_not_asked_about_a_third_time(lab, desk_of
     proposer = Slow(*script)
     desk = desk_of(proposer)
     running_mending(lab, desk, proposer)
-    desk.think_ahead()
+    desk.prefetch()
     assert proposer.asked.acquire(timeout=WAIT_SECONDS)
     ahead = proposer.requests[-1]
     assert (ahead.failed, ahead.running.number, ahead.running.retry_of) == (None, 3, 1)
@@ -218,14 +218,14 @@ def test_a_mending_that_waits_over_a_restart_is_the_only_one(lab, desk_of):
     close(lab, 1, Verdict.CRASH)
     assert desk.propose() == 2
     first.may_answer.release()
-    desk.think_ahead()
+    desk.prefetch()
     desk._thought.thread.join(WAIT_SECONDS)
     close(lab, 2, Verdict.DISCARD)
     second = Slow(("STEPS = 5", "STEPS = 6"))
     restarted = desk_of(second)
     assert restarted.propose() == 3
     assert (second.sent, lab.ledger.experiment(TAG, 3).retry_of) == (0, 1)
-    restarted.think_ahead()
+    restarted.prefetch()
     assert second.asked.acquire(timeout=WAIT_SECONDS)
     assert second.requests[-1].failed is None
 
@@ -275,11 +275,11 @@ def test_an_error_of_the_proposer_comes_up_where_its_answer_is_wanted(lab, desk_
 
 def test_a_proposer_that_answers_at_once_is_not_asked_ahead(lab, desk_of):
     proposer = Slow(("RATE = 0.02", "RATE = 0.04"))
-    proposer.thinks_ahead = False
+    proposer.prefetches = False
     desk = desk_of(proposer)
     proposer.may_answer.release()
     assert desk.propose() == 1
-    desk.think_ahead()
+    desk.prefetch()
     assert desk._thought is None
     assert lab.ledger.conversation(TAG, "slow") is None
 
@@ -296,7 +296,7 @@ def test_no_proposal_ahead_of_time_is_told_when_it_is_wanted(lab, desk_of):
 
 def test_a_desk_that_closes_asks_nothing_more(lab):
     proposer = Slow(("RATE = 0.02", "RATE = 0.04"), ("STEPS = 5", "STEPS = 6"))
-    with closing(Desk(lab, proposer, lab.ledger.campaign(TAG), 0.0)) as desk:
+    with closing(IdeaQueue(lab, proposer, lab.ledger.campaign(TAG), 0.0)) as desk:
         begin(desk, proposer)
         assert not proposer.requests[1].leaving()
         thread = desk._thought.thread
@@ -326,9 +326,9 @@ def test_another_proposer_neither_takes_over_a_conversation_nor_mends_a_crash(la
 
 
 class Checking:
-    """Looks at the champion's files twice, and gives up."""
+    """Trials at the champion's files twice, and gives up."""
 
-    name, model, thinks_ahead = "checking", "m", False
+    name, model, prefetches = "checking", "m", False
 
     def propose(self, request):
         self.found = [request.journal.check(request.files) for _ in range(2)]
@@ -345,7 +345,7 @@ def test_a_check_is_run_once_for_the_same_files_also_after_a_restart(lab):
 
     proposer = Checking()
     for _ in range(2):
-        with closing(Desk(lab, proposer, lab.ledger.campaign(TAG), 0.0, check)) as desk:
+        with closing(IdeaQueue(lab, proposer, lab.ledger.campaign(TAG), 0.0, check)) as desk:
             assert desk.propose().reason == "enough"
         assert proposer.found == ["it failed"] * 2
     assert ran == [(["workload/__init__.py", "workload/model.py", "workload/train.py"], 1)]

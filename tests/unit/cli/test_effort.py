@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runner.cli import cli
-from runner.storage.ledger import Ledger
-from runner.storage.paths import StatePaths
 from runner.records import Experiment, Phase, Proposal, RunEnd, RunRecord, Usage, UsageTotals, Verdict
 from runner.report.duty import KINDS, duty, duty_line, stretches
 from runner.report.money import count_money, money_lines, tokens
+from runner.storage.ledger import Ledger
+from runner.storage.paths import StatePaths
 
 USAGE = UsageTotals(
     num_responses=30,

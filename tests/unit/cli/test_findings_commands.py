@@ -10,14 +10,14 @@ from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
-from tests.support.scripted_evaluator import TAG, laboratory, make_repository
-from tests.unit.report.test_findings import CLEAN, FIGURES
 
 from runner.cli import cli
 from runner.cli import night as cli_night
 from runner.decision.keep_rule import PRIOR_WEIGHT
 from runner.records import Phase, Proposal, RunEnd, RunRecord, SealedScore, Verdict
 from runner.report.noise import noise_line, sum_up_noise
+from tests.support.scripted_evaluator import TAG, laboratory, make_repository
+from tests.unit.report.test_findings import CLEAN, FIGURES
 
 
 def look(ledger, number, seed, bpb, *, control=False, speed=31_000):
@@ -47,8 +47,8 @@ def root(tmp_path, monkeypatch):
         pool.append(look(lab.ledger, 0, 3, 2.03, control=True))
         proposal = Proposal(hypothesis="wider", edits=(), proposer="p")
         lab.ledger.open_experiment(TAG, proposal, diff="", champion=0)
-        looks = [look(lab.ledger, 1, seed, 1.9 + seed / 1000) for seed in (11, 12, 13)]
-        figures = FIGURES.__class__(**{**FIGURES.__dict__, "looks": tuple(looks), "pool": tuple(pool)})
+        trials = [look(lab.ledger, 1, seed, 1.9 + seed / 1000) for seed in (11, 12, 13)]
+        figures = FIGURES.__class__(**{**FIGURES.__dict__, "trials": tuple(trials), "pool": tuple(pool)})
         lab.ledger.close_experiment(
             TAG, 1, verdict=Verdict.KEEP, reason="better", val_bpb=1.9125, delta_bpb=-0.0123, sigma_bpb=0.01,
             figures=figures,

@@ -22,12 +22,11 @@ from locked_eval import tokenizer as bpe
 from locked_eval.disjoint import shingle
 from runner import corpus
 from runner.config import Config, load
-from runner.corpus import climbmix
-from runner.corpus import sotu
+from runner.corpus import climbmix, sotu
 from runner.corpus.dataset import open_data
 from runner.corpus.folder import folder_hash
-from runner.errors import DataError
 from runner.corpus.redaction import WITHHELD, Redactor
+from runner.errors import DataError
 
 
 def configuration(tmp_path: Path, **settings: object) -> Config:

@@ -21,7 +21,7 @@ from runner import config
 from runner import corpus as data
 from runner.corpus.known_messages import known_messages
 from runner.corpus.redaction import WITHHELD, Redactor
-from runner.report.text import clean
+from runner.untrusted import clean
 
 
 class Writer:

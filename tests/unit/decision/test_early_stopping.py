@@ -10,37 +10,33 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+
+from runner.campaign import experiment
+from runner.config import load
+from runner.decision import early_stopping, effect_prior, evidence, keep_rule
+from runner.decision.early_stopping import NUM_FRACTIONS, calibrate, fraction, promising_boundary, sampled
+from runner.decision.keep_rule import Action, Belief, Rule
+from runner.evaluation import contention, trial
+from runner.evaluation.loss_monitor import MAX_HEARD, Watch
+from runner.evaluation.trial import Failure, stopped
+from runner.records import Curve, Experiment, Phase, RunEnd, RunRecord, StopReason, Verdict
+from runner.sandbox.supervision import GivenUp, Reports, State, record
+from runner.untrusted import training_loss
 from tests.support.silent_observer import SilentObserver
 from tests.support.synthetic_trainings import BOUNDARY, NATS, POOL, SE, SIGMA, World
-
-from runner.decision import keep_rule
-from runner.decision import effect_prior
-from runner.decision import evidence
-from runner.campaign import experiment
-from runner.decision import early_stopping
-from runner.evaluation import trial
-from runner.evaluation import contention
-from runner.config import load
-from runner.decision.keep_rule import Action, Belief, Rule
-from runner.decision.early_stopping import NUM_FRACTIONS, calibrate, fraction, last_hope, sampled
-from runner.evaluation.trial import Failure, stopped
-from runner.records import Curve, Doom, Experiment, Phase, RunEnd, RunRecord, Verdict
-from runner.report.progress import training_loss
-from runner.sandbox.supervision import GivenUp, Reports, State, record
-from runner.evaluation.loss_monitor import MAX_HEARD, Watch
 
 AT = NUM_FRACTIONS // 2 - 1  # half of the time
 
 
 def calibrated(experiments, **changes):
-    settings = {"boundary_bpb": BOUNDARY, "stop_below": 0.05, "stop_after": 12, **changes}
+    settings = {"boundary_bpb": BOUNDARY, "early_stop_threshold": 0.05, "early_stop_min_trials": 12, **changes}
     return calibrate(experiments, experiments[0], **settings)
 
 
 def first_doom(calibration, losses):
     """The first fraction that finds a curve hopeless."""
-    dooms = (calibration.doom(index, losses[index]) for index in range(NUM_FRACTIONS - 1))
-    return next((doom for doom in dooms if doom is not None), None)
+    dooms = (calibration.stop_reason(index, losses[index]) for index in range(NUM_FRACTIONS - 1))
+    return next((stop_reason for stop_reason in dooms if stop_reason is not None), None)
 
 
 # ------------------------------------------------------------------------------ mathematics
@@ -59,7 +55,9 @@ def test_the_line_is_that_of_least_squares_with_its_prediction_interval():
     line = calibrated(night).lines[AT]
     points = [*early_stopping.candidates(night), *early_stopping.champions(night)]
     x = np.clip([one.gaps[AT] for one in points], -line.cut, line.cut)
-    end = max(early_stopping.CUT * np.median([abs(one.delta_bpb) for one in points]), early_stopping.DELTA_CUT * SE)
+    end = max(
+        early_stopping.CUT * np.median([abs(one.delta_bpb) for one in points]), early_stopping.DELTA_CUT * SE
+    )
     y = np.clip([one.delta_bpb for one in points], -end, end)
     slope, intercept = np.polyfit(x, y, 1)
     assert (line.slope, line.intercept) == pytest.approx((slope, intercept))
@@ -86,16 +84,16 @@ def test_nobody_is_hopeless_before_enough_candidates_are_finished():
     night = World(2).campaign(12)
     assert calibrated(night[:12]) is None, "eleven candidates, whatever the champion's runs"
     assert calibrated(night) is not None
-    assert calibrated(night, stop_below=0.0) is None, "switched off"
+    assert calibrated(night, early_stop_threshold=0.0) is None, "switched off"
     assert calibrated(night, boundary_bpb=None) is None
 
 
 def test_what_is_much_worse_is_hopeless_and_what_equals_the_champion_is_not():
     known = calibrated(World(3).campaign(60))
     worse = tuple(loss + NATS * 10 * SIGMA for loss in known.champion)
-    doom = known.doom(AT, worse[AT])
-    assert doom is not None and doom.chance < 0.02
-    assert doom.loss - doom.champion_loss == pytest.approx(NATS * 10 * SIGMA)
+    stop_reason = known.stop_reason(AT, worse[AT])
+    assert stop_reason is not None and stop_reason.chance < 0.02
+    assert stop_reason.loss - stop_reason.champion_loss == pytest.approx(NATS * 10 * SIGMA)
     assert first_doom(known, known.champion) is None
     assert first_doom(known, [None] * NUM_FRACTIONS) is None, "what prints nothing is not stopped"
 
@@ -103,8 +101,8 @@ def test_what_is_much_worse_is_hopeless_and_what_equals_the_champion_is_not():
 def test_nobody_is_hopeless_in_the_first_quarter_of_the_time():
     known = calibrated(World(3).campaign(60))
     early = [index for index in range(NUM_FRACTIONS) if fraction(index) < 0.25]
-    assert early and all(known.doom(index, 1000.0) is None for index in early)
-    assert known.doom(early[-1] + 1, 1000.0) is not None
+    assert early and all(known.stop_reason(index, 1000.0) is None for index in early)
+    assert known.stop_reason(early[-1] + 1, 1000.0) is not None
 
 
 def stops_of(seeds, num_finished, effect, **changes):
@@ -119,10 +117,10 @@ def stops_of(seeds, num_finished, effect, **changes):
         for _ in range(30):
             losses, bpb = world.training(effect(world))
             assert first_doom(known, known.champion) is None
-            if (doom := first_doom(known, losses)) is not None:
+            if (stop_reason := first_doom(known, losses)) is not None:
                 stops, saved, wrong = (
                     stops + 1,
-                    saved + 1 - doom.fraction,
+                    saved + 1 - stop_reason.fraction,
                     wrong + (bpb - mean < known.boundary_bpb),
                 )
     return stops, wrong, saved / (30 * len(seeds))
@@ -130,7 +128,7 @@ def stops_of(seeds, num_finished, effect, **changes):
 
 def test_stops_are_wrong_no_more_often_than_the_threshold_says():
     """Candidates that change nothing, where only what is clearly better would be promising."""
-    changes = {"boundary_bpb": -0.9 * SE, "stop_below": 0.02}
+    changes = {"boundary_bpb": -0.9 * SE, "early_stop_threshold": 0.02}
     stops, wrong, _ = stops_of(range(100, 135), 60, lambda world: 0.0, **changes)
     assert stops > 100, "the twin: something is stopped at all"
     assert wrong <= 0.02 * stops + 2
@@ -170,7 +168,7 @@ def test_a_liar_dooms_nobody_else(gap, bpb):
     lied = calibrated([*night, world.candidate(len(night), lie, bpb, night[0])])
     for sigmas in np.linspace(-3, 3, 61):
         loss = known.champion[AT] + NATS * sigmas * SIGMA
-        assert known.doom(AT, loss) is not None or lied is None or lied.doom(AT, loss) is None
+        assert known.stop_reason(AT, loss) is not None or lied is None or lied.stop_reason(AT, loss) is None
 
 
 def test_the_boundary_is_that_of_a_near_miss():
@@ -181,11 +179,11 @@ def test_the_boundary_is_that_of_a_near_miss():
         judged = keep_rule.judge(Rule(), belief, candidate_bpb=[1 + delta], champion_bpb=[1.0] * POOL, **changes)
         return judged.action is not Action.DISCARD or judged.near_miss
 
-    assert last_hope(is_worth, SIGMA) == pytest.approx(BOUNDARY, abs=0.1 * SE)
-    simpler = last_hope(lambda delta: is_worth(delta, lines_added=-3, simplification=True), SIGMA)
+    assert promising_boundary(is_worth, SIGMA) == pytest.approx(BOUNDARY, abs=0.1 * SE)
+    simpler = promising_boundary(lambda delta: is_worth(delta, lines_added=-3, simplification=True), SIGMA)
     assert simpler > BOUNDARY + 0.2 * SE, "a simplification may be a little worse"
-    assert last_hope(lambda _: False, SIGMA) is None
-    assert last_hope(lambda _: True, SIGMA) is None
+    assert promising_boundary(lambda _: False, SIGMA) is None
+    assert promising_boundary(lambda _: True, SIGMA) is None
 
 
 # ------------------------------------------------------------------------------- the watch
@@ -223,7 +221,7 @@ def test_a_hopeless_run_is_given_up_once_for_ever_and_its_curve_says_why():
     clock.now = 7.0
     assert made.gives_up()
     curve = made.curve()
-    assert curve.doom.fraction == 0.25 and curve.doom.loss == pytest.approx(9.0)
+    assert curve.stop_reason.fraction == 0.25 and curve.stop_reason.loss == pytest.approx(9.0)
     assert curve.losses[2] == 9.0 and curve.losses[-1] is None
 
 
@@ -231,7 +229,7 @@ def test_a_doomed_run_that_was_drawn_is_finished_and_says_so():
     made, clock = watch(draw=0.05)
     made.start()
     assert hear(made, clock, 9.0, until=10.0) is None
-    assert made.curve().doom.fraction == 0.25, "drawn once, not at every fraction"
+    assert made.curve().stop_reason.fraction == 0.25, "drawn once, not at every fraction"
 
 
 def test_nobody_is_given_up_who_is_silent_or_lies_without_numbers():
@@ -250,7 +248,7 @@ def test_nobody_is_given_up_without_a_calibration_or_at_the_end():
     made.calibration = None
     made.start()
     assert hear(made, clock, 9.0, until=10.0) is None
-    assert made.curve().doom is None
+    assert made.curve().stop_reason is None
     made, clock = watch()
     made.start()
     clock.now = 9.99
@@ -285,10 +283,10 @@ def test_a_loss_is_a_bounded_number_or_none(line, loss):
 
 
 def stopped_run(others=0.0, seed=3):
-    doom = Doom(fraction=0.45, loss=3.21, champion_loss=2.91, chance=0.004)
+    stop_reason = StopReason(fraction=0.45, loss=3.21, champion_loss=2.91, chance=0.004)
     return RunRecord(
         phase=Phase.TRAIN, seed=seed, end=RunEnd.STOPPED, exit_code=None, wall_seconds=9.0, cpu_seconds=9.0,
-        others_cpu_seconds=others, curve=Curve(losses=(3.2,) * NUM_FRACTIONS, doom=doom), id=900,
+        others_cpu_seconds=others, curve=Curve(losses=(3.2,) * NUM_FRACTIONS, stop_reason=stop_reason), id=900,
     )  # fmt: skip
 
 

@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 
 from runner.decision import effect_prior
-from runner.decision.effect_prior import KIND_WEIGHTS, SCALE_WEIGHTS, learned_weights, posterior, probability_below, responsibilities
+from runner.decision.effect_prior import (
+    KIND_WEIGHTS,
+    SCALE_WEIGHTS,
+    learned_weights,
+    posterior,
+    probability_below,
+    responsibilities,
+)
 
 SCALE = 0.0005
 PRIOR = effect_prior.prior(SCALE)
@@ -106,8 +113,8 @@ def test_probability_below_a_limit_agrees_with_the_posterior_at_zero():
 def test_a_campaign_learns_what_its_edits_are_like(kind, column):
     rng = np.random.default_rng(0)
     sizes = rng.exponential(3.6 * SCALE, 300) * (1 if kind == "harm" else -1)
-    looks = [(size + rng.normal(0, 0.0003), 0.0003) for size in sizes]
-    weights = learned_weights(PRIOR, looks).reshape(3, 3).sum(axis=0)  # by kind
+    trials = [(size + rng.normal(0, 0.0003), 0.0003) for size in sizes]
+    weights = learned_weights(PRIOR, trials).reshape(3, 3).sum(axis=0)  # by kind
     assert weights[column] > 0.5 > 5 * weights[2 - column]
 
 

@@ -32,10 +32,10 @@ def look(seed, bpb, audited=True):
     return [*runs, run(Phase.AUDIT, seed, bpb + 0.001, audit=CLEAN)] if audited else runs
 
 
-def experiment(number, looks=(), *, controls=(), verdict=Verdict.KEEP, **changes):
+def experiment(number, trials=(), *, controls=(), verdict=Verdict.KEEP, **changes):
     return Experiment(
         number=number, hypothesis="h", proposer="p", verdict=verdict,
-        runs=tuple(one for some in looks for one in some),
+        runs=tuple(one for some in trials for one in some),
         controls=tuple(one for some in controls for one in some), **changes,
     )  # fmt: skip
 
@@ -62,10 +62,10 @@ def test_refused_claims_are_no_score():
 
 
 def test_the_first_look_is_not_in_the_pool_of_a_kept_candidate_and_the_baseline_has_all_its_runs():
-    looks = [look(1, 1.0), look(2, 1.2), look(3, 1.3)]
-    assert scores(evidence.champion_pool(experiment(5, looks))) == [1.201, 1.301]
-    assert scores(evidence.champion_pool(experiment(0, looks))) == [1.001, 1.201, 1.301]
-    assert scores(evidence.champion_pool(experiment(5, looks[:1]))) == [1.001], "better than none"
+    trials = [look(1, 1.0), look(2, 1.2), look(3, 1.3)]
+    assert scores(evidence.champion_pool(experiment(5, trials))) == [1.201, 1.301]
+    assert scores(evidence.champion_pool(experiment(0, trials))) == [1.001, 1.201, 1.301]
+    assert scores(evidence.champion_pool(experiment(5, trials[:1]))) == [1.001], "better than none"
 
 
 def test_controls_join_the_pool_and_old_runs_leave_it():
@@ -92,7 +92,7 @@ def test_the_noise_is_that_between_runs_of_one_program_whatever_the_program(tmp_
 def test_first_looks_teach_how_often_edits_help(tmp_path):
     made = config.load(tmp_path, {}, environ={})
     figures = Figures(
-        looks=(1,), pool=(2,), delta_bpb=-0.5, se_bpb=0.01, sigma_bpb=0.01, better=1.0, effect_bpb=-0.5,
+        trials=(1,), pool=(2,), delta_bpb=-0.5, se_bpb=0.01, sigma_bpb=0.01, better=1.0, effect_bpb=-0.5,
         low_bpb=-0.5, high_bpb=-0.5, first_delta_bpb=-0.5, first_se_bpb=0.01,
     )  # fmt: skip
     naive = evidence.belief([], made)
@@ -114,12 +114,12 @@ def test_a_control_is_due_after_so_many_scored_runs_of_others():
 
 
 def test_a_new_champion_is_measured_until_two_runs_did_not_choose_it():
-    looks = [look(1, 2.0), look(2, 2.0)]
-    assert evidence.control_due([], experiment(1, looks), 20)
-    assert not evidence.control_due([], experiment(1, looks), 0), "never"
-    assert not evidence.control_due([], experiment(1, looks, controls=[look(8, 2.0)]), 20)
+    trials = [look(1, 2.0), look(2, 2.0)]
+    assert evidence.control_due([], experiment(1, trials), 20)
+    assert not evidence.control_due([], experiment(1, trials), 0), "never"
+    assert not evidence.control_due([], experiment(1, trials, controls=[look(8, 2.0)]), 20)
     failed = [run(Phase.TRAIN, 8, end=RunEnd.FAILED)]
-    assert not evidence.control_due([], experiment(1, looks, controls=[failed]), 20), "not for ever"
+    assert not evidence.control_due([], experiment(1, trials, controls=[failed]), 20), "not for ever"
 
 
 def test_runs_between_the_looks_replace_the_earlier_ones_when_the_machine_has_changed():
@@ -146,12 +146,12 @@ def test_the_pool_is_told_as_it_was_known_then():
 def test_the_champion_is_measured_again_between_two_looks_and_once():
     champion = experiment(0, [look(1, 2.0)])
     candidate = look(2, 1.9)
-    assert evidence.look_control_due(champion, candidate)
+    assert evidence.control_due_between_trials(champion, candidate)
     again = experiment(0, [look(1, 2.0)], controls=[look(3, 2.0)])
     older, newer = look(4, 1.9), look(5, 2.0)
-    assert evidence.look_control_due(again, older)
+    assert evidence.control_due_between_trials(again, older)
     done = experiment(0, [look(1, 2.0)], controls=[newer])
-    assert not evidence.look_control_due(done, older)
+    assert not evidence.control_due_between_trials(done, older)
 
 
 def test_a_control_that_a_kill_cut_off_is_still_due_with_the_same_seed():

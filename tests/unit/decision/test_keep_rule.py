@@ -12,7 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runner.decision import effect_prior
-from runner.decision.keep_rule import LEAST_SIGMAS, PRIOR_WEIGHT, Action, Belief, Rule, clear_cases, judge, pooled_sigma, reproduction_tolerance
+from runner.decision.keep_rule import (
+    LEAST_SIGMAS,
+    PRIOR_WEIGHT,
+    Action,
+    Belief,
+    Rule,
+    clear_cases,
+    judge,
+    pooled_sigma,
+    reproduction_tolerance,
+)
 
 SIGMA = 0.0007
 PRIOR = effect_prior.prior(0.0005)
@@ -31,8 +41,8 @@ def decided(*deltas, rule=DEFAULT, belief=BELIEF, champion=CHAMPION, **changes):
 
 
 def test_what_is_clearly_better_is_looked_at_until_it_has_its_looks_and_then_kept():
-    actions = [decided(*[-0.004] * looks).action for looks in (1, 2)]
-    assert actions == [Action.LOOK_AGAIN, Action.KEEP]
+    actions = [decided(*[-0.004] * trials).action for trials in (1, 2)]
+    assert actions == [Action.TRY_AGAIN, Action.KEEP]
 
 
 def test_what_is_not_better_is_seen_once():
@@ -41,20 +51,24 @@ def test_what_is_not_better_is_seen_once():
 
 def test_what_may_be_better_is_looked_at_again_and_given_up_after_the_last_look():
     """At −2.1 standard errors from its first look on, and never sure enough."""
-    rule = Rule(keep_doubt=0.001)
-    for looks in range(1, 9):
-        delta = -2.1 * SIGMA * math.sqrt(1 / looks + 1 / len(CHAMPION))
-        found = decided(*[delta] * looks, rule=rule)
-        assert found.action is (Action.DISCARD if looks == rule.max_looks else Action.LOOK_AGAIN)
-    assert found.num_looks == 8 and "a keep needs 100%" in found.reason
+    rule = Rule(max_false_keep_probability=0.001)
+    for trials in range(1, 9):
+        delta = -2.1 * SIGMA * math.sqrt(1 / trials + 1 / len(CHAMPION))
+        found = decided(*[delta] * trials, rule=rule)
+        assert found.action is (Action.DISCARD if trials == rule.max_trials else Action.TRY_AGAIN)
+    assert found.num_trials == 8 and "a keep needs 100%" in found.reason
 
 
 def test_a_keep_is_as_sure_as_it_was_asked_for():
     """The same looks, on both sides of the doubt."""
     found = decided(-0.0012, -0.0010, -0.0011)
-    assert decided(-0.0012, -0.0010, -0.0011, rule=Rule(keep_doubt=1 - found.better + 1e-6)).action is Action.KEEP
     assert (
-        decided(-0.0012, -0.0010, -0.0011, rule=Rule(keep_doubt=1 - found.better - 1e-6)).action is not Action.KEEP
+        decided(-0.0012, -0.0010, -0.0011, rule=Rule(max_false_keep_probability=1 - found.better + 1e-6)).action
+        is Action.KEEP
+    )
+    assert (
+        decided(-0.0012, -0.0010, -0.0011, rule=Rule(max_false_keep_probability=1 - found.better - 1e-6)).action
+        is not Action.KEEP
     )
 
 
@@ -63,7 +77,7 @@ def test_the_figures_are_those_of_two_means():
     assert found.delta_bpb == pytest.approx(-0.0015)
     assert found.se_bpb == pytest.approx(SIGMA * math.sqrt(1 / 2 + 1 / 3))
     assert found.z == pytest.approx(found.delta_bpb / found.se_bpb)
-    assert (found.num_looks, found.num_champion_runs, found.sigma_bpb) == (2, 3, SIGMA)
+    assert (found.num_trials, found.num_champion_runs, found.sigma_bpb) == (2, 3, SIGMA)
     assert found.low_bpb < found.effect_bpb < found.high_bpb
     assert found.delta_bpb < found.effect_bpb < 0, "shrunken for selection"
 
@@ -77,26 +91,26 @@ def test_more_runs_of_the_champion_make_a_case_clearer():
 def test_where_hardly_anything_helps_more_evidence_is_asked_for():
     sober = effect_prior.learned_weights(PRIOR, [(0.0, SIGMA * math.sqrt(4 / 3))] * 200)
     belief = replace(BELIEF, weights=sober)
-    looks = (-0.0012, -0.0010, -0.0011)
-    assert decided(*looks, belief=belief).better < decided(*looks).better
+    trials = (-0.0012, -0.0010, -0.0011)
+    assert decided(*trials, belief=belief).better < decided(*trials).better
 
 
 def test_a_gain_that_is_not_worth_a_commit_is_no_keep():
     """Sure, and smaller than a quarter of the noise: 40 runs of the champion, and as many looks as one likes."""
-    rule, champion = Rule(max_looks=1000), (0.9979,) * 500
+    rule, champion = Rule(max_trials=1000), (0.9979,) * 500
     small = -0.9 * LEAST_SIGMAS * SIGMA
     found = decided(*[small] * 500, rule=rule, champion=champion)
     assert found.better > 0.95 and found.action is not Action.KEEP
-    last = decided(*[small] * 500, rule=replace(rule, max_looks=500), champion=champion)
+    last = decided(*[small] * 500, rule=replace(rule, max_trials=500), champion=champion)
     assert last.action is Action.DISCARD
     assert "better, but not by" in last.reason
     assert decided(*[1.5 * small] * 500, rule=rule, champion=champion).action is Action.KEEP
 
 
 def test_lines_of_logic_have_their_price():
-    looks = (-0.0022, -0.0020, -0.0021)
-    assert decided(*looks, lines_added=10).action is Action.KEEP
-    assert decided(*looks, lines_added=400).action is not Action.KEEP, "four times the noise are asked for"
+    trials = (-0.0022, -0.0020, -0.0021)
+    assert decided(*trials, lines_added=10).action is Action.KEEP
+    assert decided(*trials, lines_added=400).action is not Action.KEEP, "four times the noise are asked for"
 
 
 def simpler(*deltas, lines=-6, simplification=True, **changes):
@@ -117,7 +131,7 @@ def test_a_simplification_that_costs_something_is_discarded():
 
 
 def test_a_simplification_that_is_not_clear_is_looked_at_again():
-    assert simpler(0.0004).action is Action.LOOK_AGAIN
+    assert simpler(0.0004).action is Action.TRY_AGAIN
     assert simpler(*[0.0004] * 8).action is Action.DISCARD
 
 
@@ -147,17 +161,17 @@ def test_the_reason_is_a_sentence_for_a_person(deltas, sentence):
 
 
 @given(
-    looks=st.integers(1, 8),
+    trials=st.integers(1, 8),
     delta=st.floats(-0.01, 0.01),
     better=st.floats(0, 1),
 )
-def test_no_case_is_both_and_the_last_look_ends_it(looks, delta, better):
+def test_no_case_is_both_and_the_last_look_ends_it(trials, delta, better):
     rule = Rule()
-    arrays = {"looks": np.array(looks), "delta": np.array(delta), "better": np.array(better)}
+    arrays = {"trials": np.array(trials), "delta": np.array(delta), "better": np.array(better)}
     keep, discard = clear_cases(rule, **arrays, se=np.array(0.001), needed=np.array(0.0002))
     assert not (keep and discard)
-    assert keep or discard or looks < rule.max_looks
-    assert not keep or (looks >= rule.min_looks and better >= 0.95 and delta <= -0.0002)
+    assert keep or discard or trials < rule.max_trials
+    assert not keep or (trials >= rule.min_trials and better >= 0.95 and delta <= -0.0002)
 
 
 def test_the_noise_estimate_is_the_posterior_scale_of_a_scaled_inverse_chi_squared():

@@ -9,10 +9,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from runner.decision import keep_rule
-from runner.decision import effect_prior
-from runner.decision import simulation
 from runner.cli import cli
+from runner.decision import effect_prior, keep_rule, simulation
 from runner.decision.keep_rule import Action, Belief, Rule
 from runner.decision.simulation import MIXES, RULES, Mix, Setting, draw, simulate
 
@@ -39,8 +37,8 @@ def test_the_same_seed_gives_the_same_campaigns(name):
 @pytest.mark.parametrize("name", RULES)
 def test_no_rule_spends_more_than_its_budget(name):
     found = RULES[name](REAL, 50, np.random.default_rng(0))
-    assert (found.looks <= REAL.num_runs - 1).all()
-    assert (found.candidates <= found.looks).all() and (found.keeps <= found.candidates).all()
+    assert (found.trials <= REAL.num_runs - 1).all()
+    assert (found.candidates <= found.trials).all() and (found.keeps <= found.candidates).all()
 
 
 @pytest.mark.parametrize("name", RULES)
@@ -77,18 +75,18 @@ def test_a_machine_that_drifts_has_the_drift_that_was_asked_for():
     assert np.cov(first, second)[0, 1] == pytest.approx(0.7**2 * np.exp(-1 / 20), rel=0.1)
 
 
-@pytest.mark.parametrize("looks", [1, 2, 3, 5, 8])
-def test_the_simulated_rule_is_the_rule(looks):
+@pytest.mark.parametrize("trials", [1, 2, 3, 5, 8])
+def test_the_simulated_rule_is_the_rule(trials):
     """What is decided for arrays is what `judge` decides for one candidate."""
-    rng = np.random.default_rng(looks)
+    rng = np.random.default_rng(trials)
     prior = effect_prior.prior(simulation.EFFECT_SCALE, simulation.GRID_POINTS)
     champion = rng.normal(1, 0.0007, 5)
-    cases = 1 + rng.normal(-0.0004, 0.0006, 40)[:, None] + rng.normal(0, 0.0007, (40, looks))
+    cases = 1 + rng.normal(-0.0004, 0.0006, 40)[:, None] + rng.normal(0, 0.0007, (40, trials))
     delta = cases.mean(axis=1) - champion.mean()
-    se = keep_rule.standard_error(np.array(0.0007), np.full(40, looks), np.array(5))
+    se = keep_rule.standard_error(np.array(0.0007), np.full(40, trials), np.array(5))
     better = effect_prior.posterior(prior, prior.weights, delta, se).better
     keep, discard = keep_rule.clear_cases(
-        Rule(), looks=np.full(40, looks), delta=delta, se=se, better=better, needed=np.full(40, 0.25 * 0.0007)
+        Rule(), trials=np.full(40, trials), delta=delta, se=se, better=better, needed=np.full(40, 0.25 * 0.0007)
     )
     belief = Belief(prior=prior, weights=prior.weights, sigma_bpb=0.0007)
     one_by_one = [
@@ -96,7 +94,7 @@ def test_the_simulated_rule_is_the_rule(looks):
         for case in cases
     ]
     assert one_by_one == [
-        Action.KEEP if kept else Action.DISCARD if thrown else Action.LOOK_AGAIN
+        Action.KEEP if kept else Action.DISCARD if thrown else Action.TRY_AGAIN
         for kept, thrown in zip(keep, discard, strict=True)
     ]
 
@@ -104,7 +102,9 @@ def test_the_simulated_rule_is_the_rule(looks):
 def test_less_doubt_gives_fewer_false_keeps():
     setting = Setting(mix=MIXES["harsh"], sigma_bpb=0.002, num_runs=300)
     lax, strict = (
-        simulate("ours", partial(simulation.ours, rule=Rule(keep_doubt=doubt)), setting, 200, seed=0)
+        simulate(
+            "ours", partial(simulation.ours, rule=Rule(max_false_keep_probability=doubt)), setting, 200, seed=0
+        )
         for doubt in (0.45, 0.05)
     )
     assert strict.false_share < lax.false_share and strict.keeps < lax.keeps

@@ -239,7 +239,9 @@ def test_the_workload_itself_passes():
     assert find(workload(), workload(), SEALED) is None
 
 
-@pytest.mark.parametrize("folder", ["runner", "locked_eval", "runner/edits", "runner/sandbox/images", "runner/report"])
+@pytest.mark.parametrize(
+    "folder", ["runner", "locked_eval", "runner/edits", "runner/sandbox/images", "runner/report"]
+)
 def test_the_controllers_own_source_would_pass(folder):
     files = {f"workload/{path.name}": path.read_bytes() for path in (ROOT / folder).glob("*.py")}
     assert find({}, files, SEALED) is None

@@ -11,23 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from locked_eval.corpus_index import IndexBuilder
-from runner.edits import contamination
 from runner import edits
-from runner.proposers import combine
+from runner.campaign.commit_message import kept_message, tried_message
+from runner.corpus.redaction import Redactor
+from runner.edits import contamination
 from runner.edits.contamination import SealedText
 from runner.edits.parsing import parse, unparse
-from runner.proposers import constants
-from runner.proposers.researcher import digest
-from runner.proposers.researcher import duplicates
-from runner.proposers.researcher import experiments_tool
-from runner.proposers.researcher import prompt
-from runner.proposers import replay
+from runner.proposers import combine, constants, replay
+from runner.proposers.researcher import digest, duplicates, experiments_tool, prompt
 from runner.proposers.researcher.editor_tool import Workbench
 from runner.records import Experiment, Figures, Patch, Replace, Verdict, Write
-from runner.corpus.redaction import Redactor
-from runner.campaign.commit_message import kept_message, tried_message
-from runner.report.progress import progress, tokens_per_second, training_loss
-from runner.report.text import clean
+from runner.untrusted import clean, progress, tokens_per_second, training_loss
 
 PATH = "workload/odd.py"
 BASE = {"workload/__init__.py": b"", "workload/model.py": b"WIDTH = 64\n", "workload/train.py": b"RATE = 0.02\n"}
@@ -36,7 +30,7 @@ LONG_INTEGER = f"MASK = 0x{'f' * 3600}\n"
 SEALED = SealedText(validation=np.array([1], np.uint64), test=np.array([2], np.uint64), tokens=[b"a", b"b"])
 REDACTOR = Redactor(index=IndexBuilder(0).finish(), tokens=[b"a", b"b"])
 FIGURES = Figures(
-    looks=(1,), pool=(2,), delta_bpb=-0.001, se_bpb=0.001, sigma_bpb=0.001, better=0.7, effect_bpb=-0.002,
+    trials=(1,), pool=(2,), delta_bpb=-0.001, se_bpb=0.001, sigma_bpb=0.001, better=0.7, effect_bpb=-0.002,
     low_bpb=-0.002, high_bpb=0.001, first_delta_bpb=-0.001, first_se_bpb=0.001,
 )  # fmt: skip
 

@@ -6,9 +6,9 @@ import threading
 
 import pytest
 
-from runner.sandbox import host
 from runner.evaluation import contention
 from runner.evaluation.contention import CLOCK_SECONDS, FIRST_CLOCK_SECONDS, ClockMeter, CoreMeter
+from runner.sandbox import host
 
 
 @pytest.fixture

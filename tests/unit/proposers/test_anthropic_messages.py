@@ -5,15 +5,27 @@ from __future__ import annotations
 import traceback
 from dataclasses import replace
 
-from tests.support import fake_anthropic as fake
 import pytest
-from tests.support.chats import CANARY, EDITOR, FIRST, OPENING, SUBMIT, Asker, Notebook, asking, config, forget_environment, replied
-from tests.support.fake_anthropic import THINKING, FakeAnthropic, Usage
 
 from runner.errors import ConfigError, ProposerError
-from runner.proposers.llm.request_policy import ATTEMPTS, MAX_RETRY_AFTER_SECONDS, MAX_WAIT_SECONDS, POLL_SECONDS
-from runner.proposers.llm.chat import Answer, Call, Exchange, Stop, Unanswered
 from runner.proposers.llm.anthropic_messages import Messages
+from runner.proposers.llm.chat import Answer, Call, Exchange, Stop, Unanswered
+from runner.proposers.llm.request_policy import ATTEMPTS, MAX_RETRY_AFTER_SECONDS, MAX_WAIT_SECONDS, POLL_SECONDS
+from tests.support import fake_anthropic as fake
+from tests.support.chats import (
+    CANARY,
+    EDITOR,
+    FIRST,
+    OPENING,
+    SUBMIT,
+    Asker,
+    Notebook,
+    asking,
+    config,
+    forget_environment,
+    replied,
+)
+from tests.support.fake_anthropic import THINKING, FakeAnthropic, Usage
 
 HOUR = {"type": "ephemeral", "ttl": "1h"}
 GOOD = {"why": "A higher learning rate trains faster."}

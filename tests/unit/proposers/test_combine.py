@@ -5,24 +5,24 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from tests.support.scripted_evaluator import TAG, laboratory, make_repository
 
 from runner import edits
-from runner.decision import evidence
-from runner.proposers import combine
-from runner.decision.keep_rule import LAST_SIGMAS, NEAR_MISS_SIGMAS
+from runner.campaign.commit_message import kept_message, tried_message
 from runner.campaign.experiment import candidate_files
-from runner.campaign.ideas import Desk
+from runner.campaign.ideas import IdeaQueue
+from runner.decision import evidence
+from runner.decision.keep_rule import LAST_SIGMAS, NEAR_MISS_SIGMAS
+from runner.proposers import combine
 from runner.records import Experiment, Figures, Patch, Proposal, Replace, Verdict
 from runner.report.explain import explain
-from runner.campaign.commit_message import kept_message, tried_message
 from runner.report.stacks import stack_line, stacks
+from tests.support.scripted_evaluator import TAG, laboratory, make_repository
 
 SIGMA = 0.001
 TRAIN = "".join(f"{name} = 1\n\n" for name in "ABCDEF")
 BASE = {"workload/__init__.py": b"", "workload/model.py": b"W = 1\n", "workload/train.py": TRAIN.encode()}
 FIGURES = Figures(
-    looks=(1,), pool=(2,), delta_bpb=-0.001, se_bpb=SIGMA, sigma_bpb=SIGMA, better=0.7, effect_bpb=0.0,
+    trials=(1,), pool=(2,), delta_bpb=-0.001, se_bpb=SIGMA, sigma_bpb=SIGMA, better=0.7, effect_bpb=0.0,
     low_bpb=-0.002, high_bpb=0.001, first_delta_bpb=-0.001, first_se_bpb=SIGMA,
 )  # fmt: skip
 
@@ -168,7 +168,7 @@ def test_it_is_written_down_and_explained(tmp_path):
                 TAG, number, verdict=Verdict.DISCARD, reason="r", val_bpb=2.0, delta_bpb=-SIGMA, sigma_bpb=SIGMA,
                 figures=replace(FIGURES, effect_bpb=-2.6 * SIGMA),
             )  # fmt: skip
-        mine = Desk(lab, proposer=None, campaign=lab.ledger.campaign(TAG), budget_usd=0.0, stacks=False)
+        mine = IdeaQueue(lab, proposer=None, campaign=lab.ledger.campaign(TAG), budget_usd=0.0, stacks=False)
         assert mine.propose_stack(ending=True) is None, "where a person asked for one experiment, it is that one"
         desk = replace(mine, stacks=True)
         number = desk.propose_stack(ending=False)

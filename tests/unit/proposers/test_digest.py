@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from runner.proposers.researcher.digest import CHARACTERS_PER_TOKEN, MAX_TOKENS, digest
-from runner.proposers.text import cleaned, fenced, one_line
 from runner.records import Experiment, Figures, Verdict
+from runner.untrusted import fenced, prompt_line, prompt_text
 
 
 def experiment(number, verdict, **fields):
@@ -71,7 +71,7 @@ def test_it_stays_bounded_at_a_thousand_experiments():
 def test_each_line_ends_with_its_lesson():
     def known(number, verdict, better, effect, **fields):
         figures = Figures(
-            looks=(1,), pool=(2,), delta_bpb=0.0, se_bpb=0.01, sigma_bpb=0.01, better=better, effect_bpb=effect,
+            trials=(1,), pool=(2,), delta_bpb=0.0, se_bpb=0.01, sigma_bpb=0.01, better=better, effect_bpb=effect,
             low_bpb=0.0, high_bpb=0.0, first_delta_bpb=0.0, first_se_bpb=0.01,
         )  # fmt: skip
         changes = {"delta_bpb": 0.0, "sigma_bpb": 0.01, "val_bpb": 2.0, "figures": figures, **fields}
@@ -103,7 +103,7 @@ def test_each_line_ends_with_its_lesson():
 
 def test_a_near_miss_that_a_running_stack_tries_is_told_as_such():
     figures = Figures(
-        looks=(1,), pool=(2,), delta_bpb=0.0, se_bpb=0.01, sigma_bpb=0.01, better=0.7, effect_bpb=-0.002,
+        trials=(1,), pool=(2,), delta_bpb=0.0, se_bpb=0.01, sigma_bpb=0.01, better=0.7, effect_bpb=-0.002,
         low_bpb=0.0, high_bpb=0.0, first_delta_bpb=0.0, first_se_bpb=0.01,
     )  # fmt: skip
     missed = experiment(1, Verdict.DISCARD, delta_bpb=0.0, sigma_bpb=0.01, val_bpb=2.0, figures=figures)
@@ -134,7 +134,7 @@ def test_near_misses_categories_and_open_directions_have_their_places():
 
 def test_an_effect_is_told_with_its_uncertainty():
     known = Figures(
-        looks=(1, 2), pool=(3,), delta_bpb=-0.012, se_bpb=0.007, sigma_bpb=0.01, better=0.93, effect_bpb=-0.01,
+        trials=(1, 2), pool=(3,), delta_bpb=-0.012, se_bpb=0.007, sigma_bpb=0.01, better=0.93, effect_bpb=-0.01,
         low_bpb=-0.02, high_bpb=0.0, first_delta_bpb=-0.02, first_se_bpb=0.01,
     )  # fmt: skip
     one = experiment(1, Verdict.DISCARD, delta_bpb=-0.012, sigma_bpb=0.01, champion=0, figures=known)
@@ -164,11 +164,11 @@ def test_an_experiment_is_one_line_whatever_it_says():
     ],
 )
 def test_text_from_outside_is_cleaned_and_capped(text, expected):
-    assert cleaned(text, 20) == expected
+    assert prompt_text(text, 20) == expected
 
 
 def test_lines_are_joined():
-    assert one_line(" a\n\n b\tc ", 20) == "a b c"
+    assert prompt_line(" a\n\n b\tc ", 20) == "a b c"
 
 
 def test_a_fence_cannot_be_closed_from_inside():

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 
-from tests.support import fake_anthropic as fake
 import pytest
-from tests.support.chats import CANARY, OPENING, Asker, config, forget_environment, replied
-from tests.support.fake_anthropic import FakeAnthropic
 
 from runner.errors import ProposerError
-from runner.proposers.llm.chat import Answer, Unanswered
 from runner.proposers.llm.anthropic_messages import Messages
+from runner.proposers.llm.chat import Answer, Unanswered
+from tests.support import fake_anthropic as fake
+from tests.support.chats import CANARY, OPENING, Asker, config, forget_environment, replied
+from tests.support.fake_anthropic import FakeAnthropic
 
 OK = fake.call("submit", {"why": "x"})
 MODELS = {"bedrock": "global.anthropic.claude-opus-5-5", "vertex": "claude-opus-5-5"}

@@ -8,11 +8,11 @@ from __future__ import annotations
 import os
 
 import pytest
-from tests.support.chats import EDITOR, OPENING, SUBMIT, Notebook, config, replied
 
 from runner.errors import ProposerError
-from runner.proposers.llm.apis import open_chat
+from runner.proposers.llm import open_chat
 from runner.proposers.llm.chat import Answer, Exchange, Opening, Stop
+from tests.support.chats import EDITOR, OPENING, SUBMIT, Notebook, config, replied
 
 pytestmark = pytest.mark.network
 

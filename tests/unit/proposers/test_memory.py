@@ -8,8 +8,7 @@ import pytest
 
 from runner import edits
 from runner.edits import Refusal
-from runner.proposers.researcher import duplicates
-from runner.proposers.researcher import experiments_tool
+from runner.proposers.researcher import duplicates, experiments_tool
 from runner.proposers.researcher.plateau import near_misses, plateau
 from runner.records import Experiment, Phase, RunEnd, RunRecord, Verdict
 
@@ -98,7 +97,9 @@ PAST = (
 
 
 def read(**wanted):
-    return experiments_tool.read({"numbers": [], "status": "any", "file": "", "category": "", "limit": 50, **wanted}, PAST)
+    return experiments_tool.read(
+        {"numbers": [], "status": "any", "file": "", "category": "", "limit": 50, **wanted}, PAST
+    )
 
 
 @pytest.mark.parametrize(

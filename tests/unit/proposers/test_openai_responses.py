@@ -6,17 +6,28 @@ import json
 import sys
 import traceback
 
-from tests.support import fake_openai as fake
 import pytest
-from tests.support.chats import CANARY, EDITOR, OPENING, SUBMIT, Asker, Notebook, asking, config, forget_environment, replied
-from tests.support.fake_anthropic import Reply, cut, ends_early, garbage
-from tests.support.fake_openai import REASONING, FakeOpenAI
 
 from runner.errors import ProposerError
-from runner.proposers.llm.apis import open_chat
-from runner.proposers.llm.request_policy import ATTEMPTS, MAX_RETRY_AFTER_SECONDS, MAX_WAIT_SECONDS
+from runner.proposers.llm import open_chat
 from runner.proposers.llm.chat import Answer, Call, Stop, Unanswered
 from runner.proposers.llm.openai_responses import Responses, can_be_strict
+from runner.proposers.llm.request_policy import ATTEMPTS, MAX_RETRY_AFTER_SECONDS, MAX_WAIT_SECONDS
+from tests.support import fake_openai as fake
+from tests.support.chats import (
+    CANARY,
+    EDITOR,
+    OPENING,
+    SUBMIT,
+    Asker,
+    Notebook,
+    asking,
+    config,
+    forget_environment,
+    replied,
+)
+from tests.support.fake_anthropic import Reply, cut, ends_early, garbage
+from tests.support.fake_openai import REASONING, FakeOpenAI
 
 pytest.importorskip("openai", reason="the optional package openai is not installed")
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from runner import edits
-from runner import proposers
+from runner import edits, proposers
 from runner.config import load
 from runner.errors import ProposerError
 from runner.proposers.replay import ReplayProposer, SinglePatch, read_patch, split

@@ -9,10 +9,8 @@ from types import SimpleNamespace
 import pytest
 
 from runner import edits
-from runner.proposers.researcher import experiments_tool
-from runner.proposers.researcher import prompt
-from runner.proposers.researcher import submit_tool
 from runner.proposers.llm.chat import Answer, Call, Stop, Unanswered
+from runner.proposers.researcher import experiments_tool, prompt, submit_tool
 from runner.proposers.researcher.conversation import MAX_NUDGES, MAX_TURNS, Researcher
 from runner.proposers.researcher.editor_tool import EDITOR
 from runner.records import Experiment, Proposal, ProposalRequest, Verdict
@@ -109,7 +107,11 @@ def test_edits_on_the_workbench_become_a_proposal(propose):
     assert edits.apply(FILES, proposal.edits)["workload/train.py"] == b"RATE = 0.04\nSTEPS = 5\n"
     assert (proposal.hypothesis, proposal.category, proposal.model) == ("Faster.", "optimizer", "m")
     assert proposal.parameters == {"expected_delta_bpb": -0.01, "probability": 0.3}
-    assert [tool.name for tool in chat.asked[0].tools] == [EDITOR.name, experiments_tool.TOOL.name, submit_tool.NAME]
+    assert [tool.name for tool in chat.asked[0].tools] == [
+        EDITOR.name,
+        experiments_tool.TOOL.name,
+        submit_tool.NAME,
+    ]
     (exchange,) = chat.asked[1].exchanges
     assert [result.is_error for result in exchange.results] == [False]
 

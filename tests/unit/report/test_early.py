@@ -6,8 +6,6 @@ import json
 
 import pytest
 from click.testing import CliRunner
-from tests.support.scripted_evaluator import TAG, laboratory, make_repository
-from tests.unit.report.test_findings import FIGURES
 
 from runner.cli import cli
 from runner.cli.display import verdict_line
@@ -16,21 +14,23 @@ from runner.decision.early_stopping import NUM_FRACTIONS
 from runner.proposers.researcher.digest import digest
 from runner.proposers.researcher.experiments_tool import read
 from runner.proposers.researcher.plateau import near_misses, plateau
-from runner.records import Curve, Doom, Experiment, Phase, Proposal, RunEnd, RunRecord, Verdict
+from runner.records import Curve, Experiment, Phase, Proposal, RunEnd, RunRecord, StopReason, Verdict
 from runner.report.early import early_line, early_stops, upper_limit
 from runner.report.explain import explain
 from runner.report.findings import find
-from runner.report.summary import sum_up
 from runner.report.plot import progress_png
+from runner.report.summary import sum_up
 from runner.report.table import plain_lines, summary
 from runner.report.tsv import results_tsv
+from tests.support.scripted_evaluator import TAG, laboratory, make_repository
+from tests.unit.report.test_findings import FIGURES
 
 REASON = "stopped at 50% of its time: its loss 3.250 is 0.250 above the champion's there; a chance of 0.4% to be"
-DOOM = Doom(fraction=0.5, loss=3.25, champion_loss=3.0, chance=0.004)
+DOOM = StopReason(fraction=0.5, loss=3.25, champion_loss=3.0, chance=0.004)
 
 
-def run(phase, run_id, end=RunEnd.FINISHED, seconds=20.0, doom=None, bpb=None):
-    curve = Curve(losses=(3.0,) * NUM_FRACTIONS, doom=doom) if phase is Phase.TRAIN else None
+def run(phase, run_id, end=RunEnd.FINISHED, seconds=20.0, stop_reason=None, bpb=None):
+    curve = Curve(losses=(3.0,) * NUM_FRACTIONS, stop_reason=stop_reason) if phase is Phase.TRAIN else None
     return RunRecord(
         phase=phase, seed=run_id // 10, end=end, exit_code=None, wall_seconds=seconds, cpu_seconds=seconds,
         curve=curve, val_bpb=bpb, id=run_id,
@@ -52,21 +52,21 @@ def stopped(number):
     )  # fmt: skip
 
 
-def finished(number, doom=DOOM, again=False):
+def finished(number, stop_reason=DOOM, again=False):
     changes = {
-        "looks": (number * 10 + 1, 9999) if again else (number * 10 + 1,),
+        "trials": (number * 10 + 1, 9999) if again else (number * 10 + 1,),
         "first_delta_bpb": 0.5,
         "effect_bpb": 0.4,
     }
     figures = FIGURES.__class__(**{**FIGURES.__dict__, **changes})
-    runs = (run(Phase.TRAIN, number * 10, doom=doom), run(Phase.SCORE, number * 10 + 1, bpb=2.5))
+    runs = (run(Phase.TRAIN, number * 10, stop_reason=stop_reason), run(Phase.SCORE, number * 10 + 1, bpb=2.5))
     return Experiment(
         number=number, hypothesis="finished", proposer="p", verdict=Verdict.DISCARD, champion=0, val_bpb=2.5,
         delta_bpb=0.5, sigma_bpb=0.01, figures=figures, runs=runs,
     )  # fmt: skip
 
 
-NIGHT = [baseline(), stopped(1), stopped(2), finished(3), finished(4, again=True), finished(5, doom=None)]
+NIGHT = [baseline(), stopped(1), stopped(2), finished(3), finished(4, again=True), finished(5, stop_reason=None)]
 
 
 def test_stopped_and_finished_runs_are_counted_with_the_time_that_they_saved():
@@ -80,7 +80,7 @@ def test_stopped_and_finished_runs_are_counted_with_the_time_that_they_saved():
 
 
 def test_nothing_is_said_where_nothing_was_hopeless_and_nobody_claims_what_nobody_knows():
-    assert early_line(early_stops([baseline(), finished(1, doom=None)])) is None
+    assert early_line(early_stops([baseline(), finished(1, stop_reason=None)])) is None
     assert "nobody knows" in early_line(early_stops(NIGHT[:2]))
     assert early_stops(NIGHT[:2]).wrong is None
 
@@ -133,5 +133,5 @@ def test_status_and_show_tell_of_a_stopped_run(tmp_path, monkeypatch):
     assert json.loads(say("status", "--tag", TAG, "--json"))["early_stop"]["stopped"] == 1
     assert REASON in say("show", "1", "--tag", TAG)
     shown = json.loads(say("show", "1", "--tag", TAG, "--json"))
-    assert shown["runs"][0]["end"] == "stopped" and shown["runs"][0]["curve"]["doom"]["chance"] == 0.004
+    assert shown["runs"][0]["end"] == "stopped" and shown["runs"][0]["curve"]["stop_reason"]["chance"] == 0.004
     assert "wrote" in say("report", "--tag", TAG)

@@ -12,14 +12,14 @@ from runner.decision.keep_rule import AS_GOOD
 from runner.records import AuditRecord, Experiment, Figures, Phase, RunEnd, RunRecord, SealedScore, Verdict
 from runner.report.explain import basis_lines, explain, rests_on
 from runner.report.findings import COLUMNS, NORMAL_90, drift, find, finding_lines, findings_tsv
-from runner.report.progress import tokens_per_second
+from runner.untrusted import tokens_per_second
 
 CLEAN = AuditRecord(
     claimed_bpb=1.0, num_positions=8, mean_nats=0.0, se_nats=0.0, upper_nats=0.0, exceedances=(0, 0, 0, 0),
     repeat=None, suffix=None, neighbours=None,
 )  # fmt: skip
 FIGURES = Figures(
-    looks=(22, 25, 28), pool=(3, 12), delta_bpb=-0.0123, se_bpb=0.0031, sigma_bpb=0.0071, better=0.97,
+    trials=(22, 25, 28), pool=(3, 12), delta_bpb=-0.0123, se_bpb=0.0031, sigma_bpb=0.0071, better=0.97,
     effect_bpb=-0.01, low_bpb=-0.015, high_bpb=-0.005, first_delta_bpb=-0.03, first_se_bpb=0.01,
 )  # fmt: skip
 SIGMA = 0.01
@@ -177,7 +177,7 @@ def test_a_keep_is_one_sentence_of_figures():
 @pytest.mark.parametrize(
     ("changes", "reason", "end"),
     [
-        ({"delta_bpb": 0.004, "better": 0.2, "looks": (1,)}, "not better", "80 % sure; noise 0.0071."),
+        ({"delta_bpb": 0.004, "better": 0.2, "trials": (1,)}, "not better", "80 % sure; noise 0.0071."),
         ({"better": 0.8}, "a keep needs 85%", "80 % sure; noise 0.0071; the rule: a keep needs 85%."),
         ({"better": 0.9999}, "x", "over 99 % sure; noise 0.0071; the rule: x."),
     ],

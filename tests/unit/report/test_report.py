@@ -21,10 +21,9 @@ from runner.report.audits import audit_lines, sealed_line, sealed_tsv, strikes_l
 from runner.report.explain import explain
 from runner.report.labels import Box, Label, place
 from runner.report.plot import progress_png
-from runner.report.progress import progress
 from runner.report.table import plain_lines, summary, table
-from runner.report.text import REPLACEMENT, clean, cut, one_line
 from runner.report.tsv import COLUMNS, results_tsv
+from runner.untrusted import REPLACEMENT, clean, cut, one_line, progress
 
 HOSTILE = [
     '"never closed',

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[3]
 ECHO = "import sys\nfor line in sys.stdin: print(line, end='', flush=True)"
 STOPPER = """
 import sys, time
-from runner.doctor.daemon import paused
+from runner.sandbox.doctor.daemon import paused
 with paused(int(sys.argv[1]), 60):
     print("stopped", flush=True)
     time.sleep(600)

@@ -11,14 +11,14 @@ import pytest
 from click.testing import CliRunner
 from structlog.testing import capture_logs
 
-from runner.sandbox import doctor
 from runner.cli import cli
 from runner.config import load
+from runner.errors import ConfigError
+from runner.sandbox import doctor
 from runner.sandbox.doctor import host
 from runner.sandbox.doctor.finding import NAMES, Finding, accepting, check_names
-from runner.errors import ConfigError
-from runner.sandbox.host import Gpu
 from runner.sandbox.engine import Engine
+from runner.sandbox.host import Gpu
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC).timestamp()
 FINE = {

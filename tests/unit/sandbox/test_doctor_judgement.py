@@ -9,9 +9,9 @@ import pytest
 
 from locked_eval.supervisor import EXIT_DEADLINE, EXIT_FINISHED
 from runner.config import load
-from runner.sandbox.doctor.judgement import Watch, judge_bite, judge_look, judge_rotation, judge_watch
 from runner.records import Phase, RunEnd, RunRecord
 from runner.sandbox.containers import largest_file
+from runner.sandbox.doctor.judgement import Watch, judge_bite, judge_look, judge_rotation, judge_watch
 
 CONFIG = load(Path("/nonexistent"), {"profile": "cpu"}, environ={})
 CORES = (1,)

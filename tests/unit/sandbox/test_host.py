@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from runner.sandbox import host as hardware
 from runner.campaign import setup
 from runner.config import load
-from runner.sandbox.doctor import host
 from runner.errors import EngineError
+from runner.sandbox import host as hardware
+from runner.sandbox.doctor import host
 from runner.sandbox.host import Gpu, find_gpus
 
 CARD = Gpu(uuid="GPU-1", name="NVIDIA H100", memory_mib=81559)

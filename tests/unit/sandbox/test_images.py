@@ -24,13 +24,9 @@ import docker
 import pytest
 import requests
 
-from runner.sandbox import images
 from runner.errors import BaseGoneError, DiskFullError, EngineError, ImageError
-from runner.sandbox.images import base
-from runner.sandbox.images import builder
-from runner.sandbox.images import cleanup
-from runner.sandbox.images import rootfs
-from runner.sandbox.images import wheels
+from runner.sandbox import images
+from runner.sandbox.images import base, builder, cleanup, rootfs, wheels
 
 ROOT = Path(__file__).resolve().parents[3]
 LABEL = "org.autoresearch."
@@ -378,7 +374,7 @@ def test_debootstrap_without_the_keyring_is_refused(tmp_path, monkeypatch):
 BOOTSTRAP = """
 import sys
 from pathlib import Path
-from runner.image import rootfs
+from runner.sandbox.images import rootfs
 try:
     rootfs.ensure_rootfs.__globals__["_find"] = lambda client, recipe: None
     rootfs.ensure_rootfs.__globals__["_pull"] = lambda client, on_progress: None

@@ -8,13 +8,12 @@ from types import SimpleNamespace
 import docker
 import pytest
 
-from runner.sandbox.doctor import judgement
 from runner.errors import EngineError
-from runner.sandbox import kernel_limits
-from runner.sandbox import supervision
+from runner.sandbox import kernel_limits, supervision
+from runner.sandbox.containers import move_container
+from runner.sandbox.doctor import judgement
 from runner.sandbox.engine import Engine
 from runner.sandbox.kernel_limits import Deviation, Limits, LimitWatch, deviations, limit_files
-from runner.sandbox.containers import move_container
 from runner.sandbox.supervision import wait
 
 ID = "ab12" * 16

@@ -6,8 +6,8 @@ import hashlib
 
 import pytest
 
-from runner.storage import claims
 from runner.errors import DiskFullError
+from runner.storage import claims
 
 
 def sha256(data):

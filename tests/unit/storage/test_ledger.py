@@ -11,8 +11,20 @@ import sqlite3
 import pytest
 
 from runner.errors import LedgerError
+from runner.records import (
+    AuditRecord,
+    Curve,
+    Figures,
+    Phase,
+    Proposal,
+    RunEnd,
+    RunRecord,
+    SealedScore,
+    StopReason,
+    Usage,
+    Verdict,
+)
 from runner.storage.ledger import ANSWERS_OF_FORMAT_3, CONVERSATIONS, SCHEMA, SEALED, Ledger, exclusive, is_running
-from runner.records import AuditRecord, Curve, Doom, Figures, Phase, Proposal, RunEnd, RunRecord, SealedScore, Usage, Verdict
 
 
 @pytest.fixture
@@ -89,7 +101,7 @@ def test_what_a_verdict_rests_on_comes_back_as_it_was_written(ledger):
     look = ledger.open_run("t", number, Phase.SCORE, 5)
     ledger.close_run(look, run(Phase.SCORE, val_bpb=1.5))
     figures = Figures(
-        looks=(look,), pool=(7, 8), delta_bpb=-0.1, se_bpb=0.02, sigma_bpb=0.01, better=0.99, effect_bpb=-0.09,
+        trials=(look,), pool=(7, 8), delta_bpb=-0.1, se_bpb=0.02, sigma_bpb=0.01, better=0.99, effect_bpb=-0.09,
         low_bpb=-0.12, high_bpb=-0.06, first_delta_bpb=-0.2, first_se_bpb=0.03,
     )  # fmt: skip
     ledger.close_experiment("t", number, verdict=Verdict.KEEP, reason="r", val_bpb=1.5, figures=figures)
@@ -120,14 +132,14 @@ def test_an_audit_comes_back_as_it_was_written(ledger):
     assert ledger.experiment("t", number).runs[0].audit == audit
 
 
-DOOM = Doom(fraction=0.5, loss=3.25, champion_loss=3.0, chance=0.004)
+DOOM = StopReason(fraction=0.5, loss=3.25, champion_loss=3.0, chance=0.004)
 
 
-@pytest.mark.parametrize("doom", [None, DOOM])
-def test_a_curve_comes_back_as_it_was_written(ledger, doom):
-    curve = Curve(losses=(7.5, None, 3.25, *[3.0] * 9), doom=doom)
+@pytest.mark.parametrize("stop_reason", [None, DOOM])
+def test_a_curve_comes_back_as_it_was_written(ledger, stop_reason):
+    curve = Curve(losses=(7.5, None, 3.25, *[3.0] * 9), stop_reason=stop_reason)
     number = ledger.open_experiment("t", proposal(), diff="", champion=None)
-    end = RunEnd.FINISHED if doom is None else RunEnd.STOPPED
+    end = RunEnd.FINISHED if stop_reason is None else RunEnd.STOPPED
     ledger.close_run(ledger.open_run("t", number, Phase.TRAIN, 5), run(Phase.TRAIN, end, curve=curve))
     (stored,) = ledger.experiment("t", number).runs
     assert (stored.end, stored.curve) == (end, curve)
@@ -226,7 +238,7 @@ def test_the_answers_of_format_3_are_kept_and_their_conversations_have_ended(tmp
     with Ledger(tmp_path / "ledger.db") as ledger:
         assert ledger.cost_usd("t") == 1.5
         assert ledger.conversation("t", "p") is None
-        assert ledger.gave_up("t", 3)
+        assert ledger.retry_abandoned("t", 3)
         rows = ledger._read("SELECT booking, seen, retry_of FROM answers JOIN conversations ON id = conversation")
         assert [tuple(row) for row in rows] == [(1, 2, None), (2, 2, None), (3, 3, 3)]
 
@@ -240,7 +252,7 @@ def test_money_is_booked_for_proposals_and_for_conversations_without_one(ledger)
     answered(ledger, talk, None, cost=0.5)
     assert ledger.cost_usd("t") == 1.75
     assert ledger.conversation_usd(talk.id) == 0.75
-    assert ledger.dearest_usd("t") == 1.0
+    assert ledger.highest_cost_usd("t") == 1.0
     number = ledger.open_experiment("t", proposal(), diff="", champion=None, conversation=talk.id)
     assert ledger.experiment("t", number).cost_usd == 0.75
     assert ledger.cost_usd("t") == 1.75
@@ -277,12 +289,16 @@ def test_a_conversation_goes_on_until_it_ends_and_ends_once(ledger):
     assert ledger.conversation("u", "p") is None and ledger.conversation("t", "q") is None
     other = ledger.open_conversation("t", "q", seen=4)
     assert (ledger.conversation("t", "p"), ledger.conversation("t", "q")) == (talk, other)
-    assert not ledger.gave_up("t", 3)
+    assert not ledger.retry_abandoned("t", 3)
     ledger.end_conversation(talk.id, {"outcome": "prose"})
     assert ledger.conversation("t", "p") is None
-    assert ledger.gave_up("t", 3) and not ledger.gave_up("t", 4) and not ledger.gave_up("u", 3)
+    assert (
+        ledger.retry_abandoned("t", 3)
+        and not ledger.retry_abandoned("t", 4)
+        and not ledger.retry_abandoned("u", 3)
+    )
     ledger.open_experiment("t", proposal(transcript="other"), diff="", champion=None, conversation=talk.id)
-    assert ledger.gave_up("t", 3), "what has ended led to nothing for ever"
+    assert ledger.retry_abandoned("t", 3), "what has ended led to nothing for ever"
 
 
 def test_an_experiment_has_the_transcript_of_its_conversation(ledger):
@@ -290,7 +306,7 @@ def test_an_experiment_has_the_transcript_of_its_conversation(ledger):
     told = {"said": "x" * 1000}
     number = ledger.open_experiment("t", proposal(transcript=told), diff="", champion=None, conversation=talk.id)
     assert ledger.conversation("t", "p") is None
-    assert not ledger.gave_up("t", 3)
+    assert not ledger.retry_abandoned("t", 3)
     assert ledger.transcript("t", number) == told
     assert ledger.transcript("t", number + 1) is None
     assert ledger.transcript("u", number) is None

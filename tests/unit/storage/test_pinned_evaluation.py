@@ -10,8 +10,8 @@ import pytest
 
 import locked_eval
 from locked_eval import manifest
-from runner.storage import pinned_evaluation
 from runner.errors import LockedEvalError
+from runner.storage import pinned_evaluation
 
 
 @pytest.fixture

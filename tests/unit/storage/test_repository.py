@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from runner import failpoints
-from runner.failpoints import Side, Step
+from runner.campaign.commit_message import kept_message, tried_message
 from runner.errors import RepositoryError
+from runner.failpoints import Side, Step
 from runner.records import AuditRecord, Experiment, Phase, RunEnd, RunRecord, Verdict
 from runner.storage.repository import Repository
-from runner.campaign.commit_message import kept_message, tried_message
 
 WHEN = "2026-01-02T03:04:05+00:00"
 REF = "refs/autoresearch/tried/night/0001"

@@ -91,7 +91,7 @@ CHEATS = [
     ),
     Cheat(
         name="audited_by_seam",
-        sentence="Looks for the seam where the text of an audit changes, and is honest in rows that have one.",
+        sentence="Trials for the seam where the text of an audit changes, and is honest in rows that have one.",
         fate=Fate.REFUTED,
         findings=FUTURE,
         model=PEEK

@@ -1,0 +1,1 @@
+"""One night, and one experiment from idea to verdict."""

@@ -1,0 +1,1 @@
+"""One program → one trial that can be believed: train, score, audit."""

@@ -1,0 +1,1 @@
+"""A language model as a researcher: one conversation per idea, with its prompt, memory and tools."""

@@ -1,0 +1,1 @@
+"""What outlives the process: ledger, git, claims, the pinned evaluation, paths and the lock."""
