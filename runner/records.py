@@ -217,32 +217,99 @@ class RunRecord:
     exit_code: int | None
     wall_seconds: float | None  # of candidate code; None when it never started
     cpu_seconds: float | None  # of candidate code and its waited-for children, as the kernel counts
-    others_cpu_seconds: float | None = None  # train and score: what everybody else used of its cores
+    others_cpu_seconds: float | None = None  # train and score: CPU time of other programs on its cores
     clock_mhz: float | None = None  # train only: mean clock of the GPU's processors, else of its cores
     log_tail: str = ""  # train only: cleaned text of the candidate, untrusted
     val_bpb: float | None = None  # score: as claimed; audit: as audited
     claims_sha256: str | None = None  # score: of its claims; audit: of the claims that it examined
     audit: AuditRecord | None = None  # audit only
     curve: Curve | None = None  # train only
-    opened_at: str | None = None  # UTC, ISO 8601, to the second: before its container was asked for
-    closed_at: str | None = None  # … when its end was written down; of a lost run, when that was found out
-    id: int | None = field(default=None, compare=False)  # in the ledger: runs of a campaign in their order
+    opened_at: str | None = None  # UTC, ISO 8601, to the second: before its container was requested
+    closed_at: str | None = None  # … when it had ended
+
+
+class TrialKind(StrEnum):
+    """Why a program is measured."""
+
+    CANDIDATE = "candidate"  # for its own verdict
+    CONTROL = "control"  # a champion measured again: machines drift
+
+
+class Outcome(StrEnum):
+    """How a trial ended."""
+
+    SCORED = "scored"
+    CRASH = "crash"  # the program failed, hung without a checkpoint, or could not be scored
+    INVALID = "invalid"  # claims that no model makes, or claims that the audit refutes
+    STOPPED = "stopped"  # ended early by the host: unpromising
+    CONTENDED = "contended"  # other programs used its cores: says nothing about the candidate, repeated
+    LOST = "lost"  # the infrastructure failed, or the controller was killed: repeated
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One program under one seed: trained, scored and, where a keep may rest on it, audited and sealed."""
+
+    seed: int
+    outcome: Outcome
+    runs: tuple[RunRecord, ...] = ()
+    reason: str | None = None  # why there is no score, in one sentence
+    val_bpb: float | None = None  # audited where there was an audit, as claimed otherwise
+    claims_sha256: str | None = None
+    sealed: bool = False  # its checkpoint has a score on the sealed rows
+    kind: TrialKind = TrialKind.CANDIDATE
+    id: int = 0  # in the ledger; 0: not recorded there
+    opened_seq: int = 0  # ticks of the campaign's logical clock
+    closed_seq: int = 0
+
+    @property
+    def audit(self) -> AuditRecord | None:
+        """Findings of its audit, if there was one."""
+        return next((run.audit for run in reversed(self.runs) if run.audit is not None), None)
+
+    @property
+    def audited(self) -> bool:
+        """Whether an audit confirmed its claims."""
+        return self.outcome is Outcome.SCORED and self.audit is not None and self.audit.finding is None
+
+    @property
+    def claimed_bpb(self) -> float | None:
+        """Score of the claims as they came, before any audit."""
+        return next((run.val_bpb for run in self.runs if run.phase is Phase.SCORE), None)
+
+    @property
+    def opened_at(self) -> str | None:
+        """UTC, ISO 8601, to the second: before its first container was requested."""
+        return self.runs[0].opened_at if self.runs else None
+
+    @property
+    def training(self) -> RunRecord | None:
+        """Its training, if that began."""
+        return next((run for run in self.runs if run.phase is Phase.TRAIN), None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditPolicy:
+    """How closely the claims of one trial are examined."""
+
+    audit: bool
+    seal_below_bpb: float | None = None  # audited scores up to this are sealed, and their claims kept for audits
 
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """What a verdict rests on; see `docs/decision.md`. Effects are candidate − champion: negative is better."""
+    """What a verdict rests on; see `docs/statistics.md`. Effects are candidate − champion: negative is better."""
 
-    trials: tuple[int, ...]  # ids of the runs that gave the candidate's scores
-    pool: tuple[int, ...]  # … its champion's
+    trials: tuple[int, ...]  # ids of the candidate's trials
+    pool: tuple[int, ...]  # … of its champion's
     delta_bpb: float  # difference of the means
     se_bpb: float  # its standard error
-    sigma_bpb: float  # noise standard deviation of one run
+    sigma_bpb: float  # noise standard deviation of one trial
     better: float  # probability that the true effect is an improvement
     effect_bpb: float  # posterior mean of it
     low_bpb: float  # ends of its central 90 %
     high_bpb: float
-    first_delta_bpb: float  # at the first look alone: what a campaign learns from
+    first_delta_bpb: float  # after the first trial alone: what a campaign learns from
     first_se_bpb: float
 
 
@@ -267,15 +334,28 @@ class Experiment:
     val_bpb: float | None = None
     delta_bpb: float | None = None  # against the champion; negative is better
     sigma_bpb: float | None = None  # the noise figure that the verdict used
-    log_tail: str = ""
+    log_tail: str = ""  # of its last training; untrusted
     cost_usd: float = 0.0
     started_at: str | None = None  # UTC, ISO 8601
     ended_at: str | None = None
     image_id: str | None = None
     layer_digest: str | None = None
     figures: Figures | None = None
-    runs: tuple[RunRecord, ...] = ()
-    controls: tuple[RunRecord, ...] = ()  # as champion it is measured again now and then
+    trials: tuple[Trial, ...] = ()  # closed ones, in the order in which they were opened
+    control_trials: tuple[Trial, ...] = ()  # … that measured it again as champion
+    opened_seq: int = 0  # ticks of the campaign's logical clock; 0: not yet
+    closed_seq: int = 0
+    kept_seq: int = 0
+
+    @property
+    def runs(self) -> tuple[RunRecord, ...]:
+        """Every container execution of its own trials, in order."""
+        return tuple(run for trial in self.trials for run in trial.runs)
+
+    @property
+    def controls(self) -> tuple[RunRecord, ...]:
+        """Every container execution of its control trials, in order."""
+        return tuple(run for trial in self.control_trials for run in trial.runs)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,11 +9,11 @@ from pathlib import Path
 import structlog
 
 from runner import corpus
+from runner.campaign.campaign import Controller
 from runner.config import Config
 from runner.corpus.redaction import Redactor
 from runner.edits.contamination import SealedText
-from runner.evaluation.audit import Evaluation
-from runner.evaluation.trial import Laboratory
+from runner.evaluation.evaluator import EvaluationRows, Evaluator
 from runner.records import Observer
 from runner.sandbox import Engine, connect, images, remove_orphans, run_trusted
 from runner.sandbox.containers import Owner
@@ -106,7 +106,7 @@ def prepare_data(
     return corpus.open_data(target)
 
 
-def open_laboratory(
+def open_controller(
     config: Config,
     prepared: Prepared,
     *,
@@ -114,29 +114,35 @@ def open_laboratory(
     ledger: Ledger,
     paths: StatePaths,
     observer: Observer,
-) -> Laboratory:
-    """Put together what experiments need."""
+) -> Controller:
+    """Assemble everything that campaigns and studies need."""
     dataset = prepared.data
     validation, test = dataset.sealed_shingles()
     tokens = dataset.token_table()
-    return Laboratory(
+    evaluator = Evaluator(
         config=config,
         engine=prepared.engine,
-        repository=repository,
-        ledger=ledger,
-        observer=observer,
+        controller=ledger.controller,
         mounts=Mounts(locked=prepared.locked, train=dataset.issue, val=dataset.val, test=dataset.test),
-        evaluation=Evaluation(
+        rows=EvaluationRows(
             val_rows=dataset.val_rows(),
             test_rows=dataset.test_rows(),
             token_bytes=dataset.token_bytes(),
             train_text=dataset.train_text(),
         ),
-        sealed_text=SealedText(validation=validation, test=test, tokens=tokens),
         redactor=Redactor.open(dataset.corpus_index, tokens),
         scratch=paths.audits,
         claims=paths.claims(config.tag),
         base_image=prepared.base_image,
+        observer=observer,
+    )
+    return Controller(
+        config=config,
+        ledger=ledger,
+        repository=repository,
+        evaluator=evaluator,
+        sealed_text=SealedText(validation=validation, test=test, tokens=tokens),
+        observer=observer,
         conditions={
             "profile": config.profile,
             "device": _device(config),

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from runner.cli.workspace import Workspace
     from runner.records import Experiment, UsageTotals
-    from runner.storage.ledger import Campaign, Ledger
+    from runner.storage.ledger import CampaignRow, Ledger
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +66,7 @@ def count_effort(ledger: Ledger, tag: str, profile: str | None, budget_usd: floa
     )
 
 
-def read_effort(workspace: Workspace, campaign: Campaign) -> Effort:
+def read_effort(workspace: Workspace, campaign: CampaignRow) -> Effort:
     """The same for a command that has no settings: the budget is what file and environment say now.
 
     A night may have had another one from its command line; the ledger does not know.

@@ -26,7 +26,7 @@ def status_command(tag: str | None, as_json: bool) -> None:
     """Where the campaign stands: done, best, kept, spent, and what runs now."""
     from runner.cli.display import first_line
     from runner.cli.effort import read_effort
-    from runner.decision.lineage import strikes
+    from runner.decision.history import strikes
     from runner.records import Verdict
     from runner.report.early import early_stops
     from runner.report.findings import find
@@ -40,7 +40,7 @@ def status_command(tag: str | None, as_json: bool) -> None:
         assert campaign is not None
         experiments = workspace.ledger.experiments(name)
         effort = read_effort(workspace, campaign)
-        sealed = workspace.ledger.sealed(name)
+        sealed = workspace.sealed.of(name)
     running = is_running(workspace.paths.root)
     counts = {str(verdict): sum(one.verdict is verdict for one in experiments[1:]) for verdict in Verdict}
     done = sum(one.verdict is not None for one in experiments[1:])
@@ -105,6 +105,7 @@ def show_command(number: int, tag: str | None, as_json: bool, with_transcript: b
     """Experiment ID: why its verdict, its diff, its runs, the end of its log."""
     from runner.cli.effort import duty_word
     from runner.errors import ConfigError
+    from runner.records import TrialKind
     from runner.report.audits import audit_lines
     from runner.report.duty import duty, duty_line
     from runner.report.explain import basis_lines, explain, rests_on
@@ -112,10 +113,10 @@ def show_command(number: int, tag: str | None, as_json: bool, with_transcript: b
 
     with open_workspace(create=False) as workspace:
         name = choose_tag(workspace.ledger, tag)
-        talk = workspace.ledger.transcript(name, number) if with_transcript else None
+        talk = workspace.ledger.conversations.transcript(name, number) if with_transcript else None
         experiments = workspace.ledger.experiments(name)
         experiment = next((one for one in experiments if one.number == number), None)
-        sealed = [one for one in workspace.ledger.sealed(name) if one.number == number]
+        sealed = [one for one in workspace.sealed.of(name) if one.number == number]
         word = duty_word(workspace.profile_of(name))
     if experiment is None:
         raise ConfigError(f"campaign {name!r} has no experiment {number}", "autoresearch log lists them")
@@ -147,21 +148,24 @@ def show_command(number: int, tag: str | None, as_json: bool, with_transcript: b
     ):
         if value:
             click.echo(f"{title + ':':14s}{value}")
-    trials = () if experiment.figures is None else experiment.figures.trials
-    for run in (*experiment.runs, *experiment.controls):
+    chosen = () if experiment.figures is None else experiment.figures.trials
+    trials = (*experiment.trials, *experiment.control_trials)
+    for trial, run in ((one, run) for one in trials for run in one.runs):
         wall = "–" if run.wall_seconds is None else f"{run.wall_seconds:.2f} s"
         cpu = "–" if run.cpu_seconds is None else f"{run.cpu_seconds:.2f} s"
         others = "" if run.others_cpu_seconds is None else f"  others {run.others_cpu_seconds:.2f} s"
         clock = "" if run.clock_mhz is None else f"  {run.clock_mhz:,.0f} MHz"
         bpb = "" if run.val_bpb is None else f"  val_bpb {run.val_bpb:.6f}"
-        part = "  control" if run in experiment.controls else "  look" if run.id in trials else ""
+        part = (
+            "  control" if trial.kind is TrialKind.CONTROL else "" if trial.id in chosen else f"  {trial.outcome}"
+        )
         click.echo(
-            f"run {run.id or 0:<5d} {run.phase:6s} seed {run.seed:<10d} {run.end:13s} wall {wall}  cpu {cpu}"
+            f"trial {trial.id:<5d} {run.phase:6s} seed {run.seed:<10d} {run.end:13s} wall {wall}  cpu {cpu}"
             f"{others}{clock}{bpb}{part}"
         )
         if run.audit is not None:
             click.echo("\n".join(f"    {line}" for line in audit_lines(run.audit)))
-    effort = duty_line(duty([replace(experiment, controls=())]), None, word)
+    effort = duty_line(duty([replace(experiment, control_trials=())]), None, word)
     if effort is not None:
         click.echo(f"{effort} since it was proposed (times are whole seconds)")
     for score in sealed:
@@ -181,7 +185,7 @@ def report_command(tag: str | None) -> None:
     """
     with open_workspace(create=False) as workspace:
         name = choose_tag(workspace.ledger, tag)
-        for line in honesty_lines(workspace.ledger.experiments(name), workspace.ledger.sealed(name)):
+        for line in honesty_lines(workspace.ledger.experiments(name), workspace.sealed.of(name)):
             click.echo(line)
         for path in write_reports(workspace.ledger, workspace.paths, name):
             click.echo(f"wrote {path}")
@@ -189,7 +193,7 @@ def report_command(tag: str | None) -> None:
 
 def honesty_lines(experiments: Sequence[Experiment], sealed: Sequence[SealedScore]) -> list[str]:
     """Strikes, sealed scores, what was found, stopped early and tried together, as far as there is something."""
-    from runner.decision.lineage import strikes
+    from runner.decision.history import strikes
     from runner.report.audits import sealed_line, strikes_line
     from runner.report.early import early_line, early_stops
     from runner.report.findings import find, finding_lines
@@ -207,8 +211,9 @@ def write_reports(ledger: Ledger, paths: StatePaths, tag: str) -> tuple[Path, ..
     from runner.report.plot import progress_png
     from runner.report.tsv import results_tsv
     from runner.storage.files import replace_file
+    from runner.storage.sealed import SealedScores
 
-    experiments, sealed = ledger.experiments(tag), ledger.sealed(tag)
+    experiments, sealed = ledger.experiments(tag), SealedScores(ledger.database).of(tag)
     folder = paths.report(tag)
     tables = {
         "results.tsv": results_tsv(experiments),

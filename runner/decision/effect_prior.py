@@ -11,7 +11,7 @@ The shape and the first weights (10 %, 80 %, 10 %) are fitted to the best-known 
 an H100 (karpathy/autoresearch, 8 March 2026), where the scale is 0.0005 bpb: a greedy night simulated with them
 has its number of keeps, its total gain and its quantiles of differences (`bench/effects.py`). A campaign learns
 its own weights from the first look at every candidate, so that a hard problem, on which hardly anything helps,
-asks for more evidence.
+asks for more history.
 
 A posterior does not depend on when one stops looking; that is why the loop may look again as often as it likes.
 """

@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from statistics import fmean
 
 from runner.decision.effect_prior import NORMAL_90
-from runner.decision.evidence import champion_pool
+from runner.decision.history import champion_pool
 from runner.decision.keep_rule import AS_GOOD
 from runner.records import Experiment, Phase, RunRecord, SealedScore
 from runner.report.summary import BASELINE, is_kept, score_of, sum_up

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 
 from runner.config import Config
-from runner.decision.evidence import noise_groups, scored
+from runner.decision.history import noise_groups, scored, scores
 from runner.decision.keep_rule import PRIOR_WEIGHT, noise_freedom, pooled_sigma
 from runner.records import Experiment
 
@@ -27,13 +27,12 @@ class Noise:
 def sum_up_noise(experiments: Sequence[Experiment], config: Config) -> Noise:
     """Put the figures together; the first experiment is the baseline."""
     baseline = experiments[0]
-    runs = scored((*baseline.runs, *baseline.controls), audited=True)
-    scores = [run.val_bpb for run in runs if run.val_bpb is not None]
+    found = scores(scored((*baseline.trials, *baseline.control_trials), audited=True))
     groups = noise_groups(experiments)
     return Noise(
-        scores_bpb=tuple(scores),
-        mean_bpb=fmean(scores) if scores else None,
-        sd_bpb=stdev(scores) if len(scores) > 1 else None,
+        scores_bpb=found,
+        mean_bpb=fmean(found) if found else None,
+        sd_bpb=stdev(found) if len(found) > 1 else None,
         sigma_bpb=pooled_sigma(groups, config.noise_prior_bpb),
         freedom=noise_freedom(groups),
     )

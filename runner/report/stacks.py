@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from runner.decision.evidence import is_near_miss
-from runner.decision.lineage import stack_of
+from runner.decision.history import is_near_miss, stack_of
 from runner.records import Experiment, Verdict
 
 

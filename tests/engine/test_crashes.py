@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from runner.decision.lineage import audited_runs
+from runner.decision.history import audited_runs
 from runner.failpoints import Side, Step
 from runner.records import RunEnd, Verdict
 from runner.sandbox import images, remove_orphans

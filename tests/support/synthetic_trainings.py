@@ -7,7 +7,7 @@ from itertools import count
 
 import numpy as np
 
-from runner.decision import evidence
+from runner.decision import history
 from runner.decision.early_stopping import NUM_FRACTIONS
 from runner.records import AuditRecord, Curve, Experiment, Figures, Phase, RunEnd, RunRecord, Verdict
 
@@ -61,7 +61,7 @@ class World:
 
     def candidate(self, number, losses, bpb, champion):
         runs = self.runs(losses, bpb)
-        pool = [run.val_bpb for run in evidence.champion_pool(champion)]
+        pool = [run.val_bpb for run in history.champion_pool(champion)]
         delta = bpb - sum(pool) / len(pool)
         near = delta < BOUNDARY
         figures = Figures(

@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from runner.decision.evidence import is_near_miss
+from runner.decision.history import is_near_miss, stack_of
 from runner.decision.keep_rule import AS_GOOD
-from runner.decision.lineage import stack_of
 from runner.proposers.researcher.plateau import near_misses
 from runner.proposers.researcher.submit_tool import CATEGORIES
 from runner.records import Experiment, Verdict

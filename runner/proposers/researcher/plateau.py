@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from runner.decision.lineage import stack_of
+from runner.decision.history import stack_of
 from runner.records import Experiment, Verdict
 from runner.untrusted import prompt_line
 

@@ -13,7 +13,7 @@ import pytest
 
 from runner.campaign import experiment
 from runner.config import load
-from runner.decision import early_stopping, effect_prior, evidence, keep_rule
+from runner.decision import early_stopping, effect_prior, history, keep_rule
 from runner.decision.early_stopping import NUM_FRACTIONS, calibrate, fraction, promising_boundary, sampled
 from runner.decision.keep_rule import Action, Belief, Rule
 from runner.evaluation import contention, trial
@@ -113,7 +113,7 @@ def stops_of(seeds, num_finished, effect, **changes):
         world = World(seed)
         night = world.campaign(num_finished)
         known = calibrated(night, **changes)
-        mean = sum(run.val_bpb for run in evidence.champion_pool(night[0])) / POOL
+        mean = sum(run.val_bpb for run in history.champion_pool(night[0])) / POOL
         for _ in range(30):
             losses, bpb = world.training(effect(world))
             assert first_doom(known, known.champion) is None
@@ -307,11 +307,11 @@ def test_a_stopped_look_counts_for_the_next_control_and_teaches_nothing_about_ef
     one = Experiment(
         number=4, hypothesis="h", proposer="p", verdict=Verdict.DISCARD, champion=0, runs=(stopped_run(),)
     )
-    assert not evidence.control_due(night, night[0], 4)
-    assert evidence.control_due([*night, one], night[0], 4)
-    before, after = (evidence.belief(some, config) for some in (night, [*night, one]))
+    assert not history.control_due(night, night[0], 4)
+    assert history.control_due([*night, one], night[0], 4)
+    before, after = (history.belief(some, config) for some in (night, [*night, one]))
     assert before.weights.tolist() == after.weights.tolist() and before.sigma_bpb == after.sigma_bpb
-    assert evidence.next_index(one) == 1, "its seed is used up"
+    assert history.next_index(one) == 1, "its seed is used up"
 
 
 def test_only_the_first_look_is_watched():

@@ -8,7 +8,7 @@ from itertools import count
 import pytest
 
 from runner import config
-from runner.decision import evidence
+from runner.decision import history
 from runner.decision.keep_rule import PRIOR_WEIGHT
 from runner.records import AuditRecord, Experiment, Figures, Phase, RunEnd, RunRecord, Verdict
 
@@ -46,33 +46,33 @@ def scores(runs):
 
 def test_an_audited_score_counts_in_place_of_the_claim():
     runs = [*look(1, 2.0), *look(2, 3.0, audited=False)]
-    assert scores(evidence.scored(runs)) == [2.001, 3.0]
-    assert scores(evidence.scored(runs, audited=True)) == [2.001]
+    assert scores(history.scored(runs)) == [2.001, 3.0]
+    assert scores(history.scored(runs, audited=True)) == [2.001]
 
 
 def test_a_seed_that_was_run_again_after_a_crash_counts_once():
     cut = [run(Phase.TRAIN, 1), run(Phase.SCORE, 1, 2.5), run(Phase.AUDIT, 1, end=RunEnd.LOST)]
-    assert scores(evidence.scored([*cut, *look(1, 2.0)])) == [2.001]
+    assert scores(history.scored([*cut, *look(1, 2.0)])) == [2.001]
 
 
 def test_refused_claims_are_no_score():
     refused = AuditRecord(**{**CLEAN.__dict__, "finding": "not_causal", "reason": "r"})
     runs = [*look(1, 2.0, audited=False), run(Phase.AUDIT, 1, 2.0, audit=refused)]
-    assert evidence.scored(runs, audited=True) == ()
+    assert history.scored(runs, audited=True) == ()
 
 
 def test_the_first_look_is_not_in_the_pool_of_a_kept_candidate_and_the_baseline_has_all_its_runs():
     trials = [look(1, 1.0), look(2, 1.2), look(3, 1.3)]
-    assert scores(evidence.champion_pool(experiment(5, trials))) == [1.201, 1.301]
-    assert scores(evidence.champion_pool(experiment(0, trials))) == [1.001, 1.201, 1.301]
-    assert scores(evidence.champion_pool(experiment(5, trials[:1]))) == [1.001], "better than none"
+    assert scores(history.champion_pool(experiment(5, trials))) == [1.201, 1.301]
+    assert scores(history.champion_pool(experiment(0, trials))) == [1.001, 1.201, 1.301]
+    assert scores(history.champion_pool(experiment(5, trials[:1]))) == [1.001], "better than none"
 
 
 def test_controls_join_the_pool_and_old_runs_leave_it():
     one = experiment(
         5, [look(1, 1.0), look(2, 1.2)], controls=[look(10 + index, 2.0 + index) for index in range(9)]
     )
-    pool = scores(evidence.champion_pool(one))
+    pool = scores(history.champion_pool(one))
     assert len(pool) == 8
     assert pool == [round(2.001 + index, 6) for index in range(1, 9)]
 
@@ -86,7 +86,7 @@ def test_the_noise_is_that_between_runs_of_one_program_whatever_the_program(tmp_
     ]
     squares = statistics.variance([2.0, 2.02])
     expected = ((PRIOR_WEIGHT * 0.01**2 + squares) / (PRIOR_WEIGHT + 1)) ** 0.5
-    assert evidence.belief(experiments, made).sigma_bpb == pytest.approx(expected), "open ones do not count yet"
+    assert history.belief(experiments, made).sigma_bpb == pytest.approx(expected), "open ones do not count yet"
 
 
 def test_first_looks_teach_how_often_edits_help(tmp_path):
@@ -95,8 +95,8 @@ def test_first_looks_teach_how_often_edits_help(tmp_path):
         trials=(1,), pool=(2,), delta_bpb=-0.5, se_bpb=0.01, sigma_bpb=0.01, better=1.0, effect_bpb=-0.5,
         low_bpb=-0.5, high_bpb=-0.5, first_delta_bpb=-0.5, first_se_bpb=0.01,
     )  # fmt: skip
-    naive = evidence.belief([], made)
-    taught = evidence.belief([experiment(number, figures=figures) for number in range(30)], made)
+    naive = history.belief([], made)
+    taught = history.belief([experiment(number, figures=figures) for number in range(30)], made)
     gains = naive.prior.grid < -0.3
     assert (taught.weights @ naive.prior.components)[gains].sum() > 5 * (naive.weights @ naive.prior.components)[
         gains
@@ -106,20 +106,20 @@ def test_first_looks_teach_how_often_edits_help(tmp_path):
 def test_a_control_is_due_after_so_many_scored_runs_of_others():
     champion = experiment(0, [look(1, 2.0)])
     others = [experiment(number, [look(number, 2.0, audited=False)]) for number in (1, 2)]
-    assert not evidence.control_due([champion, *others[:1]], champion, 2)
-    assert evidence.control_due([champion, *others], champion, 2)
-    assert not evidence.control_due([champion, *others], champion, 0), "never"
+    assert not history.control_due([champion, *others[:1]], champion, 2)
+    assert history.control_due([champion, *others], champion, 2)
+    assert not history.control_due([champion, *others], champion, 0), "never"
     again = experiment(0, [look(1, 2.0)], controls=[look(9, 2.0)])
-    assert not evidence.control_due([again, *others], again, 2)
+    assert not history.control_due([again, *others], again, 2)
 
 
 def test_a_new_champion_is_measured_until_two_runs_did_not_choose_it():
     trials = [look(1, 2.0), look(2, 2.0)]
-    assert evidence.control_due([], experiment(1, trials), 20)
-    assert not evidence.control_due([], experiment(1, trials), 0), "never"
-    assert not evidence.control_due([], experiment(1, trials, controls=[look(8, 2.0)]), 20)
+    assert history.control_due([], experiment(1, trials), 20)
+    assert not history.control_due([], experiment(1, trials), 0), "never"
+    assert not history.control_due([], experiment(1, trials, controls=[look(8, 2.0)]), 20)
     failed = [run(Phase.TRAIN, 8, end=RunEnd.FAILED)]
-    assert not evidence.control_due([], experiment(1, trials, controls=[failed]), 20), "not for ever"
+    assert not history.control_due([], experiment(1, trials, controls=[failed]), 20), "not for ever"
 
 
 def test_runs_between_the_looks_replace_the_earlier_ones_when_the_machine_has_changed():
@@ -128,40 +128,40 @@ def test_runs_between_the_looks_replace_the_earlier_ones_when_the_machine_has_ch
     fresh = [look(4, 2.05), look(5, 2.06)]
     still = [look(6, 2.0)]
     champion = experiment(0, old, controls=[*fresh])
-    pool = evidence.champion_pool(champion)
-    assert scores(evidence.comparable(pool, candidate, 0.01)) == [2.051, 2.061]
-    assert evidence.comparable(pool, candidate, 0.1) == pool, "within the noise nothing has changed"
-    quiet = evidence.champion_pool(experiment(0, old, controls=still))
-    assert evidence.comparable(quiet, candidate, 0.01) == quiet
-    assert evidence.comparable(pool, [], 0.01) == pool, "before the first look"
+    pool = history.champion_pool(champion)
+    assert scores(history.comparable(pool, candidate, 0.01)) == [2.051, 2.061]
+    assert history.comparable(pool, candidate, 0.1) == pool, "within the noise nothing has changed"
+    quiet = history.champion_pool(experiment(0, old, controls=still))
+    assert history.comparable(quiet, candidate, 0.01) == quiet
+    assert history.comparable(pool, [], 0.01) == pool, "before the first look"
 
 
 def test_the_pool_is_told_as_it_was_known_then():
     first, second = look(1, 2.0), look(2, 2.1)
     champion = experiment(0, [first], controls=[second])
-    assert scores(evidence.champion_pool(champion)) == [2.001, 2.101]
-    assert scores(evidence.champion_pool(champion, before=second[0].id)) == [2.001]
+    assert scores(history.champion_pool(champion)) == [2.001, 2.101]
+    assert scores(history.champion_pool(champion, before=second[0].id)) == [2.001]
 
 
 def test_the_champion_is_measured_again_between_two_looks_and_once():
     champion = experiment(0, [look(1, 2.0)])
     candidate = look(2, 1.9)
-    assert evidence.control_due_between_trials(champion, candidate)
+    assert history.control_due_between_trials(champion, candidate)
     again = experiment(0, [look(1, 2.0)], controls=[look(3, 2.0)])
     older, newer = look(4, 1.9), look(5, 2.0)
-    assert evidence.control_due_between_trials(again, older)
+    assert history.control_due_between_trials(again, older)
     done = experiment(0, [look(1, 2.0)], controls=[newer])
-    assert not evidence.control_due_between_trials(done, older)
+    assert not history.control_due_between_trials(done, older)
 
 
 def test_a_control_that_a_kill_cut_off_is_still_due_with_the_same_seed():
     first = look(1, 2.0)
     other = experiment(1, [look(2, 2.0)])
     cut = experiment(0, [first], controls=[[run(Phase.TRAIN, 7), run(Phase.SCORE, 7, 2.0)]])
-    assert evidence.control_due([cut, other], cut, 1)
-    assert evidence.next_index(cut) == 1
+    assert history.control_due([cut, other], cut, 1)
+    assert history.next_index(cut) == 1
     failed = experiment(0, [first], controls=[[run(Phase.TRAIN, 7, end=RunEnd.FAILED)]])
-    assert not evidence.control_due([failed, other], failed, 1), "a champion that fails is not tried for ever"
-    assert evidence.next_index(failed) == 2
+    assert not history.control_due([failed, other], failed, 1), "a champion that fails is not tried for ever"
+    assert history.next_index(failed) == 2
     lost = experiment(0, [first], controls=[[run(Phase.TRAIN, 7, end=RunEnd.LOST)]])
-    assert evidence.control_due([lost, other], lost, 1)
+    assert history.control_due([lost, other], lost, 1)

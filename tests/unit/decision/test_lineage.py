@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from runner.decision.lineage import audited_runs, champion, champion_claims, strikes
+from runner.decision.history import audited_runs, champion, champion_claims, strikes
 from runner.records import AuditRecord, Experiment, Phase, RunEnd, RunRecord, Verdict
 
 

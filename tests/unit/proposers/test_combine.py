@@ -10,7 +10,7 @@ from runner import edits
 from runner.campaign.commit_message import kept_message, tried_message
 from runner.campaign.experiment import candidate_files
 from runner.campaign.ideas import IdeaQueue
-from runner.decision import evidence
+from runner.decision import history
 from runner.decision.keep_rule import LAST_SIGMAS, NEAR_MISS_SIGMAS
 from runner.proposers import combine
 from runner.records import Experiment, Figures, Patch, Proposal, Replace, Verdict
@@ -149,11 +149,11 @@ def test_new_files_fit_beside_each_other():
 
 def test_a_campaign_learns_the_noise_of_a_stack_and_not_how_often_edits_help(tmp_path):
     with laboratory(make_repository(tmp_path / "repository")) as lab:
-        plain = evidence.belief([BASELINE, *THREE], lab.config)
+        plain = history.belief([BASELINE, *THREE], lab.config)
         combined = missed(4, "D", 9.0, combines=(1, 2))
-        assert (evidence.belief([BASELINE, *THREE, combined], lab.config).weights == plain.weights).all()
+        assert (history.belief([BASELINE, *THREE, combined], lab.config).weights == plain.weights).all()
         alone = missed(4, "D", 9.0)
-        assert (evidence.belief([BASELINE, *THREE, alone], lab.config).weights != plain.weights).any()
+        assert (history.belief([BASELINE, *THREE, alone], lab.config).weights != plain.weights).any()
 
 
 def test_it_is_written_down_and_explained(tmp_path):
