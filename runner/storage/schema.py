@@ -13,8 +13,7 @@ CREATE TABLE campaigns (
     seed INTEGER NOT NULL,              -- seeds of all trials derive from it; secret from candidates
     target INTEGER NOT NULL,            -- experiments wanted so far, baseline excluded
     conditions TEXT NOT NULL,           -- JSON: what two scores must share to be comparable
-    ticks INTEGER NOT NULL DEFAULT 0    -- logical clock: every opened_seq, closed_seq and kept_seq is one tick
-    of it
+    ticks INTEGER NOT NULL DEFAULT 0    -- logical clock: opened_seq, closed_seq and kept_seq are ticks of it
 ) STRICT;
 CREATE TABLE experiments (
     tag TEXT NOT NULL REFERENCES campaigns ON DELETE CASCADE,

@@ -29,7 +29,8 @@ DOCKER = {
 """Killed in `tests/engine/test_crashes.py`, with real containers."""
 ELSEWHERE = {
     Step.CAMPAIGN_DELETED: "a workload that does not run",
-    Step.LOST_RUNS_CLOSED: "the first step of every recovery",
+    Step.LOST_TRIALS_CLOSED: "the first step of every recovery",
+    Step.ATTEMPT_RECORDED: "no step of a night: `autoresearch confirm`",
 }
 POINTS = [(step, side) for step in Step if step not in DOCKER | ELSEWHERE.keys() for side in Side]
 
@@ -110,8 +111,8 @@ def final_state(root):
     ]
     controls = sorted(
         (row["experiment"], row["seed"], row["val_bpb"])
-        for row in rows(root, "runs")
-        if row["control"] and row["phase"] == "audit" and row["end"] == "finished"
+        for row in rows(root, "trials")
+        if row["kind"] == "control" and row["outcome"] == "scored"
     )
     money = {}
     for row in rows(root, "usage"):
@@ -137,10 +138,10 @@ def check_whole(root):
     git(root, "fsck", "--strict")
     assert git(root, "status", "--porcelain") == ""
     assert git(root, "symbolic-ref", "HEAD") == "refs/heads/main\n"
-    experiments, runs = rows(root, "experiments"), rows(root, "runs")
+    experiments, trials = rows(root, "experiments"), rows(root, "trials")
     assert [row["number"] for row in experiments] == list(range(len(experiments)))
     assert all(row["verdict"] and row["closed_at"] for row in experiments), "every attempt ends"
-    assert all(row["end"] and row["closed_at"] for row in runs)
+    assert all(row["outcome"] and row["closed_at"] for row in trials)
     kept = [row["kept_commit"] for row in experiments if row["verdict"] == Verdict.KEEP]
     branch = f"autoresearch/{scripted_night.TAG}"
     history = [
@@ -160,16 +161,18 @@ def acknowledged(root, told):
     if not rows(root, "sqlite_master"):
         return {}
     passed = Counter(step for step, side in told.reached if side == Side.AFTER)
-    experiments, runs, usage = (rows(root, table) for table in ("experiments", "runs", "usage"))
+    experiments, trials, usage = (rows(root, table) for table in ("experiments", "trials", "usage"))
     closed = [row for row in experiments if row["verdict"]]
     kept = [row for row in closed if row["kept_commit"]]
-    ended = [row for row in runs if row["end"]]
+    committed = [row for row in trials if row["claims_sha256"]]
+    ended = [row for row in trials if row["outcome"]]
     assert len(rows(root, "campaigns")) >= passed[Step.CAMPAIGN_CREATED]
     assert len(experiments) >= passed[Step.EXPERIMENT_OPENED]
     assert len(closed) >= passed[Step.EXPERIMENT_CLOSED]
     assert len(kept) >= passed[Step.KEEP_RECORDED]
-    assert len(runs) >= passed[Step.RUN_OPENED]
-    assert len(ended) >= passed[Step.RUN_CLOSED]
+    assert len(trials) >= passed[Step.TRIAL_OPENED]
+    assert len(committed) >= passed[Step.CLAIMS_COMMITTED]
+    assert len(ended) >= passed[Step.TRIAL_CLOSED]
     assert len(usage) >= passed[Step.ANSWER_BOOKED]
     return {
         "closed": [{**row, "kept_commit": None} for row in closed],
@@ -254,7 +257,7 @@ NEVER_IDLE = [
         Step.ANSWER_KEPT,
         Step.CHECK_KEPT,
         Step.EXPERIMENT_OPENED,
-        Step.RUN_CLOSED,
+        Step.TRIAL_CLOSED,
         Step.EXPERIMENT_CLOSED,
         Step.BRANCH_ADVANCED,
         Step.KEEP_RECORDED,
@@ -301,7 +304,7 @@ def test_a_night_that_thinks_ahead_ends_as_if_nothing_had_been(night, tmp_path, 
 
 
 AROUND_A_STOP = [
-    (step, side) for step in (Step.RUN_OPENED, Step.RUN_CLOSED, Step.EXPERIMENT_CLOSED) for side in Side
+    (step, side) for step in (Step.TRIAL_OPENED, Step.TRIAL_CLOSED, Step.EXPERIMENT_CLOSED) for side in Side
 ]
 
 
@@ -324,19 +327,19 @@ def test_a_recorded_stop_is_settled_and_an_unrecorded_one_is_measured_again(nigh
     occurrence = reached[: closed[2] + 1].count((step, side))  # the last one that belongs to the stopped one
     root = make_repository(tmp_path / "repository", "early")
     assert night(root, step=step, side=side, occurrence=occurrence).end == -9
-    before = [row["end"] for row in rows(root, "runs") if row["experiment"] == 2]
+    before = [row["outcome"] for row in rows(root, "trials") if row["experiment"] == 2]
     assert ("stopped" in before) == ((step, side) not in AROUND_A_STOP[:3])
     told = night(root)
     assert told.end == 0, told.errors
     assert final_state(root) == whole
-    after = [row["end"] for row in rows(root, "runs") if row["experiment"] == 2]
+    after = [row["outcome"] for row in rows(root, "trials") if row["experiment"] == 2]
     assert after.count("stopped") == 1
     assert "stopped" not in before or after == before, "what was settled is not run again"
 
 
 AROUND_A_STACK = [
     (step, side)
-    for step in (Step.EXPERIMENT_OPENED, Step.CANDIDATE_RECORDED, Step.RUN_CLOSED, Step.KEEP_RECORDED)
+    for step in (Step.EXPERIMENT_OPENED, Step.CANDIDATE_RECORDED, Step.TRIAL_CLOSED, Step.KEEP_RECORDED)
     for side in Side
 ]
 
@@ -380,18 +383,18 @@ def test_a_workload_that_does_not_run_is_forgotten_whole_wherever_that_is_interr
         told = night(root)
         assert told.end == 1
         assert "the unmodified workload got no score" in told.errors
-        assert rows(root, "campaigns") == rows(root, "experiments") == rows(root, "runs") == []
+        assert rows(root, "campaigns") == rows(root, "experiments") == rows(root, "trials") == []
 
 
 def test_a_night_that_is_over_is_not_changed_by_another_start(night, tmp_path):
     root = make_repository(tmp_path / "repository")
     night(root)
-    tables = ("experiments", "runs", "usage", "sealed", "answers")
+    tables = ("experiments", "trials", "usage", "sealed", "answers")
     before = [rows(root, table) for table in tables]
     told = night(root)
     assert told.end == 0
     assert [rows(root, table) for table in tables] == before
-    assert {step for step, _ in told.reached} == {Step.LOST_RUNS_CLOSED, Step.TARGET_SET}, "nothing to repair"
+    assert {step for step, _ in told.reached} == {Step.LOST_TRIALS_CLOSED, Step.TARGET_SET}, "nothing to repair"
 
 
 def test_a_branch_that_lost_its_last_moves_is_put_back_to_the_champion(night, tmp_path):
@@ -470,7 +473,7 @@ def test_a_file_that_was_being_written_is_removed_at_the_next_start(night, tmp_p
     assert night(root, step=Step.FILE_REPLACED, side=Side.BEFORE).end == -9
     claims = root / ".autoresearch" / "claims" / scripted_night.TAG
     assert [path.suffix for path in claims.iterdir()] == [".partial"]
-    told = night(root, step=Step.LOST_RUNS_CLOSED, side=Side.BEFORE)
+    told = night(root, step=Step.LOST_TRIALS_CLOSED, side=Side.BEFORE)
     assert told.end == -9
     assert list(claims.iterdir()) == []
 

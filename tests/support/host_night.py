@@ -23,7 +23,7 @@ PYTHON_PATH = str(ROOT)
 TAG, BRANCH = "test", "autoresearch/test"
 EXPERIMENTS = 3
 """A discard, a keep and a crash."""
-TRAINING = ("run_opened", "after", 11)
+TRAINING = ("trial_opened", "after", 4)
 """A gate while experiment 2 trains: after two runs of the baseline with four containers each, and two others."""
 WAIT_SECONDS = 30
 """Longest wait for what comes within a second on a quiet machine."""

@@ -19,7 +19,7 @@ from runner import config as settings
 from runner import edits
 from runner.corpus.redaction import Redactor
 from runner.edits.contamination import SealedText
-from runner.evaluation.audit import Evaluation
+from runner.evaluation.evaluator import EvaluationRows
 from runner.evaluation.trial import Examined, Laboratory, Measurement, Outcome, UnrecordedRuns, measure
 from runner.records import Edit, Phase, RunRecord
 from runner.sandbox import images, remove_orphans
@@ -101,7 +101,7 @@ def config():
 @pytest.fixture(scope="session")
 def evaluation(data):
     """What the judge knows."""
-    return Evaluation(
+    return EvaluationRows(
         val_rows=np.load(data / "val" / "rows.npy"),
         test_rows=np.load(data / "test" / "rows.npy"),
         token_bytes=np.array([2] * BOS + [0], dtype=np.uint16),
