@@ -26,7 +26,7 @@ IDENTITY = ("autoresearch", "autoresearch@localhost")
 REGULAR_FILE = "100644"
 FOLDER = "040000"
 ATTEMPTS = 5
-"""At one write, while another git process removes what it rests on."""
+"""Number of times to try a write while another git process removes objects or folders that it needs."""
 
 _SETTINGS = (
     "core.hooksPath=/dev/null",  # `update-ref` runs the reference-transaction hook

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from runner import failpoints
 from runner.errors import RepositoryError
-from runner.failpoints import Side, Step
 from tests.support.git_repositories import (
-    FILES,
     REF,
     git,
     stage,
@@ -28,19 +25,6 @@ def test_a_candidate_keeps_everything_outside_workload(root, repository):
 
 def test_staging_twice_gives_the_same_ids(repository):
     assert stage(repository) == stage(repository)
-
-
-def test_objects_that_are_collected_before_they_have_a_name_are_written_again(root, repository, monkeypatch):
-    def collect(step, side):
-        if (step, side) == (Step.OBJECTS_WRITTEN, Side.AFTER):
-            monkeypatch.setattr(failpoints, "on_reach", None)
-            git(root, "gc", "--quiet", "--prune=now")
-
-    monkeypatch.setattr(failpoints, "on_reach", collect)
-    staged = stage(repository)
-    assert failpoints.on_reach is None
-    assert repository.read_workload(staged.commit) == FILES
-    assert git(root, "fsck", "--strict") == ""
 
 
 def test_names_stand_in_the_order_that_git_wants(root, repository):
