@@ -7,7 +7,7 @@ import structlog
 from runner.campaign.campaign import Campaign
 from runner.campaign.commit_message import kept_message
 from runner.records import Experiment
-from runner.storage.repository import write_again
+from runner.storage.git import write_again
 
 log = structlog.get_logger()
 

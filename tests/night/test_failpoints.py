@@ -175,7 +175,7 @@ def acknowledged(root, told):
     assert len(ended) >= passed[Step.TRIAL_CLOSED]
     assert len(usage) >= passed[Step.ANSWER_BOOKED]
     return {
-        "closed": [{**row, "kept_commit": None} for row in closed],
+        "closed": [{**row, "kept_commit": None, "kept_seq": None} for row in closed],
         "kept": kept,
         "ended": ended,
         "booked": [row for row in usage if row["experiment"] is not None],
