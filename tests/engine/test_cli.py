@@ -23,6 +23,7 @@ from runner.sandbox.supervision import GRACE_SECONDS
 from runner.storage.ledger import Ledger, exclusive
 from tests.support import fake_anthropic, fake_researchers
 from tests.support.private_engine import copy_image, private_engine
+from tests.support.publishing import CHECKPOINT
 
 pytestmark = pytest.mark.docker
 
@@ -53,7 +54,7 @@ from pathlib import Path
 
 import numpy as np
 
-from locked_eval.handoff import publish
+from workload.checkpoint import publish
 
 SMOOTHING = 300.0  # counts added to every token
 PAUSE_SECONDS = 0.5  # stands for the time that training takes
@@ -87,7 +88,8 @@ def night(tmp_path, engine, base_image):
     """A user's repository, and a function that runs `autoresearch` in it."""
     root = tmp_path / "clone"
     (root / "workload").mkdir(parents=True)
-    for name, text in {"__init__.py": "", "model.py": MODEL, "train.py": TRAIN}.items():
+    tree = {"__init__.py": "", "checkpoint.py": CHECKPOINT, "model.py": MODEL, "train.py": TRAIN}
+    for name, text in tree.items():
         (root / "workload" / name).write_text(text)
     (root / "program.md").write_text("Lower is better.\n")
     (root / ".gitignore").write_text("/.autoresearch/\n")

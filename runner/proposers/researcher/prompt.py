@@ -32,9 +32,9 @@ Nobody answers questions and nobody reads what you say besides: decide yourself,
 What must stay (everything else inside workload/ may change: architecture, optimizer, data order, kernels,
 batch sizes, schedules, files):
 - `python -m workload.train` trains. It reads DATA_DIR, OUT_DIR, SEED, DEADLINE_SECONDS and PROFILE from the
-  environment, seeds everything from SEED, and publishes checkpoints with `locked_eval.handoff.publish`. It is
-  killed at DEADLINE_SECONDS; compiling and data loading count; the last checkpoint that was published is
-  scored.
+  environment, seeds everything from SEED, and publishes checkpoints: one file OUT_DIR/checkpoint, replaced
+  atomically, as `workload.checkpoint.publish` does. It is killed at DEADLINE_SECONDS; compiling and data
+  loading count; the last checkpoint that was published is scored.
 - DATA_DIR holds `meta.json` and token shards, `shard-00.bin` and so on. Seed, choice and order of the shards are
   issued by the host, anew for every run: rely on no certain shard and on no number of them.
 - `workload.model.load(path, device)` returns a module; `module(tokens)` maps (B, T) int64 to logits (B, T,

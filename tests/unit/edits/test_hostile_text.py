@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from locked_eval.corpus_index import IndexBuilder
+from locked_eval.preparation.index import IndexBuilder
 from runner import edits
 from runner.campaign.commit_message import kept_message, tried_message
 from runner.corpus.redaction import Redactor

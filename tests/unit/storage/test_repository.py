@@ -58,7 +58,7 @@ def root(tmp_path):
     folder = tmp_path / "my project"  # with a space
     folder.mkdir()
     git(folder, "init", "--quiet")
-    for path in ("workload/train.py", "locked_eval/judge.py", "images/base.Dockerfile", "program.md"):
+    for path in ("workload/train.py", "locked_eval/judging/judge.py", "images/base.Dockerfile", "program.md"):
         write(folder, path)
     commit_all(folder, "first")
     return folder
@@ -157,7 +157,9 @@ def test_a_dirty_program_and_ignored_files_are_no_obstacle(root, repository):
     assert repository.check_ready()
 
 
-@pytest.mark.parametrize("path", ["workload/train.py", "workload/new.py", "locked_eval/judge.py", "images/new"])
+@pytest.mark.parametrize(
+    "path", ["workload/train.py", "workload/new.py", "locked_eval/judging/judge.py", "images/new"]
+)
 def test_an_uncommitted_change_that_would_not_be_used_is_named(root, repository, path):
     write(root, path, "changed\n")
     with pytest.raises(RepositoryError, match=path) as caught:

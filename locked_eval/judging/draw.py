@@ -1,13 +1,13 @@
-"""The draw: which position of each row an audit looks at. Made after the claims are committed, never before.
+"""The draw: which position of each row an audit asks about. Made after the claims are committed, never before.
 
 Within a row, half of the probability is spread evenly over the targets that count, half in proportion to how
 far the claim beats the champion's:
 
     q(t) = ½ · 1/c + ½ · w(t) / Σ w        w(t) = max(0.02, claim(t) − champion's claim(t)) nats
 
-over the c targets of the row that count; without a champion q(t) = 1/c. The first half sees every overstatement,
-also one that stays below the champion; the second goes where a gain on few tokens would have to be. No target
-that counts has less than half of its even share, so no weight of the estimator is above 2c.
+over the c targets of the row that count; without a champion q(t) = 1/c. The first half finds every kind of
+overstatement, also one that stays below the champion; the second goes where a gain on few tokens would have to be.
+No target that counts has less than half of its even share, so no weight of the estimator is above 2c.
 
 The randomness is that of the operating system. Nothing about it can be known before the claims are in.
 """
@@ -28,7 +28,7 @@ _BLOCK_CLAIMS = 1 << 17  # claims at a time: a few arrays of 1 MB, which stay in
 Claims = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 Uniforms = Callable[[int], npt.NDArray[np.float64]]
-"""How many → that many independent numbers, uniform in [0, 1)."""
+"""Maps a count to that many independent numbers, uniform in [0, 1)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,17 +53,17 @@ def system_uniforms(count: int) -> npt.NDArray[np.float64]:
 def draw(
     claims: Claims, champion: Claims | None, counted: Mask, num_rows: int, uniforms: Uniforms = system_uniforms
 ) -> Draw:
-    """Draw a position for every row, and which rows are audited.
+    """Draw a position for every row, and the rows that are audited.
 
     Args:
         claims: `(N, T)` log-probabilities in nats that `judge.score` accepted.
         champion: `(N, T)` claims of the champion; None draws evenly.
         counted: `(N, T)` targets that are text.
         num_rows: audited rows; all that have a target that counts, if these are fewer.
-        uniforms: source of randomness; another one than the system's is for tests.
+        uniforms: source of randomness; tests replace the system's.
 
     Raises:
-        ValueError: shapes differ, no row is wanted, or no target counts.
+        ValueError: the shapes differ, no row is wanted, or no target counts.
     """
     if (
         claims.ndim != 2

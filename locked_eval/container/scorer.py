@@ -1,7 +1,7 @@
 """The scorer's driver: runs the candidate over the locked rows and writes its claims to stdout.
 
 Claims are float32 log-probabilities (nats) of the next tokens, `N × T` in row order, nothing else.
-What the candidate makes of them is found out by `auditor`, in another container.
+Whether they are honest is for the audit to find out, in other containers: see `auditor`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from locked_eval.candidate import EXIT_FORWARD_FAILED, Candidate, Unusable, open_answer, write_all
+from locked_eval.container.candidate import EXIT_FORWARD_FAILED, Candidate, Unusable, open_answer, write_all
 
 
 def main() -> int:

@@ -2,12 +2,12 @@
 
     bpb = − Σ claimed log-probability / (ln 2 · Σ raw bytes of the target tokens)
 
-The sums run over every target with a non-zero byte length: beginning-of-text tokens are no text, and
-neither their probability nor their length counts. Byte lengths are those of the tokens' raw bytes.
-Bits per byte, unlike loss per token, does not depend on the tokenizer.
+The sums run over every target with a non-zero byte length: beginning-of-text tokens are not text, and neither
+their probability nor their length counts. Byte lengths are those of the tokens' raw bytes. Bits per byte, unlike
+loss per token, does not depend on the tokenizer.
 
-Not covered here: whether the claims are those of an honest, causal model. They come out of a process
-that the candidate controls; until they are audited, a score is provisional.
+Not covered here: whether the claims are those of an honest, causal model. They come out of a process that the
+candidate controls; until they are audited, a score is provisional.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def score(
     Args:
         claims: little-endian float32, one log-probability in nats per target, `N × T` in row order.
         targets: `(N, T)` the locked next tokens.
-        token_bytes: `(V,)` raw byte length of each token; 0 for tokens that are no text.
+        token_bytes: `(V,)` raw byte length of each token; 0 for tokens that are not text.
     """
     digest = hashlib.sha256(claims).hexdigest()
     expected = targets.size * 4

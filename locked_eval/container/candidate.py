@@ -1,7 +1,7 @@
-"""What the scorer and the auditor share: the candidate's model, and a way out for their answer.
+"""The candidate's model and a way out for an answer: shared by scorer and auditor.
 
-This code runs in one process with the candidate's, which can patch all of it. Whatever comes out is a
-claim. Text goes nowhere: stdout is the answer, stderr is closed by the supervisor.
+This code runs in one process with the candidate's, which can patch all of it. Whatever comes out is a claim. Text
+is discarded: stdout is the answer, and the supervisor connects stderr to /dev/null.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from locked_eval.handoff import CHECKPOINT
+from locked_eval.container.handover import CHECKPOINT
 
 EXIT_NO_CHECKPOINT = 3
 EXIT_LOAD_FAILED = 4
@@ -21,7 +21,7 @@ EXIT_FORWARD_FAILED = 5
 
 
 class Unusable(Exception):
-    """The candidate cannot be run; carries one of the `EXIT_*` codes."""
+    """A candidate that cannot be run; carries one of the `EXIT_*` codes."""
 
     def __init__(self, exit_code: int) -> None:
         super().__init__(exit_code)
@@ -29,7 +29,7 @@ class Unusable(Exception):
 
 
 def open_answer() -> int:
-    """A descriptor for the answer; an honest `print` of the candidate must not get into it."""
+    """Return a descriptor for the answer, out of reach of an honest `print` of the candidate."""
     answer = os.dup(1)
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
@@ -37,14 +37,14 @@ def open_answer() -> int:
 
 
 def write_all(fd: int, data: bytes) -> None:
-    """Write every byte."""
+    """Write all of `data`, however small the pieces that the pipe takes."""
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
 
 
 class Candidate:
-    """The model that was published, on the device where it is scored."""
+    """The published model, on the device where it is scored."""
 
     def __init__(self) -> None:
         """Load the checkpoint.
@@ -70,10 +70,10 @@ class Candidate:
             raise Unusable(EXIT_LOAD_FAILED) from error
 
     def logits(self, tokens: Tensor) -> Tensor:
-        """`(B, T)` tokens → `(B, T, V)` logits of the next ones.
+        """`(B, T)` tokens → `(B, T, V)` logits of the next tokens.
 
         Raises:
-            ValueError: another shape.
+            ValueError: the logits have another shape.
         """
         found: Tensor = self.module(tokens)
         if found.shape != (*tokens.shape, self.vocab_size):

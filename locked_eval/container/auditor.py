@@ -1,12 +1,12 @@
 """The auditor's driver: runs the candidate over the audit's rows and writes its logits to stdout.
 
-$ROWS_DIR, made by `plan` after the claims were committed:
+`$ROWS_DIR`, written by `judging.plan` after the claims were committed:
     inputs.npy      (M, T) rows in which everything after the drawn position is text from training
     positions.npy   (M,) the drawn position, −1 where no answer is wanted
     edges.npy       (K + 1,) batch k is the rows edges[k] … edges[k + 1] − 1
 
-The answer is one float32 vector of V logits per wanted row, in order. The next token at a drawn position
-is in none of these files, nor anywhere else in the container.
+The answer is one float32 vector of V logits per wanted row, in order. The next token at a drawn position is in
+none of these files, nor anywhere else in the container.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from locked_eval.candidate import EXIT_FORWARD_FAILED, Candidate, Unusable, open_answer, write_all
+from locked_eval.container.candidate import EXIT_FORWARD_FAILED, Candidate, Unusable, open_answer, write_all
 
 
 def main() -> int:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from locked_eval.splits import PrepareError
+from locked_eval.preparation.documents import PrepareError
 
 PATTERN = (
     r"'(?i:[sdmt]|ll|ve|re)"
@@ -34,9 +34,12 @@ PATTERN = (
 """GPT-4's pattern with two changes: numbers in pairs of digits (a small vocabulary has no room for a thousand
 triples), and runs of white space bounded, because a long one overflows the stack of both libraries."""
 
+SAMPLE_BYTES = 500_000_000
+"""A vocabulary is learned from at most this much: every k-th training document, with the smallest k that fits."""
+
 RANKS_FILE = "ranks.txt"
 PATTERN_FILE = "pattern.txt"
-TOKEN_BYTES_FILE = "token_bytes.npy"  # noqa: S105  a file name, no secret
+TOKEN_BYTES_FILE = "token_bytes.npy"  # noqa: S105  a file name, not a secret
 
 _TRAINING_BUFFER = 256  # documents that rustbpe holds at a time; its default of 8192 long ones takes gigabytes
 
@@ -62,7 +65,7 @@ class Tokenizer:
         )
 
     def encode(self, documents: Sequence[bytes]) -> Iterator[Tokens]:
-        """Tokens of each UTF-8 document, without the beginning-of-text token. Uses every available core."""
+        """Yield the tokens of each UTF-8 document, without the beginning-of-text token. Uses all cores."""
         with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
             yield from pool.map(self._encode_one, documents)
 
@@ -78,8 +81,8 @@ class Tokenizer:
     def token_bytes(self) -> npt.NDArray[np.uint16]:
         """`(V,)` raw byte length of every token.
 
-        Of the token's bytes, not of its decoded text: a token that is a part of a character decodes to a
-        replacement mark of three bytes.
+        Lengths are of the token's bytes, not of its decoded text: a token that is a part of a character decodes to
+        a replacement mark of three bytes.
         """
         lengths = [len(self._encoding.decode_single_token_bytes(token)) for token in range(self.bos_token)]
         return np.array([*lengths, 0], np.uint16)
@@ -93,20 +96,20 @@ class Tokenizer:
 
 
 def load(folder: Path) -> Tokenizer:
-    """Read a tokenizer back. The hashes of its files are the caller's to check."""
+    """Read a tokenizer back. The caller checks the hashes of its files."""
     lines = (folder / RANKS_FILE).read_text("ascii").splitlines()
     ranks = {int(rank): base64.b64decode(token) for token, rank in (line.split(" ") for line in lines)}
     return Tokenizer([ranks[rank] for rank in range(len(ranks))], (folder / PATTERN_FILE).read_text("utf-8"))
 
 
 def train(documents: Iterable[str], vocab_size: int) -> Tokenizer:
-    """Learn a vocabulary. The same documents in the same order give the same one.
+    """Learn a vocabulary. The same documents in the same order give the same vocabulary.
 
     Args:
-        vocab_size: with the beginning-of-text token; at least 257 (the single bytes and it).
+        vocab_size: counts the beginning-of-text token; at least 257 (that token and the single bytes).
 
     Raises:
-        PrepareError: the text has too few different pairs for so many tokens.
+        PrepareError: the text has too few different pairs for that many tokens.
     """
     import rustbpe
 

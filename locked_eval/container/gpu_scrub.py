@@ -1,18 +1,18 @@
-"""Overwrites the free memory of every visible GPU with zeros.
+"""Overwrite the free memory of every visible GPU with zeros.
 
-    python -I -S scrub.py
+    python -I -S gpu_scrub.py
 
-The driver hands memory out as it is. What an earlier container left there (tokens of validation rows,
-gradients, a whole model) must not be readable by the next one, so this program runs between them: it takes
-all memory that the driver gives, in pieces that get smaller when no larger one fits, writes zeros and
-ends. Standard library only, and the driver's own library `libcuda.so.1`: nothing to compile, no torch.
+The driver hands memory out as it is. Data that an earlier container left there (tokens of validation rows,
+gradients, a whole model) must not be readable by the next one, so this program runs between them: it allocates all
+memory that the driver gives, in pieces that get smaller when no larger one fits, writes zeros and ends. Standard
+library only, and the driver's own library `libcuda.so.1`: nothing to compile, no torch.
 
-stdout gets one JSON object: `devices`, `bytes` overwritten, `seconds`, and `fraction`, the smallest share of
-a device's free memory that was overwritten. With less than `NEEDED_FRACTION`, or any error of the driver,
-the exit code is 1 and the last line of stderr begins with `error: `.
+stdout gets one JSON object: `devices`, `bytes` overwritten, `seconds`, and `fraction`, the smallest share of a
+device's free memory that was overwritten. With less than `NEEDED_FRACTION`, or any error of the driver, the exit
+code is 1 and the last line of stderr begins with `error: `.
 
-Not covered: registers, shared memory and caches of the processors; what the driver keeps for itself, such as
-the local memory of a context; memory that another process holds all the while and frees later.
+Not covered: registers, shared memory and caches of the processors; memory that the driver keeps for itself, such
+as the local memory of a context; memory that another process holds all the while and frees later.
 
 Tested against an imitation of the driver only. It has not run on a GPU yet.
 """
@@ -27,26 +27,26 @@ from typing import Any, NamedTuple
 
 LIBRARY = "libcuda.so.1"
 NEEDED_FRACTION = 0.98
-"""Of the free memory. The driver's granularity and fragmentation cost less than the rest."""
+"""Of the free memory. The rest is for the driver's granularity and fragmentation."""
 SMALLEST_BYTES = 2 << 20
-"""The driver maps memory in pages of 2 MiB: nothing smaller is worth asking for."""
+"""The driver maps memory in pages of 2 MiB: nothing smaller is worth requesting."""
 
 _OUT_OF_MEMORY = 2  # CUDA_ERROR_OUT_OF_MEMORY
 
 
 class ScrubError(Exception):
-    """One sentence on what could not be done."""
+    """A failed scrub, in one sentence."""
 
 
 class Scrubbed(NamedTuple):
-    """What was done to one device."""
+    """Result for one device."""
 
     num_bytes: int
     fraction: float  # of the memory that was free
 
 
 class Driver:
-    """The functions of the driver's library that are needed here; an error of theirs raises."""
+    """The functions of the driver's library that are needed here; their errors raise `ScrubError`."""
 
     def __init__(self, library: str) -> None:
         try:
@@ -60,7 +60,7 @@ class Driver:
         """Call one function.
 
         Raises:
-            ScrubError: it is missing, or returned an error.
+            ScrubError: the function is missing, or returned an error.
         """
         self._check(name, self.attempt(name, *arguments))
 
@@ -73,13 +73,13 @@ class Driver:
         return code
 
     def free_bytes(self) -> int:
-        """Memory of the current device that nobody holds."""
+        """Free memory of the current device."""
         free, total = ctypes.c_size_t(), ctypes.c_size_t()
         self.call("cuMemGetInfo_v2", ctypes.byref(free), ctypes.byref(total))
         return free.value
 
     def allocate(self, pointer: ctypes.c_uint64, size_bytes: int) -> bool:
-        """Take memory of the current device; False when there is no such piece."""
+        """Allocate memory of the current device; returns False when no piece of that size is free."""
         code = self.attempt("cuMemAlloc_v2", ctypes.byref(pointer), ctypes.c_size_t(size_bytes))
         if code == _OUT_OF_MEMORY:
             return False
@@ -101,7 +101,7 @@ def scrub_device(driver: Driver, ordinal: int) -> Scrubbed:
     """Overwrite the free memory of one device.
 
     Raises:
-        ScrubError: an error of the driver.
+        ScrubError: the driver returned an error.
     """
     device, context = ctypes.c_int(), ctypes.c_void_p()
     driver.call("cuDeviceGet", ctypes.byref(device), ctypes.c_int(ordinal))
@@ -118,7 +118,7 @@ def _scrub_current(driver: Driver) -> Scrubbed:
     held: list[ctypes.c_uint64] = []
     covered = 0
     try:
-        # From the whole down: a size that does not fit now does not fit later either, as we hold what we have.
+        # From the largest down: a size that does not fit now does not fit later either, as nothing is released.
         size = 1 << max(free_before, SMALLEST_BYTES).bit_length()
         while size >= SMALLEST_BYTES:
             pointer = ctypes.c_uint64()
@@ -128,8 +128,8 @@ def _scrub_current(driver: Driver) -> Scrubbed:
             held.append(pointer)
             driver.call("cuMemsetD8_v2", pointer, ctypes.c_ubyte(0), ctypes.c_size_t(size))
             covered += size
-        driver.call("cuCtxSynchronize")  # errors of the writes come out here
-        # What a killed process held may become free only now: it counts as memory that was missed.
+        driver.call("cuCtxSynchronize")  # errors of the writes surface here
+        # Memory of a killed process may become free only now: it counts as memory that was missed.
         free = max(free_before, covered + driver.free_bytes())
     finally:
         for pointer in held:

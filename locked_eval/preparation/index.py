@@ -1,22 +1,22 @@
-"""An index of a whole corpus that answers one question: does this text repeat it? Numpy alone.
+"""An index of a whole corpus that answers one question: does this text repeat it? Numpy only.
 
-What counts are letters, and nothing between them: bytes of ASCII letters, lower-cased, and of letters beyond
-ASCII. Spaces, line ends, digits, punctuation and typography are passed over, so that the same text is the same
-wherever lines break, however it is quoted, numbered or spelt out letter by letter.
+Only letters count: bytes of ASCII letters, lower-cased, and of letters beyond ASCII. Spaces, line ends, digits,
+punctuation and typography are skipped, so that the same text is the same wherever lines break, however it is
+quoted, numbered or spelled out letter by letter.
 
-Which stretches are remembered follows from the letters themselves. An anchor is a place whose next
+The letters themselves determine which stretches are remembered. An anchor is a place whose next
 `ANCHOR_LETTERS` letters hash to a multiple of four; the `SPAN_LETTERS` letters from there on go into a
 Bloom filter whose every key lies in one word of 64 bits (one access to memory; Putze, Sanders and Singler 2007). A
-text has its anchors at the same places as the corpus, so what it repeats gives a run of *consecutive* anchors
-that are all in the filter. `NUM_CONSECUTIVE` of them are a repetition: some 35 letters, or eight words of English,
+text has its anchors at the same places as the corpus, so a repetition gives a run of *consecutive* anchors that
+are all in the filter. `NUM_CONSECUTIVE` of them are a repetition: some 35 letters, or eight words of English,
 are found every second time, and twice as many practically always (`docs/data.md` has the figures). One
 anchor is in the filter by chance 3 times in 1,000, four in a row less than once in 10^9.
 
-The filter takes 0.4 bytes a byte of text, up to `MAX_TABLE_BYTES`. A larger corpus has fewer anchors, so
-that chance stays as rare and only the shortest repetition that is found grows.
+The filter takes 0.4 bytes a byte of text, up to `MAX_TABLE_BYTES`. A larger corpus has fewer anchors, so that
+chance hits stay as rare and only the shortest repetition that is found grows.
 
-Not covered: what `runner.corpus.redaction` says, upper and lower case beyond ASCII, accents left out, digits,
-scripts of four-byte characters, and repetitions that are shorter.
+Not covered: the exceptions of `runner.corpus.redaction`, upper and lower case beyond ASCII, accents left out,
+digits, scripts of four-byte characters, and repetitions that are shorter.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ Places = npt.NDArray[np.int64]
 
 
 def _mix(hashes: Hashes) -> Hashes:
-    """splitmix64's finaliser: every bit of the result depends on every bit of the hash."""
+    """splitmix64's finalizer: every bit of the result depends on every bit of the hash."""
     hashes = (hashes ^ (hashes >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     hashes = (hashes ^ (hashes >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return hashes ^ (hashes >> np.uint64(31))
@@ -55,7 +55,7 @@ def _mix(hashes: Hashes) -> Hashes:
 _LOWER = np.array([ord(chr(byte).lower()) if byte < 0x80 else byte for byte in range(256)], np.uint8)
 _IS_LETTER = np.array([chr(byte).isalpha() if byte < 0x80 else True for byte in range(256)], np.bool_)
 _VALUES = _mix((np.arange(256, dtype=np.uint64) + np.uint64(1)) * np.uint64(_BASE))
-# How many bytes follow a lead byte whose characters are no letters, or nearly none: U+0080 to U+00BF (signs of
+# Number of bytes after a lead byte whose characters are not letters, or hardly ever: U+0080 to U+00BF (signs of
 # Latin-1), U+2000 to U+2FFF (typography, symbols, lines), U+F000 to U+FFFF (forms, U+FFFD), and emoji.
 _SIGNS = {0xC2: 1, 0xE2: 2, 0xEF: 2, 0xF0: 3, 0xF1: 3, 0xF2: 3, 0xF3: 3, 0xF4: 3}
 _SIGN_BYTES = np.array([_SIGNS.get(byte, 0) for byte in range(256)], np.uint8)
@@ -69,7 +69,7 @@ class Letters(NamedTuple):
 
 
 def find_letters(text: bytes) -> Letters:
-    """What of a UTF-8 text counts."""
+    """Find the letters of a UTF-8 text."""
     raw = np.frombuffer(text, np.uint8)
     keep = _IS_LETTER[raw]
     signs = _SIGN_BYTES[raw]
@@ -93,7 +93,7 @@ def _power(exponent: int) -> np.uint64:
 def _anchors(letters: Bytes, anchor_bits: int) -> _Anchors:
     """The anchors of `(n,)` letters whose span lies within them."""
     found: list[tuple[Places, Hashes]] = []
-    last = len(letters) - SPAN_LETTERS + 1  # one behind the last place where a span can begin
+    last = len(letters) - SPAN_LETTERS + 1  # one past the last place where a span can begin
     for start in range(0, max(last, 0), _BLOCK_LETTERS):
         one = _VALUES[letters[start : min(start + _BLOCK_LETTERS, last) + SPAN_LETTERS - 1]]
         two = one[:-1] * _power(1) + one[1:]
@@ -112,7 +112,7 @@ def _anchors(letters: Bytes, anchor_bits: int) -> _Anchors:
 
 
 def _keys(hashes: Hashes, num_words: int) -> tuple[npt.NDArray[np.intp], Hashes]:
-    """`(S,)` the word of the filter that a hash belongs to, and the bits that it sets there."""
+    """`(S,)` the word of the filter that each hash belongs to, and the bits that it sets there."""
     word = ((hashes >> np.uint64(32)) * np.uint64(num_words)) >> np.uint64(32)
     bits = np.zeros(len(hashes), np.uint64)
     for number in range(_NUM_KEY_BITS):
@@ -121,14 +121,14 @@ def _keys(hashes: Hashes, num_words: int) -> tuple[npt.NDArray[np.intp], Hashes]
 
 
 class Stretch(NamedTuple):
-    """Letters of a text that repeat the corpus."""
+    """A range of letters of a text that repeats the corpus."""
 
     begin: int
-    end: int  # one behind the last
+    end: int  # one past the last
 
 
 class CorpusIndex:
-    """Answers for a text whether it repeats the corpus."""
+    """The index, ready for questions about texts."""
 
     def __init__(self, table: npt.NDArray[np.uint64], known: Sequence[bytes] = ()) -> None:
         """Args:
@@ -142,11 +142,11 @@ class CorpusIndex:
 
     @classmethod
     def open(cls, path: Path, known: Sequence[bytes] = ()) -> CorpusIndex:
-        """Memory-map an index; only what is asked for is read."""
+        """Memory-map an index; only the pages that a question needs are read."""
         return cls(np.load(path, mmap_mode="r", allow_pickle=False), known)
 
     def stretches(self, letters: Bytes) -> list[Stretch]:
-        """Where `(n,)` letters repeat the corpus, in order, without overlaps."""
+        """Find where `(n,)` letters repeat the corpus, in order, without overlaps."""
         anchors = _anchors(letters, self._anchor_bits)
         if len(anchors.places) < NUM_CONSECUTIVE:
             return []
@@ -176,7 +176,7 @@ class CorpusIndex:
 
 
 class IndexBuilder:
-    """Takes the documents of a corpus, some megabytes at a time."""
+    """Builds an index from the documents of a corpus, some megabytes at a time."""
 
     def __init__(self, num_bytes: int) -> None:
         """Args: num_bytes: of all documents together."""
@@ -188,7 +188,7 @@ class IndexBuilder:
         self.num_anchors = 0
 
     def add(self, documents: Sequence[bytes]) -> None:
-        """Remember documents. Where two meet, the seam is remembered too: no text has it."""
+        """Add documents. The seam between two is added as well, and harms nothing: no text has it."""
         anchors = _anchors(find_letters(b"\n".join(documents)).values, int(self._table[0]))
         words = self._table[1:]
         word, bits = _keys(anchors.hashes, len(words))
@@ -196,9 +196,9 @@ class IndexBuilder:
         self.num_anchors += len(word)
 
     def finish(self, known: Sequence[bytes] = ()) -> CorpusIndex:
-        """The index of what was added, without a file."""
+        """Return the index of the added documents, without a file."""
         return CorpusIndex(self._table, known)
 
     def save(self, path: Path) -> None:
-        """Write it for `CorpusIndex.open`."""
+        """Write the index for `CorpusIndex.open`."""
         np.save(path, self._table.astype("<u8", copy=False), allow_pickle=False)

@@ -1,11 +1,11 @@
-"""Shared text: 13-word shingles, hashed with numpy fast enough for gigabytes.
+"""Shingles of 13 words, the measure of shared text; hashed with numpy, fast enough for gigabytes.
 
-What a word is: a run of ASCII letters and digits, lower-cased, and of bytes >= 0x80, so that letters of
-every script count. Everything else separates. A character of a script written without spaces (kana,
-Chinese, Hangul: UTF-8 lead bytes E3 to ED) is a word of its own.
+A word is a run of ASCII letters and digits, lower-cased, and of bytes >= 0x80, so that letters of every script
+count. Everything else separates. A character of a script written without spaces (kana, Chinese, Hangul: UTF-8 lead
+bytes E3 to ED) is a word of its own.
 
-Hashes are 64 bits. A chance collision makes two different shingles look equal, which drops a row or a
-document too many and never one too few.
+Hashes are 64 bits. A chance collision makes two different shingles look equal, which drops a row or a document too
+many and never one too few.
 
 Not covered: paraphrase, translation, changed spelling, upper and lower case outside ASCII, Thai and other
 scripts without spaces that are not named above, and overlaps of fewer than 13 words.
@@ -72,8 +72,8 @@ class Shingles(NamedTuple):
         return Shingles(self.hashes[mask], self.document[mask], self.start[mask], self.end[mask])
 
 
-def normalise(text: bytes) -> bytes:
-    """Words with one space between them; texts with equal results count as the same document."""
+def normalize(text: bytes) -> bytes:
+    """Return the words with one space between them; texts with equal results count as the same document."""
     return b" ".join(text.translate(_TO_WORDS).split())
 
 
@@ -112,13 +112,13 @@ def _block_words(text: npt.NDArray[np.uint8]) -> tuple[Hashes, Offsets, Offsets]
 
 
 def _block_end(text: npt.NDArray[np.uint8], start: int) -> int:
-    """Where a block that begins at `start` may end without cutting a word."""
+    """Find where a block that begins at `start` may end without cutting a word."""
     end, reach = start + _BLOCK_BYTES, 1 << 10
     while end < len(text):
         separators = np.flatnonzero(_CLASSES[text[max(start, end - reach) : end]] == _SEPARATOR)
         if len(separators):
             return max(start, end - reach) + int(separators[-1]) + 1
-        reach = _BLOCK_BYTES  # a word of a kilobyte: look at everything, then further on
+        reach = _BLOCK_BYTES  # a word of a kilobyte: scan the whole block, then the next
         end += _BLOCK_BYTES
     return len(text)
 
@@ -175,7 +175,7 @@ def shingle(documents: Sequence[bytes]) -> Shingles:
 
 
 def _sorted_once(parts: Sequence[Hashes]) -> Hashes:
-    """What `np.unique` gives, 25 times faster: numpy 2.3 and later hash integers one by one there."""
+    """The result of `np.unique`, 25 times faster: numpy 2.3 and later hash integers one by one there."""
     values: Hashes = np.concatenate(parts)
     values.sort()
     is_first = np.ones(len(values), np.bool_)
@@ -184,10 +184,10 @@ def _sorted_once(parts: Sequence[Hashes]) -> Hashes:
 
 
 class ShingleSet:
-    """A set of hashes with a fast answer for those that are not in it, which nearly all are.
+    """A set of hashes with a fast answer for hashes that are not in it, which nearly all are.
 
-    A bit table, indexed by the leading bits of the hash, is asked first; the binary search of the sorted
-    hashes sees only what passes. 16 to 32 bits a hash, so one foreign hash in 16 or fewer passes.
+    A bit table, indexed by the leading bits of the hash, comes first; the binary search of the sorted hashes sees
+    only those that pass. It has 16 to 32 bits a hash, so one foreign hash in 16 or fewer passes.
     """
 
     def __init__(self, hashes: Iterable[Hashes]) -> None:
@@ -206,13 +206,16 @@ class ShingleSet:
         return len(self.sorted)
 
     def find(self, hashes: Hashes) -> tuple[Offsets, Offsets]:
-        """Which of `(S,)` hashes are in the set: their indices, in no order, and their places in `self.sorted`."""
+        """Find which of `(S,)` hashes are in the set.
+
+        Returns: their indices, in no order, and their places in `self.sorted`.
+        """
         index = hashes >> self._shift
         byte = self._table[index >> np.uint64(3)]
         passed = np.flatnonzero((byte >> (index & np.uint64(7)).astype(np.uint8)) & np.uint8(1))
         if not len(passed):
             return passed, passed
-        # In ascending order neighbouring searches meet in the processor's cache: three times faster.
+        # In ascending order neighboring searches meet in the processor's cache: three times faster.
         passed = passed[np.argsort(hashes[passed])]
         wanted = hashes[passed]
         place = np.minimum(np.searchsorted(self.sorted, wanted), len(self.sorted) - 1)
@@ -230,7 +233,7 @@ def near_duplicates(shingles: Shingles, shared: Mask, num_documents: int) -> Mas
     """`(D,)` mask of the documents that share more than half of their shingles.
 
     Args:
-        shared: `(S,)` which shingles stand in the other split too.
+        shared: `(S,)` mask of the shingles that the other split has too.
     """
     total = np.bincount(shingles.document, minlength=num_documents)
     return np.bincount(shingles.document[shared], minlength=num_documents) * 2 > total
@@ -239,7 +242,7 @@ def near_duplicates(shingles: Shingles, shared: Mask, num_documents: int) -> Mas
 def rows_touched(starts: Offsets, ends: Offsets, edges: Offsets) -> Mask:
     """`(N,)` mask of the rows that overlap any of the spans.
 
-    A row that holds only a part of a span counts: stricter than asking for the whole 13 words inside it.
+    A row that holds only a part of a span counts: stricter than requiring all 13 words inside it.
 
     Args:
         starts, ends: `(S,)` byte spans in the text that was cut into rows.
@@ -247,7 +250,7 @@ def rows_touched(starts: Offsets, ends: Offsets, edges: Offsets) -> Mask:
     """
     num_rows = len(edges) - 1
     first = np.maximum(np.searchsorted(edges, starts, side="right") - 1, 0)
-    last = np.searchsorted(edges, ends, side="left")  # one behind the last row
+    last = np.searchsorted(edges, ends, side="left")  # one past the last row
     inside = first < np.minimum(last, num_rows)
     changes = np.zeros(num_rows + 1, np.int64)
     np.add.at(changes, first[inside], 1)
@@ -259,8 +262,8 @@ def rows_repeating(hashes: Hashes, rows: Offsets, num_rows: int) -> Mask:
     """`(N,)` mask of the rows that hold a shingle of an earlier row.
 
     Args:
-        hashes: `(S,)` shingles that lie in one row each.
-        rows: `(S,)` that row.
+        hashes: `(S,)` shingles that lie within one row each.
+        rows: `(S,)` the row of each.
     """
     mask = np.zeros(num_rows, np.bool_)
     order = np.lexsort((rows, hashes))

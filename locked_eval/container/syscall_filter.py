@@ -1,27 +1,27 @@
 """System calls that the candidate may not make: a seccomp filter for the launcher and all that it starts.
 
-It stands on top of the engine's own filter and does two things. It takes away calls that a training program
-never needs and that exploits of the kernel begin with: other processes' memory, namespaces, mounts, io_uring,
-userfaultfd, bpf, rare kinds of sockets, calls of a foreign architecture. And it closes covert channels:
+It stands on top of the engine's own filter and does two things. It takes away calls that a training program never
+needs and that kernel exploits begin with: other processes' memory, namespaces, mounts, io_uring, userfaultfd, bpf,
+rare kinds of sockets, calls of a foreign architecture. And it closes covert channels.
 
 The containers of one session follow each other on one kernel. The scorer knows the answers and the audit must
-not; what the scorer can write on a shared kernel object and the audit can read back exactly is a channel
-between them. The filter closes those that are calls of their own: write hints, states and keys of file
-systems, keyrings, evicting single pages from memory and asking which ones are there, moving them between
-memory nodes, loading a module with `socket`, the kernel log, sockets that belong to no network namespace.
-Many engines deny some of all these, and most want a capability that the candidate has not got; this filter
-depends on neither.
+not; anything that the scorer can write to a shared kernel object and the audit can read back exactly is a
+channel between them. The filter closes the channels that need system calls of their own: write hints, states and
+keys of file systems, keyrings, evicting single pages from memory and asking which ones are resident, moving them
+between memory nodes, loading a module with `socket`, the kernel log, sockets that belong to no network
+namespace. Many engines deny some of these, and most need a capability that the candidate does not have; this
+filter depends on neither.
 
 `RULES` is all of it; `program` compiles it to BPF. Standard library only.
 
 Not covered:
-    what costs time: whether a page must be read from disk, load, temperature
+    timing channels: whether a page must be read from disk, load, temperature
     page faults: a page that was cold is warm after it was touched, and `getrusage`, /proc/self/io and
         /proc/self/pagemap tell a reader which it was; no call makes a warm page cold, memory pressure can
     the host's counters in /proc, `sysinfo` and `statfs`
-    what a GPU and its driver remember
+    the memory of a GPU and its driver
     locks, leases and watches: they end with their process, and candidates of a session never run together
-    a bug of the kernel
+    a kernel bug
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ from typing import NamedTuple
 
 WORD = 0xFFFFFFFF
 PRETEND = 0
-"""Instead of an errno: the call does nothing and says that it succeeded."""
+"""Instead of an errno: the call does nothing and reports success."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Argument:
-    """A test of one argument, of which the kernel itself takes the low 32 bits only."""
+    """A test of one argument, of which the kernel itself uses the low 32 bits only."""
 
     index: int
     values: tuple[int, ...]
@@ -70,14 +70,14 @@ NAMESPACES = 0x7E020000
 FILE_SYSTEM_IOCTLS = tuple(kind << 8 for kind in (ord("f"), ord("v"), ord("X"), 0x94, 0xF5))
 
 RULES = (
-    # Marks on an inode, also through a read-only mount: the hint for its life time, the state of its extents
+    # Marks on an inode, also through a read-only mount: the hint for its lifetime, the state of its extents
     # (EXT4_IOC_PRECACHE_EXTENTS, EXT4_IOC_GETSTATE), a key of its file system (FS_IOC_ADD_ENCRYPTION_KEY).
     Rule("fcntl", 72, 25, EINVAL, Argument(index=1, values=HINTS)),
     Rule("ioctl", 16, 29, ENOTTY, Argument(index=1, values=FILE_SYSTEM_IOCTLS, mask=0xFF00)),
     Rule("name_to_handle_at", 303, 264, EPERM),
     Rule("open_by_handle_at", 304, 265, EPERM),
     # Dropping single pages of a file from memory, or changing how they lie there.
-    Rule("fadvise64", 221, 223, PRETEND),  # honest libraries give advice and take no answer but yes
+    Rule("fadvise64", 221, 223, PRETEND),  # honest libraries give advice and expect success
     Rule("readahead", 187, 213, PRETEND),
     Rule("madvise", 28, 233, EINVAL, Argument(index=2, values=PAGE_ADVICE)),
     Rule("process_madvise", 440, 440, ENOSYS),
@@ -85,7 +85,7 @@ RULES = (
     Rule("move_pages", 279, 239, EPERM),
     Rule("migrate_pages", 256, 238, EPERM),
     Rule("mbind", 237, 235, EPERM, Argument(index=5, values=(0,), others=True)),  # MPOL_MF_MOVE
-    # Asking which pages are in memory without fetching them. Reads that would not wait (RWF_NOWAIT) ask too.
+    # Asking which pages are in memory without fetching them. Reads that would not wait (RWF_NOWAIT) ask as well.
     Rule("mincore", 27, 232, ENOSYS),
     Rule("cachestat", 451, 451, ENOSYS),
     Rule("preadv2", 327, 286, EOPNOTSUPP, Argument(index=5, values=(0,), others=True)),
@@ -99,11 +99,11 @@ RULES = (
     Rule("request_key", 249, 218, ENOSYS),
     Rule("keyctl", 250, 219, ENOSYS),
     # AF_ALG and AF_VSOCK reach past the network namespace. A family or protocol that is unknown makes the kernel
-    # load a module, for good and for all.
+    # load a module, until the machine reboots.
     Rule("socket", 41, 198, EAFNOSUPPORT, Argument(index=0, values=FAMILIES, others=True)),
     Rule("socket", 41, 198, EPROTONOSUPPORT, Argument(index=2, values=PROTOCOLS, others=True)),
     Rule("socketpair", 53, 199, EAFNOSUPPORT, Argument(index=0, values=FAMILIES, others=True)),
-    # Windows into the kernel. Its log tells of crashes in every container.
+    # Windows into the kernel. Its log reports crashes in every container.
     Rule("syslog", 103, 116, EPERM),
     Rule("userfaultfd", 323, 282, EPERM),
     Rule("bpf", 321, 280, EPERM),
@@ -123,7 +123,7 @@ RULES = (
     Rule("clone3", 435, 435, ENOSYS),
     Rule("unshare", 272, 97, EPERM),
     Rule("setns", 308, 268, EPERM),
-    # What hangs where.
+    # Mounts.
     Rule("mount", 165, 40, EPERM),
     Rule("umount2", 166, 39, EPERM),
     Rule("pivot_root", 155, 41, EPERM),
@@ -185,10 +185,10 @@ NUMBER_OFFSET, ARCH_OFFSET, ARGUMENTS_OFFSET = 0, 4, 16  # in `struct seccomp_da
 
 
 def program(machine: str) -> list[Instruction]:
-    """The filter for a machine, as `platform.machine` names it.
+    """Compile the filter for a machine, as `platform.machine` names it.
 
     Raises:
-        RuntimeError: There are no numbers for this machine.
+        RuntimeError: there are no system call numbers for this machine.
     """
     if machine not in AUDIT_ARCH:
         raise RuntimeError(f"no system call filter for {machine}, only for {' and '.join(AUDIT_ARCH)}")
@@ -226,13 +226,13 @@ def _test(argument: Argument | None) -> Sequence[Instruction]:
 
 
 def install() -> None:
-    """Put the filter on every thread of this process, and so on all that they will start; it cannot be removed.
+    """Put the filter on every thread of this process and on everything that they start; it cannot be removed.
 
-    Every thread: `prctl` would leave out those that numpy started when it was imported.
+    On every thread: `prctl` would leave out those that numpy started when it was imported.
 
     Raises:
-        RuntimeError: There is no filter for this machine, or the process is a 32-bit one.
-        OSError: The kernel or the engine does not allow filters.
+        RuntimeError: there is no filter for this machine, or the process is a 32-bit one.
+        OSError: the kernel or the engine does not allow filters.
     """
     machine = platform.machine()
     if sys.maxsize < 2**32:

@@ -1,19 +1,14 @@
-"""Documents of a source folder, and the split that each of them belongs to.
+"""Documents of a source folder.
 
 A source is a folder of `.txt` and `.md` files (one document each) and `.parquet` files (column `text`, one
-document a row), all of it UTF-8. Names that begin with a dot and other kinds of files are passed over.
-
-- Free source: a document's split follows from the hash of its words and from nothing else about it, so the
-  same document goes the same way wherever it lies. Test takes about 5 % of the bytes and validation 10 %,
-  less when that many rows are not wanted, more when a corpus is small.
-- Pinned source: it has the folders `train/` and `validation/`, and only these are read (and `test/` where there
-  is one; without it, half of `validation/` by hash becomes the test split).
+document a row), all of it UTF-8. Names that begin with a dot and other kinds of files are skipped. A source that
+has the folders `train/` and `validation/` is pinned: only these are read, and `test/` where there is one.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -22,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from locked_eval.disjoint import normalise
+from locked_eval.preparation.shingles import normalize
 
 TEXT_SUFFIXES = (".txt", ".md")
 TABLE_SUFFIX = ".parquet"
@@ -33,27 +28,20 @@ MAX_DOCUMENT_BYTES = 64 << 20
 _BATCH_BYTES = 4 << 20
 _TABLE_ROWS = 1024  # decoded at a time
 
-MIN_EVAL_ROWS = 8
-"""Fewer rows are no measurement."""
-VALIDATION_SHARE = 0.10
-TEST_SHARE = 0.05
-MAX_BYTES_PER_TOKEN = 6
-"""For sizing a split in bytes before a tokenizer exists: English needs 3.6 to 4.8, the rest is slack."""
-
 
 class PrepareError(Exception):
-    """The source or the request cannot be used; one sentence that names the thing."""
+    """A source or request that cannot be used; one sentence that names the thing."""
 
 
 class Split(IntEnum):
-    """Where a document goes."""
+    """The part of a data set that a document goes to, or the reason why it is left out."""
 
     TRAIN = 0
     VALIDATION = 1
     TEST = 2
-    EMPTY = 3  # no words
+    EMPTY = 3  # has no words
     DUPLICATE = 4  # the same words as a document that is kept
-    NEAR_DUPLICATE = 5  # more than half of its 13-word shingles stand in a more sealed split
+    NEAR_DUPLICATE = 5  # more than half of its 13-word shingles are in a more sealed split
     UNUSED = 6  # of a pinned validation folder, more than the rows need
 
 
@@ -68,19 +56,19 @@ class SourceFile:
 
     path: Path
     name: str  # relative to the source, with forward slashes
-    pinned: Split | None  # TRAIN, VALIDATION or TEST when its folder says so
+    pinned: Split | None  # TRAIN, VALIDATION or TEST in a pinned source
 
 
 class Batch(NamedTuple):
-    """Documents that follow each other in the source."""
+    """Consecutive documents of a source."""
 
-    numbers: npt.NDArray[np.int64]  # (D,) position of each in the whole source
+    numbers: npt.NDArray[np.int64]  # (D,) position of each document in the whole source
     documents: list[bytes]
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """All documents of a source by number, without their text."""
+    """All documents of a source, by number and without their text."""
 
     files: tuple[SourceFile, ...]
     first: tuple[int, ...]  # number of the first document of each file, and the total
@@ -91,11 +79,15 @@ class Corpus:
 
     @property
     def is_pinned(self) -> bool:
-        """Whether folders say what is validation."""
+        """Whether the folders of the source determine the splits."""
         return any(file.pinned is not None for file in self.files)
 
     def read(self, wanted: npt.NDArray[np.bool_]) -> Iterator[Batch]:
-        """The text of the documents that a `(D,)` mask selects, in order, some megabytes at a time."""
+        """Yield the text of the documents that a `(D,)` mask selects, in order, some megabytes at a time.
+
+        Raises:
+            PrepareError: a file is not what it was during `scan`.
+        """
         numbers: list[int] = []
         documents: list[bytes] = []
         size = 0
@@ -118,10 +110,12 @@ class Corpus:
 
 
 def find_files(source: Path) -> tuple[SourceFile, ...]:
-    """The files of a source in a fixed order.
+    """List the files of a source in a fixed order.
 
     Raises:
-        PrepareError: no folder, no documents, or a symbolic link (it could lead out of the container).
+        PrepareError: there is no folder, there are no documents, or a file is a symbolic link (it could lead out
+        of
+            the container).
     """
     if not source.is_dir():
         raise PrepareError(f"the source {source} is not a folder")
@@ -143,12 +137,12 @@ def find_files(source: Path) -> tuple[SourceFile, ...]:
 
 
 def read_documents(file: SourceFile) -> Iterator[bytes]:
-    """The documents of one file.
+    """Yield the documents of one file.
 
     Invalid UTF-8 is refused, not skipped: a folder in another encoding would silently become a small corpus.
 
     Raises:
-        PrepareError: unreadable, not UTF-8, too large, or a table without the column.
+        PrepareError: the file is unreadable, not UTF-8, too large, or a table without the column.
     """
     try:
         if file.path.suffix.lower() == TABLE_SUFFIX:
@@ -204,13 +198,13 @@ def _too_large(name: str) -> PrepareError:
 
 
 def scan(files: tuple[SourceFile, ...], on_file: Callable[[int, int], None]) -> Corpus:
-    """Read everything once: sizes and hashes of all documents.
+    """Read all documents once, for their sizes and hashes.
 
     Args:
-        on_file: called with the bytes on disk that are done and their total after every file.
+        on_file: called after every file with the bytes on disk that are done and their total.
 
     Raises:
-        PrepareError: as `read_documents`; or no words at all.
+        PrepareError: see `read_documents`.
     """
     digests: list[int] = []
     sizes: list[int] = []
@@ -220,7 +214,7 @@ def scan(files: tuple[SourceFile, ...], on_file: Callable[[int, int], None]) -> 
     done, total = 0, sum(file.path.stat().st_size for file in files)
     for file in files:
         for document in read_documents(file):
-            words = hashlib.blake2b(normalise(document), digest_size=8).digest()
+            words = hashlib.blake2b(normalize(document), digest_size=8).digest()
             digests.append(int.from_bytes(words, "big"))
             sizes.append(len(document))
             pinned.append(-1 if file.pinned is None else file.pinned)
@@ -239,84 +233,15 @@ def scan(files: tuple[SourceFile, ...], on_file: Callable[[int, int], None]) -> 
     )
 
 
-_NO_WORDS = int.from_bytes(hashlib.blake2b(b"", digest_size=8).digest(), "big")
-
-
-def assign(corpus: Corpus, row_tokens: int, max_rows: int) -> Codes:
-    """`(D,)` the `Split` of every document, by hash; exact duplicates are kept once, in the most sealed split.
-
-    Args:
-        row_tokens: tokens of one row of validation or test, context length + 1.
-        max_rows: rows wanted of each of the two.
-
-    Raises:
-        PrepareError: too little text for the rows, or too few documents to give each split one.
-    """
-    codes = np.full(len(corpus.sizes), Split.TRAIN, np.uint8)
-    codes[corpus.digests == np.uint64(_NO_WORDS)] = Split.EMPTY
-    # Sealed first: of two equal documents the one in `test/` stays, then the one in `validation/`.
-    order = np.lexsort((np.arange(len(codes)), -corpus.pinned.astype(np.int64)))
-    order = order[codes[order] != Split.EMPTY]
-    kept = order[np.unique(corpus.digests[order], return_index=True)[1]]
-    duplicate = codes != Split.EMPTY
-    duplicate[kept] = False
-    codes[duplicate] = Split.DUPLICATE
-
-    by_hash = kept[np.argsort(corpus.digests[kept])]
-    least = MIN_EVAL_ROWS * row_tokens * MAX_BYTES_PER_TOKEN
-    most = max_rows * row_tokens * MAX_BYTES_PER_TOKEN
-    total = int(corpus.sizes[kept].sum())
-    if total == 0:
-        raise PrepareError("the source has no words: every document is empty")
-    if corpus.is_pinned:
-        _assign_pinned(corpus, by_hash, codes, most)
-    else:
-        _assign_free(corpus, by_hash, codes, total, least, most)
-    return codes
-
-
-def _assign_pinned(corpus: Corpus, by_hash: npt.NDArray[np.int64], codes: Codes, most: int) -> None:
-    pinned, sizes = corpus.pinned[by_hash], corpus.sizes
-    validation, test = by_hash[pinned == Split.VALIDATION], by_hash[pinned == Split.TEST]
-    if not len(test):
-        half = int(sizes[validation].sum()) // 2
-        cut = int(np.searchsorted(np.cumsum(sizes[validation]), half, side="right"))
-        test, validation = validation[:cut], validation[cut:]
-    for numbers, split in ((validation, Split.VALIDATION), (test, Split.TEST)):
-        before = np.cumsum(sizes[numbers]) - sizes[numbers]
-        codes[numbers] = np.where(before < most, split, Split.UNUSED)
-
-
-def _assign_free(
-    corpus: Corpus, by_hash: npt.NDArray[np.int64], codes: Codes, total: int, least: int, most: int
-) -> None:
-    if total < 4 * least:
-        raise PrepareError(
-            f"not enough text: {total:,} bytes, and {MIN_EVAL_ROWS} rows each for validation and test "
-            f"need a corpus of {4 * least:,} bytes or more"
-        )
-    for split, share in ((Split.TEST, TEST_SHARE), (Split.VALIDATION, VALIDATION_SHARE)):
-        target = min(most, max(least, int(total * share)))
-        remaining = by_hash[codes[by_hash] == Split.TRAIN]
-        codes[_take(remaining, corpus.sizes, target)] = split
-    train_bytes = int(corpus.sizes[codes == Split.TRAIN].sum())
-    if train_bytes * 4 < total:
-        raise PrepareError(
-            f"too few documents: of {total:,} bytes in {len(by_hash)} documents, whole documents for validation "
-            f"and test leave {train_bytes:,} bytes for training; cut the text into more files"
-        )
-
-
-def _take(numbers: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64], target: int) -> list[int]:
-    """The first documents that add up to `target` bytes, passing over those that would double it."""
-    taken: list[int] = []
-    size = 0
-    for number in numbers.tolist():
-        if size >= target:
-            break
-        if size + sizes[number] <= 2 * target:
-            taken.append(number)
-            size += int(sizes[number])
-    if not taken and len(numbers):  # every document is that large: the smallest costs training least
-        taken.append(int(numbers[np.argmin(sizes[numbers])]))
-    return taken
+def groups(documents: Sequence[bytes]) -> Iterator[tuple[list[bytes], int]]:
+    """Yield documents some megabytes at a time, with the byte offset of the first one among all."""
+    group: list[bytes] = []
+    offset = size = 0
+    for document in documents:
+        group.append(document)
+        size += len(document)
+        if size >= _BATCH_BYTES:
+            yield group, offset
+            group, offset, size = [], offset + size, 0
+    if group:
+        yield group, offset

@@ -1,27 +1,25 @@
-"""PID 1 of every candidate container: starts the clock, enforces the deadline, tells how it ended.
+"""PID 1 of every candidate container: starts the clock, enforces the deadline, reports how the run ended.
 
     python -I -S supervisor.py {train,score,audit} --startup SECONDS --limit SECONDS
                                [--hold SECONDS] [--linger SECONDS]
 
-It runs as root with SETUID, SETGID and KILL only; the candidate is its child under uid 10001 without
-any capability. A child of the same uid could ptrace PID 1 and so outlive every deadline; a child of
-another uid cannot trace, signal or stop it. Standard library only; nothing of the candidate's is
-imported here.
+It runs as root with SETUID, SETGID and KILL only; the candidate is its child under uid 10001 without any
+capability. A child of the same uid could ptrace PID 1 and so outlive every deadline; a child of another uid
+cannot trace, signal or stop it. Standard library only; it imports nothing of the candidate's.
 
 Streams of the container, both written by this program alone:
     stderr  its reports, one JSON object a line: `ready`, `started`, `ending`, `ended`
     stdout  train: what the candidate printed, rate-capped; score and audit: the candidate's answer, every byte
 
-Before a candidate is scored or audited, its checkpoint is copied to a file system of this container alone. The
-volume that training wrote to stays behind a folder of root's: also where it is read-only, reading leaves marks in
-it (a hole that was read is a page that is there), and the next container could find them.
+Training starts at once. Scoring and audits wait for one byte on stdin, the start signal, for `--hold` seconds at
+most; then the checkpoint is copied for the candidate (`handover`).
 
-The last report says how many bytes of an answer there are, so that the host knows where it ends although
-the container lingers: its memory file system with the checkpoint lives as long as PID 1 does. By then
-every process of the candidate is dead.
+The last report says how many bytes of an answer there are, so that the host knows where it ends although the
+container lingers: its memory file system with the checkpoint lives as long as PID 1 does. By then every process of
+the candidate is dead.
 
-The exit code says how it ended (`EXIT_*`), and so does the last report. Not covered: a kernel bug, or a
-container that is frozen from outside; the host keeps a deadline of its own for these.
+The exit code says how it ended (`EXIT_*`), and so does the last report. Not covered: a kernel bug, or a container
+that is frozen from outside; the host keeps a deadline of its own for these.
 """
 
 from __future__ import annotations
@@ -33,26 +31,26 @@ import json
 import os
 import selectors
 import signal
-import stat
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-CANDIDATE_UID = 10001
+if not __package__:  # a script: only the folder that holds `locked_eval/` joins the path, never this one
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-HANDED_OVER = Path("/root/out/checkpoint")
-"""What training published, where the candidate cannot go."""
-TAKEN_OVER = Path("/tmp/out/checkpoint")  # noqa: S108  a tmpfs of this container alone
-"""The copy that is scored."""
-CHUNK_BYTES = 1 << 24
+from locked_eval.container.cgroup import cpu_seconds, out_of_memory
+from locked_eval.container.handover import COPY, PUBLISHED, take_over
+from locked_eval.container.throttle import Throttle
+
+CANDIDATE_UID = 10001
 
 EXIT_FINISHED = 0
 EXIT_DEADLINE = 40
 EXIT_FAILED = 41
 EXIT_STARTUP = 42
-EXIT_NEVER_TOLD = 43
+EXIT_NO_START_SIGNAL = 43
 
 PASSED_ENVIRONMENT = (
     "PATH", "HOME", "TMPDIR", "LANG", "DATA_DIR", "OUT_DIR", "ROWS_DIR", "SEED", "DEADLINE_SECONDS", "PROFILE",
@@ -66,59 +64,8 @@ REAP_SECONDS = 5.0
 FLUSH_SECONDS = 30.0
 """Longest wait for the host to take the rest of an answer."""
 PIECE_BYTES = 1 << 20
-"""Of an answer in flight; also asked for as the size of its pipe."""
+"""Of an answer in flight; also requested as the size of its pipe."""
 F_SETPIPE_SZ = 1031
-
-
-class Throttle:
-    """Rate cap for the candidate's output: a burst, then a trickle, and always the very end.
-
-    A candidate that prints without end costs the engine a core and fills its log; the last lines are
-    what explains a crash, so the tail of what was held back is written at the end.
-
-    A line counts for more than its bytes: the engine keeps a record of each, and drops the oldest ones when its
-    log is full. Empty lines alone could so push out the last report of PID 1, which goes through the same log.
-    """
-
-    BURST_BYTES = 128 * 1024
-    BYTES_PER_SECOND = 16 * 1024
-    RECORD_BYTES = 96  # of the engine's, around every line
-    TAIL_BYTES = 32 * 1024
-    TAIL_LINES = 256
-
-    def __init__(self, now: float) -> None:
-        self._allowance = float(self.BURST_BYTES)
-        self._last = now
-        self._tail = b""
-        self._dropped = 0
-
-    def admit(self, data: bytes, now: float) -> bytes:
-        """The part of `data` that may be written now."""
-        self._allowance = min(
-            float(self.BURST_BYTES), self._allowance + (now - self._last) * self.BYTES_PER_SECOND
-        )
-        self._last = now
-        cost = self._cost(data)
-        if not self._dropped and cost <= self._allowance:
-            self._allowance -= cost
-            return data
-        if self._dropped and self._allowance >= max(cost, self.BURST_BYTES / 2):
-            data, self._tail, self._dropped = self.finish() + data, b"", 0
-            self._allowance -= self._cost(data)
-            return data
-        self._dropped += len(data)
-        self._tail = (self._tail + data)[-self.TAIL_BYTES :]
-        return b""
-
-    def finish(self) -> bytes:
-        """What must be written at the end."""
-        if not self._dropped:
-            return b""
-        tail = b"\n".join(self._tail.split(b"\n")[-self.TAIL_LINES :])
-        return b"\n[%d bytes of output left out]\n" % max(0, self._dropped - len(tail)) + tail
-
-    def _cost(self, data: bytes) -> int:
-        return len(data) + self.RECORD_BYTES * data.count(b"\n")
 
 
 class Supervisor:
@@ -146,12 +93,12 @@ class Supervisor:
         self.child: subprocess.Popen[bytes] | None = None
         self.status: int | None = None
         self.ready_at: float | None = None
-        self.told_at: float | None = None
+        self.signaled_at: float | None = None
         self.started_at: float | None = None
         self.cpu_before: float | None = None
 
     def run(self) -> int:
-        """Supervise one candidate; returns the exit code of the container."""
+        """Supervise one run; returns the exit code of the container."""
         # A stopped daemon no longer reads these pipes; a blocking write would stop the clock.
         os.set_blocking(2, False)
         os.set_blocking(1, False)
@@ -168,13 +115,12 @@ class Supervisor:
         self._report("ready")
 
         if self.answers:
-            self.selector.register(0, selectors.EVENT_READ, "told")
-            if self._until(time.monotonic() + self.hold_seconds, lambda: self.told_at is not None) is not None:
-                return self._end(EXIT_NEVER_TOLD)
+            self.selector.register(0, selectors.EVENT_READ, "start")
+            if self._until(time.monotonic() + self.hold_seconds, lambda: self.signaled_at is not None) is not None:
+                return self._end(EXIT_NO_START_SIGNAL)
+            take_over(PUBLISHED, COPY)
 
-            take_over(HANDED_OVER, TAKEN_OVER)
-
-        self.cpu_before = _cpu_seconds()
+        self.cpu_before = cpu_seconds()
         self.started_at = time.monotonic()
         self._go()
         self._report("started")
@@ -184,7 +130,7 @@ class Supervisor:
         return self._end(EXIT_FINISHED if self.status == 0 else EXIT_FAILED)
 
     def _start_child(self) -> int:
-        """Start the launcher as the candidate's user; returns the pipe on which it says that it is ready."""
+        """Start the launcher as the candidate's user; returns the pipe on which it reports that it is ready."""
         ready_read, ready_write = os.pipe2(os.O_CLOEXEC)
         self.output, output = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(self.output, False)
@@ -194,7 +140,7 @@ class Supervisor:
                 fcntl.fcntl(output, F_SETPIPE_SZ, PIECE_BYTES)
         environment = {name: os.environ[name] for name in PASSED_ENVIRONMENT if name in os.environ}
         if self.answers:
-            environment["OUT_DIR"] = str(TAKEN_OVER.parent)
+            environment["OUT_DIR"] = str(COPY.parent)
         launcher = Path(__file__).with_name("launcher.py")
         self.child = subprocess.Popen(
             [sys.executable, "-I", "-u", str(launcher), self.phase, str(ready_write)],
@@ -223,7 +169,7 @@ class Supervisor:
             self.child.stdin.close()
 
     def _until(self, deadline: float, done: Callable[[], bool]) -> str | None:
-        """Serve events until `done()`; otherwise says why not: `deadline` or `exited`."""
+        """Serve events until `done()`; returns None then, else `deadline` or `exited`."""
         while True:
             self._reap()
             if done():
@@ -249,9 +195,9 @@ class Supervisor:
                 self.ready_at = time.monotonic()
             self.selector.unregister(fd)
             os.close(fd)
-        elif key.data == "told":
+        elif key.data == "start":
             if os.read(0, 1):
-                self.told_at = time.monotonic()
+                self.signaled_at = time.monotonic()
             self.selector.unregister(0)
 
     def _relay(self) -> None:
@@ -273,13 +219,13 @@ class Supervisor:
             _write(1, self.throttle.admit(data, time.monotonic()))
 
     def _drain(self) -> None:
-        """Write what the host takes of the piece in flight; go on reading when all of it is gone."""
+        """Write what the host takes of the piece in flight; read on once all of it is gone."""
         try:
             written = os.write(1, self.in_flight)
         except BlockingIOError:
             return
         except OSError:
-            written = len(self.in_flight)  # nobody reads any more
+            written = len(self.in_flight)  # the reader is gone
         self.answer_bytes += written
         self.in_flight = self.in_flight[written:]
         if not self.in_flight:
@@ -290,7 +236,7 @@ class Supervisor:
     def _reap(self) -> None:
         """Collect every dead process of the namespace: PID 1 inherits the orphans."""
         assert self.child is not None
-        for _ in range(1000):  # not for ever: a storm of dying children must not keep us from the clock
+        for _ in range(1000):  # bounded: a storm of dying children must not keep us from the clock
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
@@ -301,11 +247,10 @@ class Supervisor:
                 self.status = self.child.returncode = os.waitstatus_to_exitcode(status)
 
     def _end(self, code: int) -> int:
-        """Kill everything, write the rest of the output and the last report."""
+        """Kill every process, write the rest of the output and the last report; returns `code`."""
         ended_at = time.monotonic()
-        self._report(
-            "ending", code=code
-        )  # told before it is done: should the host's kill come first, it was in time
+        # Reported before it is done: if the host's kill comes first, this one was still in time.
+        self._report("ending", code=code)
         give_up = ended_at + REAP_SECONDS
         while time.monotonic() < give_up:
             try:
@@ -319,16 +264,16 @@ class Supervisor:
             while self.output is not None and any(key.data == "output" for key, _ in self.selector.select(0)):
                 self._relay()
             _write(1, self.throttle.finish())
-        elif code == EXIT_FINISHED:  # of any other end nobody wants an answer
+        elif code == EXIT_FINISHED:  # after any other end the answer is not wanted
             self._flush(time.monotonic() + FLUSH_SECONDS)
-        started, before, after = self.started_at, self.cpu_before, _cpu_seconds()
+        started, before, after = self.started_at, self.cpu_before, cpu_seconds()
         self._report(
             "ended",
             code=code,
             status=self.status,
             wall_seconds=None if started is None else round(ended_at - started, 4),
             cpu_seconds=None if before is None or after is None else round(after - before, 4),
-            out_of_memory=_out_of_memory(),
+            out_of_memory=out_of_memory(),
             answer_bytes=self.answer_bytes,
         )
         if code == EXIT_FINISHED:
@@ -346,63 +291,8 @@ class Supervisor:
         _write(2, json.dumps({"event": event, **facts}).encode() + b"\n")
 
 
-def take_over(published: Path, copy: Path) -> None:
-    """Copy what training published, if it is a regular file that fits; the candidate can read it and no more.
-
-    Nobody writes to it any more. A file that its owner made unreadable is none: PID 1 has no right to pass.
-    """
-    if published.parents[1].stat().st_mode & 0o077:
-        raise PermissionError(f"{published.parents[1]} is open to the candidate")
-    copy.parent.mkdir(mode=0o755)
-    copy.parent.chmod(0o755)
-    try:
-        source = os.open(published, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return
-    try:
-        facts = os.fstat(source)
-        room = os.statvfs(copy.parent)
-        if not stat.S_ISREG(facts.st_mode) or facts.st_size > room.f_bavail * room.f_frsize:
-            return
-        target = os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444)
-        try:
-            while os.sendfile(target, source, None, CHUNK_BYTES):
-                pass
-            os.fchmod(target, 0o444)
-        finally:
-            os.close(target)
-    except OSError:
-        copy.unlink(missing_ok=True)
-    finally:
-        os.close(source)
-
-
-def _cpu_seconds() -> float | None:
-    """CPU time of this container, as its control group counts it; None where it is not shown.
-
-    Not `getrusage`: a child that ignores SIGCHLD is reaped by the kernel, and its time is credited to
-    nobody. A candidate could then burn its core and pass for one that others disturbed.
-    """
-    with contextlib.suppress(OSError, ValueError):
-        return int(Path("/sys/fs/cgroup/cpuacct/cpuacct.usage").read_text("ascii")) / 1e9
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        lines = Path("/sys/fs/cgroup/cpu.stat").read_text("ascii").splitlines()
-        return int(dict(line.split() for line in lines)["usage_usec"]) / 1e6
-    return None
-
-
-def _out_of_memory() -> bool:
-    """Whether the kernel killed a process of this container for want of memory."""
-    for path in ("memory/memory.oom_control", "memory.events"):
-        with contextlib.suppress(OSError, ValueError):
-            lines = Path("/sys/fs/cgroup", path).read_text("ascii").splitlines()
-            if int(dict(line.split() for line in lines).get("oom_kill", "0")) > 0:
-                return True
-    return False
-
-
 def _write(fd: int, data: bytes) -> None:
-    """Write what the pipe takes now; drop the rest rather than wait."""
+    """Write what the pipe takes now; drop the rest instead of waiting."""
     view = memoryview(data)
     give_up = time.monotonic() + 0.05
     while view:
@@ -417,7 +307,7 @@ def _write(fd: int, data: bytes) -> None:
 
 
 def main() -> int:
-    """Parse the arguments, which the host alone gives, and supervise."""
+    """Parse the arguments, which come from the host alone, and supervise one run."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("phase", choices=("train", "score", "audit"))
     parser.add_argument("--startup", type=float, required=True)

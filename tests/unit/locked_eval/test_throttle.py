@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from locked_eval.supervisor import Throttle
+from locked_eval.container.throttle import Throttle
 
 
 def test_a_quiet_candidate_is_passed_through_untouched():
