@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 TEXTS = {path.relative_to(ROOT).as_posix(): path.read_text("utf-8") for path in DOCUMENTS}
 README, REFERENCE, FILES = TEXTS["README.md"], TEXTS["docs/commands.md"], TEXTS["docs/files.md"]
-RUNNING, GLOSSARY = TEXTS["docs/running.md"], TEXTS["docs/glossary.md"]
+RUNNING, ARCHITECTURE, GLOSSARY = (TEXTS[f"docs/{name}.md"] for name in ("running", "architecture", "glossary"))
 MAKEFILE = (ROOT / "Makefile").read_text("utf-8")
 
 MAX_README_LINES = 120
@@ -198,15 +199,33 @@ def test_every_cheat_that_is_named_is_in_the_zoo():
 
 
 def test_the_contract_publishes_as_the_workload_does():
-    line = re.search(r"^from locked_eval.* import publish$", TEXTS["docs/contract.md"], re.MULTILINE).group()
+    line = re.search(r"^from \S+ import publish$", TEXTS["docs/contract.md"], re.MULTILINE).group()
     assert line in (ROOT / "workload" / "train.py").read_text("utf-8").splitlines()
 
 
-def test_every_room_and_every_import_contract_is_in_the_architecture():
-    page = TEXTS["docs/architecture.md"]
-    rooms = {path.parent.name for path in (ROOT / "runner").glob("*/__init__.py")}
-    assert [room for room in rooms if f"| `runner/{room}/` |" not in page] == []
-    assert [path.name for path in (ROOT / "docs" / "decisions").glob("*.md") if path.name not in page] == []
+def test_the_floors_of_the_architecture_are_those_of_the_import_contract():
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]["contracts"]
+    layers = next(one["layers"] for one in contracts if one["type"] == "layers")
+    floors = [set(layer.split(" | ")) for layer in layers]
+    rows = re.findall(r"^\| (\d) \| (.+?) \|", ARCHITECTURE, re.MULTILINE)
+    described = [
+        {name for floor, rooms in rows if int(floor) == number for name in re.findall(r"`runner/(\w+)", rooms)}
+        for number in range(len(layers), 0, -1)
+    ]
+    assert described == floors
+
+
+def test_every_forbidden_package_is_in_the_table_of_contracts():
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]["contracts"]
+    forbidden = {name.removeprefix("runner.") for one in contracts for name in one.get("forbidden_modules", ())}
+    table = ARCHITECTURE.partition("| contract | why |")[2].partition("\n\n")[0]
+    assert len(forbidden) > 8
+    assert {name for name in forbidden if not re.search(rf"\b{name}\b", table)} == set()
+
+
+def test_every_decision_is_listed():
+    pages = (ROOT / "docs" / "decisions").glob("*.md")
+    assert [page.name for page in pages if page.name not in ARCHITECTURE] == []
 
 
 @pytest.mark.parametrize("term", glossary_terms())
