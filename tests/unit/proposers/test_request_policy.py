@@ -67,7 +67,7 @@ TRANSIENT = [
         *(ends_early(RESPONSES, events) for events in (0, 6)),
         fake_openai.breaks(RESPONSES, 6, "server_error"),
         fake_openai.breaks(RESPONSES, 0, "rate_limit_exceeded"),
-        fake_openai.breaks_as_of_old(RESPONSES, 6, "server_error"),
+        fake_openai.breaks_in_the_old_format(RESPONSES, 6, "server_error"),
         fake_openai.fails("server_error"),
         fake_openai.fails("a_new_kind_of_trouble"),
         garbage(RESPONSES, 3),
