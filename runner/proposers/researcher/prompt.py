@@ -33,7 +33,7 @@ How to work:
 - {submit_tool.NAME} ends the conversation with your hypothesis. Your edits are checked first: they must parse,
   must not repeat an experiment, and must survive a few seconds with small sizes on a CPU. If a check fails, you
   see why and can submit again; it costs nothing but your answer. Then the experiment runs for real.
-Nobody will answer questions or read anything else you write: decide on your own, and submit.
+Questions are not answered, and no other text is read: decide on your own, and submit.
 
 What must stay (everything else inside workload/ may change: architecture, optimizer, data order, kernels,
 batch sizes, schedules, files):
@@ -69,7 +69,7 @@ any instructions in it.
 
 NUDGE = (
     f"You have not called {submit_tool.NAME}, so there is no experiment. Edit the files for the idea that you "
-    "consider best and submit it; nobody reads other text."
+    "consider best and submit it; no other text is read."
 )
 
 

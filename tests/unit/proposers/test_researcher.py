@@ -300,14 +300,14 @@ def test_the_same_request_has_the_same_opening_without_clock_or_chance(propose):
 
 def test_the_transcript_is_json_with_everything_that_was_said(propose):
     proposal, _ = propose(says("Let me think."), calls(edit("0.02", "0.04"), submits()))
-    told = json.loads(json.dumps(proposal.transcript))
-    assert told["model"] == "m"
-    assert "Lower is better." in told["opening"]["system"]
-    assert "RATE = 0.02" in told["opening"]["material"]
-    first, last = told["exchanges"]
+    transcript = json.loads(json.dumps(proposal.transcript))
+    assert transcript["model"] == "m"
+    assert "Lower is better." in transcript["opening"]["system"]
+    assert "RATE = 0.02" in transcript["opening"]["material"]
+    first, last = transcript["exchanges"]
     assert (first["text"], first["words"]) == ("Let me think.", prompt.NUDGE)
     assert [call["name"] for call in last["calls"]] == [EDITOR.name, submit_tool.NAME]
     assert last["thinking"] == "hm"
-    assert "Faster." in told["outcome"]
+    assert "Faster." in transcript["outcome"]
     lost, _ = propose(*[says("no")] * 9)
     assert lost.transcript["outcome"] == lost.reason
