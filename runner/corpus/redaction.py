@@ -8,7 +8,7 @@ here before the ledger stores it; what is stored is what people and models get. 
 - with escapes resolved: what `repr`, `bytes` and JSON print
 - backwards, and in rot13
 - by columns: the first word of every line, the second one, …, the last one
-- decoded, as `runner.edits.contamination` decodes the literals of a program: numbers as token ids, as
+- decoded, as `runner.edits.readings` decodes the literals of a program: numbers as token ids, as
   characters or as bytes, base16, 32, 64 and 85, packed or not
 
 and every line that takes part in a repetition of the corpus (`locked_eval.corpus_index`: some eight words) is
@@ -36,7 +36,7 @@ import numpy as np
 
 from locked_eval.corpus_index import CorpusIndex, Stretch, find_letters
 from runner.corpus.known_messages import known_messages
-from runner.edits.contamination import decode_runs
+from runner.edits.readings import decode_runs
 
 WITHHELD = "[line withheld: it repeats text of the corpus]"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from runner.edits.contamination import MAX_OPAQUE_BYTES
+from runner.edits.opaque import MAX_OPAQUE_BYTES
 from runner.proposers.researcher import experiments_tool, submit_tool
 from runner.proposers.researcher.digest import digest
 from runner.proposers.researcher.editor_tool import EDITOR
