@@ -44,7 +44,6 @@ from dataclasses import dataclass
 from statistics import fmean, median
 
 import numpy as np
-import numpy.typing as npt
 
 from runner.decision import evidence
 from runner.records import Experiment, Phase, RunRecord, StopReason, Verdict
@@ -58,8 +57,7 @@ line for all others."""
 DELTA_CUT = 10.0
 """Differences always count up to this many standard errors of a first look."""
 REACH_SIGMAS = 20.0
-"""How far from the champion the boundary is looked for, in noise standard deviations."""
-_ANGLES, _FAR = 4001, 12.0
+"""How far from the champion the boundary is searched for, in noise standard deviations."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,12 +84,14 @@ class Line:
     seen: tuple[tuple[float, bool], ...]  # of finished candidates: gap, and whether they were promising
 
     def chance(self, gap: float, boundary_bpb: float) -> float:
-        """Predicted probability of a Δ below the boundary."""
+        """Predict the probability of a Δ below the boundary."""
+        from scipy.special import stdtr  # lazy: most commands never predict
+
         inside = min(max(gap, -self.cut), self.cut)
         leverage = 1 + 1 / self.num + (inside - self.mean_gap) ** 2 / self.squares
         away = boundary_bpb - self.intercept - self.slope * inside
         spread = self.spread_bpb * math.sqrt(leverage)
-        predicted = student_below(away / spread, self.num - 2) if spread > 0 else float(away > 0)
+        predicted = float(stdtr(self.num - 2, away / spread)) if spread > 0 else float(away > 0)
         alike = [promising for other, promising in self.seen if other >= inside]
         return max(predicted, sum(alike) / len(alike) if alike else 0.0)
 
@@ -261,22 +261,10 @@ def mean_curve(experiment: Experiment, scored: Iterable[RunRecord]) -> tuple[flo
     return tuple(fmean(losses) if losses else None for losses in present)
 
 
-def student_below(t: float, freedom: int) -> float:
-    """P(T < t) of Student's t: ∫ cosᵛ⁻¹ θ dθ from −π/2 to atan(t / √ν), as a share of that to π/2."""
-    side = min(math.pi / 2, _FAR / math.sqrt(freedom))  # beyond there is nothing to add
-    end = min(max(math.atan(t / math.sqrt(freedom)), -side), side)
-    whole, part = (np.linspace(-side, stop, _ANGLES) for stop in (side, end))
-    return _integral(part, freedom) / _integral(whole, freedom)
-
-
-def _integral(angles: npt.NDArray[np.float64], freedom: int) -> float:
-    """By the trapezoidal rule."""
-    heights = np.maximum(np.cos(angles), 0.0) ** (freedom - 1)
-    return float((heights[1:] + heights[:-1]).sum() / 2 * (angles[1] - angles[0]))
-
-
 def _line(points: Sequence[Point], index: int, early_stop_min_trials: int) -> Line | None:
-    """None where it says nothing: too few candidates, no gaps, or larger ones that end better."""
+    """Fit the line; `None` where it says nothing: too few candidates, no gaps, or larger ones that end better."""
+    from scipy.stats import linregress
+
     known = [(gap, one) for one in points if (gap := one.gaps[index]) is not None]
     if (
         fraction(index) < LEAST_FRACTION
@@ -291,15 +279,13 @@ def _line(points: Sequence[Point], index: int, early_stop_min_trials: int) -> Li
     squares = float(((x - x.mean()) ** 2).sum())
     if squares <= 0:
         return None
-    slope = float(((x - x.mean()) * (y - y.mean())).sum() / squares)
-    if slope <= 0:
+    fit = linregress(x, y)
+    if fit.slope <= 0:
         return None
-    intercept = float(y.mean() - slope * x.mean())
-    residuals = y - intercept - slope * x
     return Line(
-        intercept=intercept,
-        slope=slope,
-        spread_bpb=math.sqrt(float((residuals**2).sum()) / (len(known) - 2)),
+        intercept=float(fit.intercept),
+        slope=float(fit.slope),
+        spread_bpb=float(fit.stderr) * math.sqrt(squares),
         num=len(known),
         mean_gap=float(x.mean()),
         squares=squares,

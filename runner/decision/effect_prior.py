@@ -18,7 +18,6 @@ A posterior does not depend on when one stops looking; that is why the loop may 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -71,6 +70,8 @@ def prior(scale_bpb: float, num_points: int = 801) -> Prior:
         scale_bpb: what most edits change, give or take.
         num_points: of the grid, odd. 801 resolve 2 % of an effect; simulations take fewer.
     """
+    from scipy.special import ndtr  # lazy: a command that decides nothing starts without it
+
     side = scale_bpb * np.geomspace(NEAREST, FURTHEST, num_points // 2)
     grid = np.concatenate([-side[::-1], [0.0], side])
     edges = np.concatenate([[-np.inf], (grid[1:] + grid[:-1]) / 2, [np.inf]])
@@ -79,7 +80,7 @@ def prior(scale_bpb: float, num_points: int = 801) -> Prior:
         unit = scale_bpb * factor
         kinds = (
             1 - np.exp(-np.maximum(edges, 0) / (HARM * unit)),
-            np.array([(1 + math.erf(edge / (SLIGHT * unit * math.sqrt(2)))) / 2 for edge in edges]),
+            ndtr(edges / (SLIGHT * unit)),
             np.exp(np.minimum(edges, 0) / (GAIN * unit)),
         )
         for below, kind_weight in zip(kinds, KIND_WEIGHTS, strict=True):
@@ -136,8 +137,10 @@ def posterior(start: Prior, weights: Floats, delta: Floats, se: Floats) -> Poste
 
 def _measured(delta: Floats, se: Floats) -> Posterior:
     """The posterior under a flat prior."""
-    z = np.vectorize(math.erf, otypes=[float])(-delta / se / math.sqrt(2))
-    return Posterior(better=(1 + z) / 2, mean=delta, low=delta - NORMAL_90 * se, high=delta + NORMAL_90 * se)
+    from scipy.special import ndtr
+
+    better = np.asarray(ndtr(-delta / se))
+    return Posterior(better=better, mean=delta, low=delta - NORMAL_90 * se, high=delta + NORMAL_90 * se)
 
 
 def probability_below(start: Prior, weights: Floats, delta: float, se: float, limit_bpb: float) -> float:

@@ -10,11 +10,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from scipy.special import stdtr
 
 from runner.campaign import experiment
 from runner.config import load
 from runner.decision import early_stopping, effect_prior, evidence, keep_rule
-from runner.decision.early_stopping import NUM_FRACTIONS, calibrate, fraction, promising_boundary, sampled
+from runner.decision.early_stopping import NUM_FRACTIONS, Line, calibrate, fraction, promising_boundary, sampled
 from runner.decision.keep_rule import Action, Belief, Rule
 from runner.evaluation import contention, trial
 from runner.evaluation.loss_monitor import MAX_HEARD, Watch
@@ -43,11 +44,17 @@ def first_doom(calibration, losses):
 
 
 @pytest.mark.parametrize("t", [-30.0, -3.0, -0.5, 0.0, 1.0, 4.0])
-def test_student_has_its_closed_forms(t):
-    assert early_stopping.student_below(t, 1) == pytest.approx(0.5 + math.atan(t) / math.pi, abs=1e-6)
-    assert early_stopping.student_below(t, 2) == pytest.approx(0.5 + t / (2 * math.sqrt(2 + t * t)), abs=1e-6)
+def test_a_chance_has_the_closed_forms_of_student_t(t):
+    def chance(freedom):
+        """At the mean gap, where a prediction has the leverage 1 + 1/n."""
+        num = freedom + 2
+        line = Line(intercept=0.0, slope=1.0, spread_bpb=1.0, num=num, mean_gap=0.0, squares=1.0, cut=1.0, seen=())
+        return line.chance(0.0, t * math.sqrt(1 + 1 / num))
+
+    assert chance(1) == pytest.approx(0.5 + math.atan(t) / math.pi, abs=1e-12)
+    assert chance(2) == pytest.approx(0.5 + t / (2 * math.sqrt(2 + t * t)), abs=1e-12)
     normal = (1 + math.erf(t / math.sqrt(2))) / 2
-    assert early_stopping.student_below(t, 100_000) == pytest.approx(normal, abs=1e-4)
+    assert chance(100_000) == pytest.approx(normal, abs=1e-4)
 
 
 def test_the_line_is_that_of_least_squares_with_its_prediction_interval():
@@ -64,7 +71,7 @@ def test_the_line_is_that_of_least_squares_with_its_prediction_interval():
     s = math.sqrt(((y - intercept - slope * x) ** 2).sum() / (len(x) - 2))
     gap = 0.5 * line.cut
     se = s * math.sqrt(1 + 1 / len(x) + (gap - x.mean()) ** 2 / ((x - x.mean()) ** 2).sum())
-    expected = early_stopping.student_below((BOUNDARY - intercept - slope * gap) / se, len(x) - 2)
+    expected = stdtr(len(x) - 2, (BOUNDARY - intercept - slope * gap) / se)
     assert replace(line, seen=()).chance(gap, BOUNDARY) == pytest.approx(expected)
 
 
