@@ -22,7 +22,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from runner.decision.keep_rule import Rule
-from runner.decision.simulation import MIXES, RULES, Setting, greedy, ours, simulate
+from runner.decision.simulation import RULES, greedy, ours, simulate
+from runner.decision.synthetic import MIXES, Setting
 from runner.report.plot import DOTS_PER_INCH, FAINT, GREEN, GREY, INK
 from runner.report.rules_plot import rules_png
 

@@ -5,7 +5,7 @@
 The file is one of autoresearch: columns val_bpb and status (keep, discard, crash). A greedy night is simulated
 with parameters until it looks like this one: its number of keeps, its whole improvement, and the quantiles of the
 differences to the best number so far, which is lucky: that is why the differences cannot be read as effects.
-Prints the parameters of a mix as `runner/decision/simulation.py` has it, and how far nights of it are from each
+Prints the parameters of a mix as `runner/decision/synthetic.py` has it, and how far nights of it are from each
 figure; and the same for the mix that is there. One night does not tell parameters apart that give equal nights.
 """
 
@@ -20,7 +20,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from runner.decision.simulation import MIXES, Mix, draw
+from runner.decision.synthetic import MIXES, Mix, draw
 
 QUANTILES = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
 BROKEN_BPB = 0.1
