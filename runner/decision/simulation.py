@@ -117,7 +117,7 @@ GROUP_DISCARD_Z = np.array([-0.8, -0.8, -1.0, -np.inf])
 
 
 def group_sequential(setting: Setting, num: int, rng: np.random.Generator) -> Outcome:
-    """Apply fixed boundaries for z at up to four trials; controls before each but the first, and every tenth run."""
+    """Apply fixed boundaries for z at up to four trials; a control before each but the first, every tenth run."""
 
     def decide(trials: Trials) -> Decisions:
         z, at = trials.delta / trials.se, trials.number.astype(np.int64) - 1

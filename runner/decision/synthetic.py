@@ -1,5 +1,4 @@
-"""Synthetic campaigns: edits with known effects, a noisy machine, and campaigns that repeat trials until a case
-is clear.
+"""Synthetic campaigns: edits with known effects, a noisy machine, and the loop that repeats trials.
 
 Campaigns are simulated side by side: arrays of shape (N,), one element for each campaign.
 """

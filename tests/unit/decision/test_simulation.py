@@ -78,7 +78,7 @@ def test_a_machine_that_drifts_has_the_drift_that_was_asked_for():
 
 @pytest.mark.parametrize("trials", [1, 2, 3, 5, 8])
 def test_the_simulated_rule_is_the_rule(trials):
-    """What is decided for arrays is what `judge` decides for one candidate."""
+    """Decisions for arrays equal those of `judge` for one candidate."""
     rng = np.random.default_rng(trials)
     prior = effect_prior.prior(EFFECT_SCALE, GRID_POINTS)
     champion = rng.normal(1, 0.0007, 5)
@@ -117,5 +117,5 @@ def test_the_command_prints_a_table_or_json_and_draws(tmp_path):
     assert shown.exit_code == 0, shown.output
     assert [line[:18].strip() for line in shown.output.splitlines()[2:7]] == list(RULES)
     assert (tmp_path / "rules.png").read_bytes().startswith(b"\x89PNG")
-    told = json.loads(CliRunner().invoke(cli, [*arguments[:-2], "--json"]).stdout)
-    assert [one["rule"] for one in told] == list(RULES)
+    printed = json.loads(CliRunner().invoke(cli, [*arguments[:-2], "--json"]).stdout)
+    assert [one["rule"] for one in printed] == list(RULES)
