@@ -186,7 +186,7 @@ def test_a_phrase_whose_second_half_comes_later_is_found():
     assert find(before, {**before, "workload/b.py": f"Y = {' '.join(WORDS[9:18])!r}\n".encode()}, SEALED)
 
 
-def test_what_was_there_before_is_not_refused_again():
+def test_text_that_was_there_before_is_not_refused_again():
     before = {**workload(), "workload/old.py": f"# {VALIDATION}\n".encode()}
     assert find(before, {**before, "workload/old.py": before["workload/old.py"] + b"X = 1\n"}, SEALED) is None
     moved = {path: data for path, data in before.items() if path != "workload/old.py"}
