@@ -1,8 +1,8 @@
-"""Speed of the judge: scoring and drawing per claim, verifying per audit, against a plain sum of the claims.
+"""Speed of the judge: scoring and drawing per claim, verifying per audit, relative to a plain sum of the claims.
 
     python bench/judge.py [--rows 10240] [--context 2048] [--audited 8192]
 
-Every figure is the best of several repetitions in one process, so that ratios are of one run and one machine.
+Every figure is the best of several repetitions in one process, so that ratios refer to one run on one machine.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ BATCH_ROWS = 32
 
 
 def best_seconds(work, repeats=3):
-    """Shortest of several runs."""
+    """Time the shortest of several runs."""
     seconds = []
     for _ in range(repeats):
         start = time.perf_counter()
@@ -34,7 +34,7 @@ def best_seconds(work, repeats=3):
 
 
 def judging(rows, context):
-    """Score and draw of one candidate."""
+    """Time scoring and drawing for one candidate."""
     rng = np.random.default_rng(0)
     claims = -rng.exponential(3, (rows, context)).astype(np.float32)
     champion = np.minimum(claims + rng.normal(0, 0.3, claims.shape).astype(np.float32), np.float32(0))
@@ -64,7 +64,7 @@ def judging(rows, context):
 
 
 def verifying(audited, vocabulary):
-    """The verification of one audit; rows are short, which makes no difference to it."""
+    """Time the verification of one audit. Rows are short, which does not affect it."""
     rng = np.random.default_rng(0)
     context = 16
     tokens = rng.integers(0, vocabulary, (audited, context + 1), dtype=np.uint16)

@@ -42,7 +42,8 @@ def simulate_command(
     The rule of this program against those of others, with the same budget of runs. docs/statistics.md explains the
     columns.
     """
-    from runner.decision.simulation import MIXES, Setting, compare
+    from runner.decision.simulation import compare
+    from runner.decision.synthetic import MIXES, Setting
     from runner.report.rules_plot import rules_png
 
     setting = Setting(mix=MIXES[mix], sigma_bpb=sigma, num_runs=runs, drift_sigmas=drift)

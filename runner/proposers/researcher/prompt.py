@@ -7,7 +7,7 @@ files until the next keep.
 from __future__ import annotations
 
 from runner.decision.keep_rule import NEAR_MISS_SIGMAS
-from runner.edits.contamination import MAX_OPAQUE_BYTES
+from runner.edits.opaque import MAX_OPAQUE_BYTES
 from runner.proposers.llm.chat import Opening
 from runner.proposers.researcher import experiments_tool, submit_tool
 from runner.proposers.researcher.digest import digest
