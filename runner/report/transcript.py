@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from runner.report.money import tokens
+from runner.report.effort import tokens
 from runner.untrusted import REPLACEMENT, clean, one_line
 
 BAR = "  │ "

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from runner import config
 from runner.cli import COMMANDS, cli
 from runner.records import Verdict
-from runner.report.tsv import COLUMNS
+from runner.report.table import RESULTS_COLUMNS
 from runner.storage.paths import StatePaths
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -163,7 +163,7 @@ def test_trailers_columns_and_verdicts_are_named_as_they_are():
     message = kept_message(one, base_image="b", data="d", evaluation="e")
     trailers = re.findall(r"^([A-Z][\w-]+): ", message, re.MULTILINE)
     assert len(trailers) > 8
-    assert [name for name in (*trailers, *COLUMNS) if f"`{name}`" not in README] == []
+    assert [name for name in (*trailers, *RESULTS_COLUMNS) if f"`{name}`" not in README] == []
     design = (ROOT / "docs" / "design.md").read_text("utf-8")
     assert [verdict for verdict in Verdict if f"| `{verdict}` |" not in design] == []
 
