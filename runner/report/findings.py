@@ -66,12 +66,12 @@ class Level:
 
     number: int
     bpb: float
-    half_bpb: float | None = None  # half the width of its 90 % interval
+    half_bpb: float | None = None  # half the width of its 90% interval
 
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """A difference in bpb, negative is better, with the ends of its 90 % interval."""
+    """A difference in bpb, negative is better, with the ends of its 90% interval."""
 
     mean_bpb: float
     low_bpb: float
