@@ -57,8 +57,8 @@ def simulate_command(
 ) -> None:
     """Compare keep rules on synthetic campaigns: what they truly gain, and what they claim.
 
-    The keep rule of this program competes with others on the same budget of trials. docs/decision.md explains the
-    columns.
+    The keep rule of this program competes with others on the same budget of trials. docs/statistics.md explains
+    the columns.
     """
     from runner.decision.simulation import MIXES, Setting, compare
     from runner.report.plot import rules_png

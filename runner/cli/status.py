@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def status_command(tag: str | None, as_json: bool) -> None:
     """Show where the campaign stands: done, best, kept, spent, and what is running."""
     from runner.report.summary import summary_text
-    from runner.storage.ledger import is_running
+    from runner.storage.lock import is_running
 
     with open_workspace(create=False) as workspace:
         name = choose_tag(workspace.ledger, tag)
