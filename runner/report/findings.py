@@ -55,7 +55,7 @@ class Keep:
     num_champion_trials: int | None
     delta_bpb: float | None  # as measured
     effect_bpb: float | None  # posterior mean: shrunken for selection
-    low_bpb: float | None  # ends of its central 90 %
+    low_bpb: float | None  # ends of its central 90%
     high_bpb: float | None
     better: float | None  # probability that the true effect is an improvement
 

@@ -36,7 +36,7 @@ FAINT = "#7b8794"
 GRAY = "#b4bcc6"
 GREEN = "#12a150"
 AMBER = "#c2750c"
-LOWEST = "lowest of all scores"
+LOWEST = "lowest score so far"
 TICK_COLORS = {
     Verdict.DISCARD: GRAY,  # stopped early
     Verdict.CRASH: "#d64545",
