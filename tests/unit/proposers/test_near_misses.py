@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from runner.report.stacks import stacks
+from runner.report.notes import stacks
 
 from runner.decision.evidence import is_near_miss
 from runner.decision.keep_rule import NEAR_MISS_SIGMAS
