@@ -25,8 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from runner.decision.keep_rule import Rule
 from runner.decision.simulation import RULES, greedy, ours, simulate
 from runner.decision.synthetic import MIXES, Setting
-from runner.report.plot import DOTS_PER_INCH, FAINT, GREEN, GREY, INK
-from runner.report.rules_plot import rules_png
+from runner.report.plot import DOTS_PER_INCH, FAINT, GRAY, GREEN, INK, rules_png
 
 SIGMAS, BUDGETS = (0.0007, 0.002), (100, 700)
 LEAST_GAIN = {0.0007: 1.0, 0.002: 1.1}
@@ -156,7 +155,7 @@ def trade_off(run, path):
                             fontsize=8, color=FAINT,
                         )  # fmt: skip
             axes.plot([base.false_share], [1.0], "x", color=color, markersize=9, label=f"greedy, mix {mix}")
-        axes.axvline(MOST_FALSE, color=GREY, linewidth=1, linestyle="--")
+        axes.axvline(MOST_FALSE, color=GRAY, linewidth=1, linestyle="--")
         axes.set_xlabel("share of false keeps")
         axes.set_title(
             f"σ = {sigma:g} bpb, 700 runs; numbers: max_false_keep_probability", loc="left", fontsize=10, color=INK

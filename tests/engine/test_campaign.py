@@ -22,7 +22,7 @@ from runner.evaluation import trial
 from runner.evaluation.trial import Laboratory
 from runner.proposers.researcher.prompt import show_task
 from runner.records import NoProposal, Patch, Phase, Proposal, ProposalRequest, Replace, RunEnd, Verdict, Write
-from runner.report.early import early_stops
+from runner.report.notes import early_stops
 from runner.sandbox import images
 from runner.sandbox.containers import choose_cores
 from runner.storage.ledger import Ledger

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 import pytest
-from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runner.cli import cli
-from runner.records import Experiment, Phase, Proposal, RunEnd, RunRecord, Usage, UsageTotals, Verdict
-from runner.report.duty import KINDS, duty, duty_line, stretches
-from runner.report.money import count_money, money_lines, tokens
-from runner.storage.ledger import Ledger
-from runner.storage.paths import StatePaths
+from runner.records import Experiment, Phase, RunEnd, RunRecord, UsageTotals, Verdict
+from runner.report.effort import KINDS, duty, duty_line, spending, spending_lines, stretches, tokens
 
 USAGE = UsageTotals(
     num_responses=30,
@@ -60,57 +53,64 @@ def scored(number, bpb, verdict="keep", cost=0.0):
     return experiment(number, verdict=Verdict(verdict), val_bpb=bpb, cost_usd=cost)
 
 
-# --- money --------------------------------------------------------------------------------------------------
+# --- spending --------------------------------------------------------------------------------------------------
 
 SPENT = [scored(0, 2.0), scored(1, 1.99, cost=1.0), scored(2, 2.1, "discard", 2.0), scored(3, 1.97, cost=0.0)]
 
 
 def test_the_figures_are_those_of_a_sum_by_hand():
-    money = count_money(SPENT, USAGE, target=10, budget_usd=20.0)
-    assert (money.spent, money.per_experiment, money.per_keep) == (6.0, 2.0, 3.0)
-    assert money.per_millibit == pytest.approx(6.0 / 30)  # 0.030 bpb gained
-    assert money.last_experiments == pytest.approx(1.0)
-    assert money.projected == pytest.approx(6.0 + 7 * 1.0)
-    assert money.left_in_budget == 14
-    assert money.cached_share == pytest.approx(0.7)
+    spent = spending(SPENT, USAGE, target=10, budget_usd=20.0)
+    assert (spent.total_usd, spent.per_experiment_usd, spent.per_keep_usd) == (6.0, 2.0, 3.0)
+    assert spent.per_millibit_usd == pytest.approx(6.0 / 30)  # 0.030 bpb gained
+    assert spent.recent_usd == pytest.approx(1.0)
+    assert spent.projected_usd == pytest.approx(6.0 + 7 * 1.0)
+    assert spent.affordable == 14
+    assert spent.cached_share == pytest.approx(0.7)
 
 
 def test_the_projection_rests_on_the_last_ten_experiments():
     made = [scored(0, 2.0), *(scored(n, 2.1, "discard", 9.0 if n <= 5 else 0.5) for n in range(1, 16))]
-    assert count_money(made, USAGE, target=20, budget_usd=None).projected == pytest.approx(6.0 + 5 * 0.5)
+    assert spending(made, USAGE, target=20, budget_usd=None).projected_usd == pytest.approx(6.0 + 5 * 0.5)
 
 
 @pytest.mark.parametrize("made", [[], [scored(0, 2.0)], [scored(0, None, "crash")], [experiment(1, verdict=None)]])
-def test_what_cannot_be_told_yet_is_absent(made):
-    money = count_money(made, USAGE, target=10, budget_usd=0)
-    for figure in (money.per_experiment, money.per_keep, money.per_millibit, money.projected, money.budget):
+def test_figures_that_cannot_be_computed_yet_are_absent(made):
+    spent = spending(made, USAGE, target=10, budget_usd=0)
+    for figure in (
+        spent.per_experiment_usd,
+        spent.per_keep_usd,
+        spent.per_millibit_usd,
+        spent.projected_usd,
+        spent.budget_usd,
+    ):
         assert figure is None
-    assert money_lines(money)[0] == "spent $6.00"
-    assert not any("this rate" in line for line in money_lines(money))
+    assert spending_lines(spent)[0] == "spent $6.00"
+    assert not any("current rate" in line for line in spending_lines(spent))
 
 
 def test_a_loss_has_no_price_per_gain_and_a_target_that_is_passed_costs_nothing_more():
-    money = count_money([*SPENT[:1], scored(1, 2.5, "keep", 1.0)], USAGE, target=0, budget_usd=1.0)
-    assert money.per_millibit is None
-    assert money.projected == 6.0
-    assert money.left_in_budget == 0
+    spent = spending([*SPENT[:1], scored(1, 2.5, "keep", 1.0)], USAGE, target=0, budget_usd=1.0)
+    assert spent.per_millibit_usd is None
+    assert spent.projected_usd == 6.0
+    assert spent.affordable == 0
 
 
 def test_people_read_it_in_three_lines():
-    assert money_lines(count_money(SPENT, USAGE, target=1000, budget_usd=20.0)) == [
+    assert spending_lines(spending(SPENT, USAGE, target=1000, budget_usd=20.0)) == [
         "spent $6.00: $2.000 per experiment, $3.000 per keep, $0.200 per 0.001 bpb gained",
-        "tokens: 100 k input, 50.0 k output, 700 k read from the cache (70 % of all prompts), 200 k written to it",
-        "at this rate about $1,003.00 after all 1,000 experiments; the budget is $20.00, enough for about 14 more",
+        "tokens: 100 k input, 50.0 k output, 700 k read from the cache (70% of all prompts), 200 k written to it",
+        "at the current rate about $1,003.00 for all 1,000 experiments; "
+        "the budget is $20.00, enough for about 14 more",
     ]
 
 
 def test_a_campaign_without_a_model_shows_no_money_and_a_free_one_its_tokens():
-    assert money_lines(count_money(SPENT, NOTHING, target=10, budget_usd=20.0)) == []
+    assert spending_lines(spending(SPENT, NOTHING, target=10, budget_usd=20.0)) == []
     free = UsageTotals(
         num_responses=1, input_tokens=5, output_tokens=0, cache_read_tokens=0, cache_write_tokens=0, cost_usd=0.0
     )
     made = [scored(0, 2.0), scored(1, 1.9)]
-    lines = money_lines(count_money(made, free, target=10, budget_usd=20.0))
+    lines = spending_lines(spending(made, free, target=10, budget_usd=20.0))
     assert lines[0].startswith("spent $0.00")
     assert lines[1].startswith("tokens: 5 input")
     assert lines[2:] == ["the budget is $20.00"]
@@ -139,7 +139,7 @@ def test_every_second_of_a_night_has_one_name():
     assert whole.total_seconds == 200
     assert whole.share() == pytest.approx(158 / 200)
     assert duty_line(whole, None, "GPU duty") == (
-        "GPU duty 79 % of 200 s; score 8 %, build 6 %, propose 5 %, audit 2 %, other 0 %"
+        "GPU duty 79% of 200 s; score 8%, build 6%, propose 5%, audit 2%, other 0%"
     )
 
 
@@ -150,7 +150,7 @@ def test_an_experiment_alone_has_no_time_of_proposing():
 def test_the_last_experiments_have_a_duty_of_their_own_with_their_proposals():
     recent = duty(NIGHT, last=1)
     assert recent.seconds == {"propose": 10, "build": 2, "train": 78, "score": 10}
-    assert "(last 10: 78 %)" in duty_line(duty(NIGHT), recent, "GPU duty")
+    assert "(last 10: 78%)" in duty_line(duty(NIGHT), recent, "GPU duty")
     assert duty(NIGHT, last=2) == duty(NIGHT, last=50) == duty(NIGHT)
 
 
@@ -174,7 +174,7 @@ def test_a_stop_of_the_controller_is_no_part_of_the_night():
 def test_a_lost_run_is_unknown_and_a_pause_when_it_was_found_the_next_morning():
     lost = [experiment(0, 0, 100, run(Phase.TRAIN, 0, 20, RunEnd.LOST), run(Phase.TRAIN, 20, 100))]
     assert duty(lost).seconds == {"unknown": 20, "train": 80}
-    assert duty_line(duty(lost), None, "GPU duty") == "GPU duty at least 80 % of 100 s; unknown 20 %"
+    assert duty_line(duty(lost), None, "GPU duty") == "GPU duty at least 80% of 100 s; unknown 20%"
     found_late = [experiment(0, 0, 9100, run(Phase.TRAIN, 0, 9000, RunEnd.LOST), run(Phase.TRAIN, 9000, 9100))]
     assert duty(found_late).seconds == {"train": 100}
     assert duty(found_late).paused_seconds == 9000
@@ -214,115 +214,10 @@ def test_stretches_are_whole_in_order_and_named_whatever_the_clock_did(rows):
         experiment(n, start, end, *(run(*one) for one in runs), verdict=None if is_open else Verdict.DISCARD)
         for n, (start, end, runs, is_open) in enumerate(rows)
     ]
-    found = stretches(made)
+    found = list(stretches(made))
     assert all(one.kind in KINDS and one.start < one.end for one in found)
     assert all(one.end == other.start for one, other in pairwise(found))
     whole = duty(made)
     assert whole.total_seconds + whole.paused_seconds == pytest.approx(sum(one.end - one.start for one in found))
     assert whole.share() is None or 0 <= whole.share() <= 1
     duty_line(whole, duty(made, last=2), "GPU duty")
-
-
-# --- the ledger and the commands ----------------------------------------------------------------------------
-
-
-@pytest.fixture
-def ledger(tmp_path, monkeypatch):
-    subprocess.run(["git", "init", "-q", tmp_path], check=True)
-    identity = ["-c", "user.name=n", "-c", "user.email=e@example.com"]
-    subprocess.run(["git", *identity, "commit", "-q", "--allow-empty", "-m", "m"], cwd=tmp_path, check=True)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("AUTORESEARCH_BUDGET_USD", "5")
-    with Ledger(StatePaths.of(tmp_path).ledger) as opened:
-        opened.create_campaign(tag="t", base_commit="b" * 40, conditions={"profile": "cuda"})
-        opened.create_campaign(tag="other", base_commit="b" * 40, conditions={})
-        opened.set_target("t", 4)
-        yield opened
-
-
-def trained(ledger, number):
-    ledger.close_run(ledger.open_run("t", number, Phase.TRAIN, 1), run(Phase.TRAIN, None, None))
-    ledger.close_experiment(
-        "t", number, verdict=Verdict.KEEP, reason="r", val_bpb=2.0, delta_bpb=None, sigma_bpb=0.01
-    )
-
-
-def asked(ledger, cost, tag="t"):
-    usage = Usage(
-        model="m", request_id=None, input_tokens=1, output_tokens=2, cache_read_tokens=3, cache_write_tokens=4,
-        cost_usd=cost,
-    )  # fmt: skip
-    conversation = ledger.open_conversation(tag, "p", seen=0)
-    booking = ledger.open_answer(conversation.id, turn=1, request_sha256="h", usage=usage)
-    ledger.close_answer(booking, usage, {})
-    return conversation.id
-
-
-def opened(ledger, conversation=None):
-    proposal = Proposal(hypothesis="h", edits=(), proposer="p")
-    return ledger.open_experiment("t", proposal, diff="", champion=None, conversation=conversation)
-
-
-def test_totals_are_of_one_campaign_and_count_what_led_to_nothing(ledger):
-    assert ledger.usage_totals("t") == NOTHING
-    opened(ledger, asked(ledger, 1.0))
-    asked(ledger, 0.5)
-    asked(ledger, 9.0, "other")
-    assert ledger.usage_totals("t") == UsageTotals(
-        num_responses=2,
-        input_tokens=2,
-        output_tokens=4,
-        cache_read_tokens=6,
-        cache_write_tokens=8,
-        cost_usd=1.5,
-    )
-
-
-def test_a_run_comes_back_with_its_times(ledger):
-    trained(ledger, opened(ledger))
-    (one,) = ledger.experiment("t", 0).runs
-    assert one.opened_at is not None and one.closed_at is not None
-    assert datetime.fromisoformat(one.opened_at) <= datetime.fromisoformat(one.closed_at)
-
-
-def test_status_and_show_tell_money_and_time(ledger):
-    trained(ledger, opened(ledger))
-    trained(ledger, opened(ledger, asked(ledger, 1.0)))
-    # A clock of whole seconds saw none of this; give it a night.
-    for column, table, seconds in (("opened_at", "experiments", 0), ("closed_at", "experiments", 100)):
-        ledger._db.execute(
-            f"UPDATE {table} SET {column} = CASE number WHEN 0 THEN ? ELSE ? END", (at(seconds), at(seconds + 110))
-        )
-    for column, seconds in (("opened_at", 10), ("closed_at", 90)):
-        ledger._db.execute(
-            f"UPDATE runs SET {column} = CASE experiment WHEN 0 THEN ? ELSE ? END",
-            (at(seconds), at(seconds + 110)),
-        )
-    told = CliRunner().invoke(cli, ["status", "--tag", "t"])
-    assert told.exit_code == 0
-    for part in (
-        "GPU duty 76 % of 210 s",
-        "spent $1.00: $1.000 per experiment",
-        "about $4.00 after all 4",
-        "$5.00",
-    ):
-        assert part in told.output
-    data = json.loads(CliRunner().invoke(cli, ["status", "--tag", "t", "--json"]).output)
-    assert data["money"]["spent"] == data["cost_usd"] == 1.0
-    assert data["money"]["budget"] == 5.0
-    assert data["money"]["usage"]["cache_read_tokens"] == 3
-    assert data["duty"]["seconds"] == {"build": 20, "train": 160, "other": 20, "propose": 10}
-    shown = CliRunner().invoke(cli, ["show", "1", "--tag", "t"])
-    assert "GPU duty 80 % of 100 s; " in shown.output
-
-
-def test_status_shows_neither_where_there_is_none_and_survives_a_wrong_setting(ledger, monkeypatch):
-    told = CliRunner().invoke(cli, ["status", "--tag", "other"])
-    assert told.exit_code == 0
-    assert "duty" not in told.output and "spent" not in told.output
-    data = json.loads(CliRunner().invoke(cli, ["status", "--tag", "other", "--json"]).output)
-    assert (data["money"], data["duty"], data["cost_usd"]) == (None, None, 0.0)
-    asked(ledger, 1.0)
-    monkeypatch.setenv("AUTORESEARCH_BUDGET_USD", "much")
-    told = CliRunner().invoke(cli, ["status", "--tag", "t"])
-    assert "spent $1.00" in told.output and "budget" not in told.output
