@@ -29,11 +29,12 @@ test: engine $(VENV)/.installed ## The whole test suite, real containers include
 	$(RUN) prepare --profile cpu
 	$(VENV)/bin/pytest -n 2 --dist loadgroup $(ARGS)
 
-check: $(VENV)/.installed ## Style, types, layers, locked evaluation
+check: $(VENV)/.installed ## Style, types, layers, sizes, locked evaluation
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
+	$(VENV)/bin/python .ci/check_sizes.py
 	$(VENV)/bin/python -m locked_eval.manifest
 
 lock: $(VENV)/.installed ## Lock the evaluation as it is now (a person's decision)

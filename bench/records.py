@@ -2,8 +2,8 @@
 
     python bench/records.py [--experiments 10000 100000]
 
-Fills a synthetic ledger (one to three trials an experiment, audits, curves, figures), then measures what commands and
-the loop need: all records, one experiment, the last fifty, and one experiment's writes with the reload of each.
+Fills a synthetic ledger (one to three trials an experiment, audits, curves, figures), then measures what commands
+and the loop need: all records, one experiment, the last fifty, and one experiment's writes with their reloads.
 Prints seconds, and ratios between the two sizes: what grows with the campaign, and what does not.
 """
 
@@ -51,8 +51,8 @@ def trial(rng, seed, *, audited):
     score = rng.gauss(1.7, 0.01)
     runs = [
         RunRecord(
-            phase=Phase.TRAIN, seed=seed, end=RunEnd.DEADLINE, exit_code=None, wall_seconds=300.0, cpu_seconds=299.0,
-            others_cpu_seconds=0.5, log_tail=LOG, curve=CURVE,
+            phase=Phase.TRAIN, seed=seed, end=RunEnd.DEADLINE, exit_code=None, wall_seconds=300.0,
+            cpu_seconds=299.0, others_cpu_seconds=0.5, log_tail=LOG, curve=CURVE,
         ),
         RunRecord(
             phase=Phase.SCORE, seed=seed, end=RunEnd.FINISHED, exit_code=0, wall_seconds=13.0, cpu_seconds=12.9,
@@ -62,8 +62,8 @@ def trial(rng, seed, *, audited):
     if audited:
         runs.append(
             RunRecord(
-                phase=Phase.AUDIT, seed=seed, end=RunEnd.FINISHED, exit_code=0, wall_seconds=26.0, cpu_seconds=25.0,
-                val_bpb=score, claims_sha256="0" * 64, audit=AUDIT,
+                phase=Phase.AUDIT, seed=seed, end=RunEnd.FINISHED, exit_code=0, wall_seconds=26.0,
+                cpu_seconds=25.0, val_bpb=score, claims_sha256="0" * 64, audit=AUDIT,
             )
         )  # fmt: skip
     return Trial(
@@ -137,7 +137,8 @@ def measure(path, num_experiments):
     rng = random.Random(2)
     with Ledger(path) as ledger:
         controller = Controller(
-            config=None, ledger=ledger, repository=None, evaluator=None, sealed_text=None, conditions={}, observer=None
+            config=None, ledger=ledger, repository=None, evaluator=None, sealed_text=None, conditions={},
+            observer=None,
         )  # fmt: skip
         began = time.perf_counter()
         campaign = Campaign(controller, ledger.campaign(TAG))
@@ -147,9 +148,7 @@ def measure(path, num_experiments):
             "read everything (start of a night)": opened,
             "one experiment (show)": timed(20, lambda: ledger.experiment(TAG, last)),
             "the last fifty (log --last 50)": timed(20, lambda: ledger.experiments(TAG, last - 49)),
-            "control due?": timed(
-                5, lambda: history.control_due(campaign.experiments, campaign.champion, 20)
-            ),
+            "control due?": timed(5, lambda: history.control_due(campaign.experiments, campaign.champion, 20)),
             "noise of the campaign": timed(5, lambda: history.noise_groups(campaign.experiments)),
         }
         number = num_experiments

@@ -84,8 +84,7 @@ def overnight_command(as_json: bool, **settings: Any) -> None:
     Twice: kill it now; no container stays, and the next start goes on with it.
     """
     from runner.campaign import night
-    from runner.cli.effort import count_effort
-    from runner.cli.status import honesty_lines
+    from runner.cli.status import campaign_notes, count_effort, sealed_scores
     from runner.proposers import create
 
     # A missing key or patch folder is told before anything is set up.
@@ -99,7 +98,7 @@ def overnight_command(as_json: bool, **settings: Any) -> None:
         files = _write_reports(controller)
         experiments = controller.ledger.experiments(controller.config.tag)
         notes = [
-            *honesty_lines(experiments, controller.sealed.of(controller.config.tag)),
+            *campaign_notes(experiments, sealed_scores(controller.ledger, controller.config.tag)),
             *count_effort(
                 controller.ledger, controller.config.tag, controller.config.profile, controller.config.budget_usd
             ).lines(),
@@ -125,7 +124,7 @@ def baseline_command(repeats: int, as_json: bool, **settings: Any) -> None:
     from runner.campaign.baseline import ensure_baseline
     from runner.campaign.champion import run_control
     from runner.campaign.night import open_campaign
-    from runner.report.noise import noise_line, sum_up_noise
+    from runner.report.notes import measure_noise, noise_line
 
     with open_night(**settings) as (controller, stop):
         campaign = open_campaign(controller)
@@ -134,7 +133,7 @@ def baseline_command(repeats: int, as_json: bool, **settings: Any) -> None:
         while asked < repeats and not stop.requested:
             baseline = run_control(campaign, baseline)
             asked += 1
-        noise = sum_up_noise(campaign.experiments, controller.config)
+        noise = measure_noise(campaign.experiments, controller.config)
     if as_json:
         print_json({**experiment_json(baseline, full=True), "noise": asdict(noise)})
         return
@@ -183,10 +182,12 @@ def _print_experiment(experiment: Experiment, *, json_wanted: bool) -> None:
 
 
 def _write_reports(controller: Controller) -> tuple[Path, ...]:
-    from runner.cli.status import write_reports
+    from runner.cli.status import sealed_scores, write_reports
     from runner.storage.paths import StatePaths
 
-    return write_reports(controller.ledger, StatePaths.of(controller.repository.root), controller.config.tag)
+    tag = controller.config.tag
+    experiments, sealed = controller.ledger.experiments(tag), sealed_scores(controller.ledger, tag)
+    return write_reports(experiments, sealed, StatePaths.of(controller.repository.root), tag)
 
 
 def _finish(
@@ -199,14 +200,14 @@ def _finish(
     json_wanted: bool,
 ) -> None:
     from runner.cli.display import first_line, print_table
-    from runner.report.table import summary
+    from runner.report.summary import summary_text
 
     if json_wanted:
         for experiment in experiments:
             print_json(experiment_json(experiment))
         return
     print_table(experiments)
-    click.echo("\n".join([summary(experiments), *notes]))
+    click.echo("\n".join([summary_text(experiments), *notes]))
     commits = [one for one in experiments if one.number > 0 and one.kept_commit]
     number = f"{len(commits)} kept commit{'' if len(commits) == 1 else 's'}"
     click.echo(f"\n{reason}; branch {controller.branch} has {number}{':' if commits else ''}")

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from locked_eval import draw, judge, plan, verify
+from locked_eval.judging import draw, findings, judge, plan, verify
 from runner.errors import DiskFullError, remedy_of
 from runner.evaluation.evaluator import Evaluator, TrialRequest
 from runner.failpoints import Step, around
@@ -67,10 +67,8 @@ def examine_claims(
         made,
         drawn,
         np.frombuffer(answer, "<f4").reshape(made.num_logits, config.vocab_size),
-        claimed,
-        targets,
-        counted,
-        verify.HonestNoise(exceedance_rates=config.honest_exceedances, dependence=config.honest_dependence),
+        verify.Committed(claims=claimed, targets=targets, counted=counted),
+        findings.HonestNoise(exceedance_rates=config.honest_exceedances, dependence=config.honest_dependence),
     )
     worst = found.findings[0] if found.findings else None
     return replace(
@@ -85,7 +83,7 @@ def examine_claims(
             exceedances=tuple(found.exceedances),
             repeat=found.repeat,
             suffix=found.suffix,
-            neighbours=found.neighbours,
+            neighbours=found.neighbors,
             finding=None if worst is None else worst.name,
             reason=None if worst is None else worst.sentence,
         ),

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import structlog
 
-from locked_eval import judge
+from locked_eval.judging import judge
 from runner.errors import DiskFullError, EngineError
 from runner.evaluation.audit import Claims, examine_claims
 from runner.evaluation.contention import ClockMeter, CoreMeter

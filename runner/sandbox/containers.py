@@ -98,7 +98,7 @@ def create_container(
     output_volume: OutputVolume | None,
     owner: Owner,
     interactive: bool,
-    program: str = "supervisor.py",
+    program: str = "container/supervisor.py",
     cores: tuple[int, ...] | None = None,
 ) -> str:
     """Create (not start) the container of one phase and check what the engine made of it.
@@ -146,7 +146,7 @@ def create_container(
         cap_add=["SETUID", "SETGID", "KILL"],  # of PID 1 alone; the candidate is another uid with none
         security_opt=[
             "no-new-privileges"
-        ],  # the engine's default seccomp stays; locked_eval/filter.py comes on top
+        ],  # the engine's default seccomp stays; locked_eval/container/syscall_filter.py comes on top
         mem_limit=config.memory_bytes,
         memswap_limit=config.memory_bytes,  # leaving it out would allow as much swap again
         pids_limit=config.pids,

@@ -1,7 +1,7 @@
 """Zeros in all free memory of the GPU, so that no container finds what an earlier one left there.
 
-Every container of a candidate gets a scrubbed GPU. The program is `locked_eval/scrub.py`, in a container of
-its own on the base image, with the limits of a candidate's. It has not run on a GPU yet.
+Every container of a candidate gets a scrubbed GPU. The program is `locked_eval/container/gpu_scrub.py`, in a
+container of its own on the base image, with the limits of a candidate's. It has not run on a GPU yet.
 
 Not covered: what that program does not reach, see there; programs of others on the same GPU.
 """
@@ -49,7 +49,7 @@ def scrub(engine: Engine, *, config: Config, image_id: str, locked: Path, owner:
         output_volume=None,
         owner=owner,
         interactive=False,
-        program="scrub.py",
+        program="container/gpu_scrub.py",
     )
     api = engine.client.api
     try:

@@ -181,7 +181,7 @@ def open_answering(
                 "SCORE_BATCH_ROWS": str(config.score_batch_rows),
             },
             read_only=read_only,
-            # PID 1 copies the checkpoint from there: locked_eval/supervisor.py
+            # PID 1 copies the checkpoint from there: locked_eval/container/supervisor.py
             output_volume=OutputVolume(volume, "/root/out", writable=False),
             owner=owner,
             interactive=True,

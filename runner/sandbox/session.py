@@ -111,7 +111,7 @@ class Session:
         """Start a container that answers the rows of an audit; another one may wait for the word meanwhile.
 
         Args:
-            rows: folder with the audit's files; see `locked_eval/auditor.py`.
+            rows: folder with the audit's files; see `locked_eval/container/auditor.py`.
             limit_seconds: wall clock of the answer.
             max_bytes: more of an answer is thrown away, and the answer with it.
 

@@ -25,10 +25,10 @@ GRACE_SECONDS = 2.0
 MISSING_TIMES = 3
 """How often in a row an engine must say that a container is not there before it is believed."""
 FLUSH_SECONDS = 30.0
-"""How long PID 1 waits for us to take the rest of an answer; see `locked_eval/supervisor.py`."""
+"""How long PID 1 waits for us to take the rest of an answer; see `locked_eval/container/supervisor.py`."""
 
 _ENDS = {0: RunEnd.FINISHED, 40: RunEnd.DEADLINE, 41: RunEnd.FAILED, 42: RunEnd.STARTUP, 43: RunEnd.LOST}
-"""Exit codes of the supervisor; see `locked_eval/supervisor.py`."""
+"""Exit codes of the supervisor; see `locked_eval/container/supervisor.py`."""
 
 
 @dataclass

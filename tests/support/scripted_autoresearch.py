@@ -179,6 +179,7 @@ def serve(control):
     for module in ("runner.cli.night", "runner.cli.status", "runner.cli.display", "runner.report.plot", "git"):
         import_module(module)
     import_module("matplotlib.backends.backend_agg")
+    import_module("textalloc")
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while True:
         request, descriptors, _, _ = socket.recv_fds(control, 1 << 16, 6)

@@ -10,7 +10,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from locked_eval.supervisor import EXIT_DEADLINE, PASSED_ENVIRONMENT, Throttle
+from locked_eval.container.supervisor import EXIT_DEADLINE, PASSED_ENVIRONMENT
+from locked_eval.container.throttle import Throttle
 from runner.config import Config
 from runner.records import RunEnd, RunRecord
 from runner.sandbox.containers import CANDIDATE_UID, MAX_INODES, largest_file

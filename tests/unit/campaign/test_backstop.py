@@ -16,15 +16,12 @@ from runner.campaign.stop_switch import StopSwitch
 from runner.errors import EngineError, Interrupted
 from runner.evaluation import evaluator
 from runner.proposers import combine
-from runner.records import Figures, NoProposal, Outcome, Proposal, Trial, Verdict, Write
+from runner.records import NoProposal, Outcome, Proposal, Trial, Verdict, Write
 from tests.support.fake_proposers import ScriptedProposer
+from tests.support.near_misses import FIGURES
 from tests.support.scripted_controller import TAG, make_repository
 from tests.support.scripted_controller import campaign as open_campaign
 
-FIGURES = Figures(
-    trials=(1,), pool=(2,), delta_bpb=-0.001, se_bpb=0.01, sigma_bpb=0.01, better=0.7, effect_bpb=-1.0,
-    low_bpb=-0.002, high_bpb=0.001, first_delta_bpb=-0.001, first_se_bpb=0.01,
-)  # fmt: skip
 MARK = "ODD"
 
 

@@ -340,7 +340,7 @@ def test_the_second_version_of_a_crash_is_a_conversation_of_its_own(root, serve)
         assert opened.ledger.experiment("t", 2).retry_of is None
         costs = [experiment for experiment, _ in spent_on(opened)]
         assert costs == [1, None, None, None, 2]
-    repairs = ["Mend the idea" in str(body["messages"][0]) for body in server.requests]
+    repairs = ["Fix the idea" in str(body["messages"][0]) for body in server.requests]
     assert repairs == [False, True, True, True, True, False, False]
 
 
