@@ -20,7 +20,8 @@ import pytest
 from runner.records import RunEnd, Verdict
 from runner.sandbox import images
 from runner.sandbox.supervision import GRACE_SECONDS
-from runner.storage.ledger import Ledger, exclusive
+from runner.storage.ledger import Ledger
+from runner.storage.lock import exclusive
 from tests.support import fake_anthropic, fake_researchers
 from tests.support.private_engine import copy_image, private_engine
 

@@ -28,7 +28,8 @@ from runner.evaluation.trial import Laboratory
 from runner.records import Proposal, Replace
 from runner.sandbox import connect, remove_orphans
 from runner.sandbox.session import Mounts
-from runner.storage.ledger import Ledger, exclusive
+from runner.storage.ledger import Ledger
+from runner.storage.lock import exclusive
 from runner.storage.paths import StatePaths
 from runner.storage.repository import Repository
 from tests.support.fake_proposers import ScriptedProposer
