@@ -25,7 +25,9 @@ Kind = Literal["cpu", "cuda", "prepare"]
 """`cpu` and `cuda` run candidates and contain torch; `prepare` makes the data, without torch."""
 
 REPOSITORY = "autoresearch-base"
-IMAGES_DIR = Path(__file__).resolve().parents[3] / "images"
+_PACKAGED = Path(__file__).with_name("files")
+IMAGES_DIR = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).resolve().parents[3] / "images"
+"""Dockerfile and locks: inside an installed package, at the top of a checkout (see `pyproject.toml`)."""
 _GIBI = 2**30
 
 
@@ -176,7 +178,7 @@ def _remove_leftovers(client: docker.DockerClient, state_dir: Path, patience_sec
 def _image_file(name: str) -> Path:
     path = IMAGES_DIR / name
     if not path.is_file():
-        raise ImageError(f"{path} is missing", "run from a clone of the repository (pip install --editable .)")
+        raise ImageError(f"{path} is missing", "pip install --force-reinstall autoresearch-runner")
     return path
 
 
