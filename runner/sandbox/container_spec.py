@@ -1,4 +1,4 @@
-"""The arguments of an untrusted container: what one of them is, and the limits that all of them have.
+"""The arguments of an untrusted container: its description, and the limits that every container has.
 
 This is the only place that builds them. Not covered: kernel and driver bugs. `SECURITY.md` states what the sandbox
 promises.
@@ -30,7 +30,7 @@ class OutputVolume(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class ContainerSpec:
-    """What is particular to one container; the limits come from the configuration."""
+    """Description of one container; its limits come from the configuration."""
 
     phase: str
     """Kind of container, for its label and for messages."""

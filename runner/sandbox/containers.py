@@ -54,7 +54,7 @@ class Owner:
 
 @dataclass(frozen=True, kw_only=True)
 class Sandbox:
-    """What all containers of one candidate have in common."""
+    """Common settings of all containers of one candidate."""
 
     engine: Engine
     config: Config

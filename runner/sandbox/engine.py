@@ -35,7 +35,7 @@ class Engine:
     daemon_id: str  # engines before 23 take it from /etc/docker: two on one machine share it
     version: str
     client: docker.DockerClient
-    data_root: str = ""  # tells those two apart
+    data_root: str = ""  # distinguishes those two
     api_version: str = OLDEST_API
     cdi_devices: frozenset[str] = frozenset()  # names of devices that the engine can inject itself
     request_seconds: float = REQUEST_SECONDS

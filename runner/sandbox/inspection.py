@@ -141,7 +141,7 @@ def _access(writable: bool | None) -> str:
 
 
 def has_swap() -> bool:
-    """Whether this machine has any swap now."""
+    """Whether this machine has swap now."""
     return "SwapTotal:              0 kB" not in Path("/proc/meminfo").read_text("ascii")
 
 

@@ -130,7 +130,7 @@ class LimitWatch:
         """Check the limits, unless the last check was a moment ago. Costs no request to the engine.
 
         Args:
-            process: PID 1 of the container, as the engine tells; 0 when it does not run.
+            process: PID 1 of the container, as the engine reports it; 0 when it does not run.
 
         Raises:
             EngineError: a limit differs; the candidate is not to blame for the outcome.

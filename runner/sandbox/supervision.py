@@ -79,7 +79,7 @@ class Reports:
 
 
 class State(NamedTuple):
-    """How a container ended, as the engine tells; the defaults are those of one that still runs."""
+    """The end of a container, as the engine reports it; the defaults are those of a running one."""
 
     exit_code: int | None = None
     out_of_memory: bool = False

@@ -27,7 +27,7 @@ LOG_ATTEMPTS = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """What is trained, and on what data."""
+    """Inputs of one training."""
 
     image_id: str
     volume: str
@@ -127,7 +127,7 @@ def train(sandbox: Sandbox, training: Training, callbacks: Callbacks) -> RunReco
 
 @dataclass
 class _EarlyEnd:
-    """Whether a training is ended early, and its times on the host when it is."""
+    """The decision to end a training early, and its times on the host."""
 
     engine: Engine
     container_id: str

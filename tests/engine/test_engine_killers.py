@@ -55,7 +55,7 @@ def test_a_stopped_pid_1_is_ended_by_the_host_alone_and_the_candidate_is_not_bla
         seconds = time.monotonic() - began[0]
         behind.sandbox.engine.client.close()
     assert faulty.pending == []
-    assert run.end is RunEnd.LOST, "infrastructure: nobody inside can stop PID 1"
+    assert run.end is RunEnd.LOST, "infrastructure: nothing inside can stop PID 1"
     assert run.wall_seconds is None
     assert seconds < DEADLINE + GRACE_SECONDS + 12, "the kill failed three times, and was tried again"
 

@@ -255,7 +255,7 @@ def test_the_kernel_keeps_the_limits_of_a_container_that_is_moved(session, engin
 
 
 def test_a_training_whose_limits_are_changed_is_lost(session, engine, owner, monkeypatch):
-    """Somebody gives it more memory while it runs."""
+    """Another program gives it more memory while it runs."""
     monkeypatch.setattr("runner.sandbox.kernel_limits.CHECK_SECONDS", 0.0)
 
     def change():

@@ -33,7 +33,7 @@ MAX_LOG_BYTES = 16 * MEBI
 
 @dataclass(frozen=True, kw_only=True)
 class Ground:
-    """What every probe needs."""
+    """Common inputs of all probes."""
 
     sandbox: Sandbox
     image_id: str  # holds `inside/` as its `workload/`

@@ -29,7 +29,7 @@ Report = Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Watch:
-    """How a run ended that only its PID 1 would end."""
+    """The end of a run that only its PID 1 would end."""
 
     late_seconds: float | None  # upper bound of the delay after its deadline; None: the run went on
     exit_code: int | None

@@ -33,7 +33,7 @@ _GIBI = 2**30
 
 @dataclass(frozen=True, kw_only=True)
 class _Recipe:
-    """What differs from one kind to the next."""
+    """Differences between the kinds."""
 
     imports: str  # modules that must import in the finished image
     extra_index: str | None  # public index of wheels that are not on PyPI
