@@ -23,8 +23,8 @@ LATE_SECONDS = 2.0
 PIECE_BYTES = 65536
 """Most bytes of a candidate's output that PID 1 reads at once."""
 
-
 Report = Mapping[str, Any]
+"""A JSON object that a probe printed."""
 
 
 @dataclass(frozen=True, kw_only=True)
