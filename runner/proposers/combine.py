@@ -11,7 +11,7 @@ The mean that chose a near miss is shrunken for that choice, so a stack that is 
 effects add up. Where they do not, the stack's own runs tell. What changes the same lines, or lines side by side,
 does not fit together; the better one goes first.
 
-Simulated with the keep rule in `runner/decision/simulation.py`; measured in `docs/decision.md`.
+Simulated with the keep rule in `runner/decision/simulation.py`; measured in `docs/statistics.md`.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ def _hold(folder, pipe):
         signal.pause()
 
 
-def test_a_second_controller_is_refused_and_the_first_one_named_until_it_dies(tmp_path):
+def test_a_second_controller_is_refused_and_the_first_one_is_named_until_it_dies(tmp_path):
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     holder = context.Process(target=_hold, args=(tmp_path, theirs))
