@@ -380,8 +380,8 @@ def test_a_request_that_is_interrupted_keeps_its_interrupt(session, monkeypatch)
         raise EngineError("volume in use")
 
     with session({}) as opened, monkeypatch.context() as patch:
-        patch.setattr("runner.sandbox.session.wait", interrupted)
-        patch.setattr("runner.sandbox.session.remove_container", broken)
+        patch.setattr("runner.sandbox.training.wait", interrupted)
+        patch.setattr("runner.sandbox.containers.remove_container", broken)
         with pytest.raises(KeyboardInterrupt):
             opened.train(seed=1)
         remove_orphans(opened.sandbox.engine, opened.sandbox.owner.controller)
