@@ -17,9 +17,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from locked_eval import draw, judge, plan, verify
+from locked_eval.judging import draw, findings, judge, plan, verify
 
-NOISE = verify.HonestNoise(exceedance_rates=(1e-3, 1e-4, 1e-5, 1e-5), dependence=0.01)
+NOISE = findings.HonestNoise(exceedance_rates=(1e-3, 1e-4, 1e-5, 1e-5), dependence=0.01)
 BATCH_ROWS = 32
 
 
@@ -75,9 +75,8 @@ def verifying(audited, vocabulary):
     logits = np.zeros((made.num_logits, vocabulary), dtype=np.float32)
     logits += rng.normal(0, 1, vocabulary).astype(np.float32)
     plain = best_seconds(lambda: np.sum(logits, dtype=np.float64), repeats=1)
-    seconds = best_seconds(
-        lambda: verify.verify(made, drawn, logits, claims, tokens[:, 1:], counted, NOISE), repeats=1
-    )
+    committed = verify.Committed(claims=claims, targets=tokens[:, 1:], counted=counted)
+    seconds = best_seconds(lambda: verify.verify(made, drawn, logits, committed, NOISE), repeats=1)
     print(
         f"verify, {audited} rows, vocabulary {vocabulary}: {made.num_logits} answers, {logits.nbytes >> 20} MiB,"
         f" {seconds:.2f} s, {logits.size / seconds / 1e6:.0f} M logits/s, {seconds / plain:.1f} × np.sum of them"

@@ -36,6 +36,7 @@ from runner.storage.ledger import Ledger
 from runner.storage.lock import exclusive
 from runner.storage.paths import StatePaths
 
+CHECKPOINT = (Path(__file__).resolve().parents[1] / "workload" / "checkpoint.py").read_text("utf-8")
 MODEL = """\
 import torch
 
@@ -61,7 +62,7 @@ from pathlib import Path
 NUMBER = 0
 time.sleep({seconds})
 try:
-    from locked_eval.handoff import publish
+    from workload.checkpoint import publish
 except ImportError:  # bare, on a host
     pass
 else:
@@ -106,6 +107,7 @@ def repository(root, seconds):
     """A user's repository with the program that waits."""
     files = {
         "workload/__init__.py": "",
+        "workload/checkpoint.py": CHECKPOINT,
         "workload/model.py": MODEL,
         "workload/train.py": TRAIN.format(seconds=seconds),
         "program.md": "Wait.\n",

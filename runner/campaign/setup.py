@@ -94,7 +94,7 @@ def prepare_data(
         try:
             program = TrustedProgram(
                 image_id=tools,
-                arguments=["/locked/locked_eval/prepare.py", *corpus.prepare_arguments(config)],
+                arguments=["/locked/locked_eval/preparation/prepare.py", *corpus.prepare_arguments(config)],
                 read_only={"/locked": locked_folder, "/source": source.path},
                 output=target,
             )

@@ -101,8 +101,8 @@ class DataSet:
     def sealed_shingles(self) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
         """Sorted hashes of the 13-word shingles of all validation and all test documents, memory-mapped.
 
-        Hashed by `locked_eval.disjoint.shingle`. Without those that stand in the training text too. Never
-        mounted into a container.
+        Hashed by `locked_eval.preparation.shingles.shingle`. Without those that stand in the training text too.
+        Never mounted into a container.
         """
         val, test = (
             np.load(self.path / "shingles" / f"{name}.npy", mmap_mode="r", allow_pickle=False)
@@ -112,7 +112,7 @@ class DataSet:
 
     @property
     def corpus_index(self) -> Path:
-        """File of a `locked_eval.corpus_index.CorpusIndex` of all documents. Never mounted into a container."""
+        """File of a `preparation.index.CorpusIndex` of all documents. Never mounted into a container."""
         return self.path / "shingles" / "corpus.npy"
 
     def token_table(self) -> list[bytes]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from locked_eval.splits import PrepareError, find_files
+from locked_eval.preparation.documents import PrepareError, find_files
 from runner.errors import DataError
 
 _REMEDY = "autoresearch prepare --source FOLDER, with a folder of .txt, .md or .parquet files"

@@ -11,7 +11,7 @@ here before the ledger stores it; what is stored is what people and models get. 
 - decoded, as `runner.edits.contamination` decodes the literals of a program: numbers as token ids, as
   characters or as bytes, base16, 32, 64 and 85, packed or not
 
-and every line that takes part in a repetition of the corpus (`locked_eval.corpus_index`: some eight words) is
+and every line that takes part in a repetition of the corpus (`locked_eval.preparation.index`: some eight words) is
 replaced. A line that says the same as an earlier one apart from its numbers counts once: thousands of
 texts have `epoch loss epoch loss epoch loss` in them. Errors of Python and torch may be repeated: see
 `runner.corpus.known_messages`.
@@ -20,7 +20,7 @@ texts have `epoch loss epoch loss epoch loss` in them. Errors of Python and torc
 some kilobytes, and nobody can tell a code from noise. Not found are repetitions of fewer than eight words or so
 (lines of six words with other prose between them, a word of the text between any two others), words in
 another order, paraphrase, encryption and home-made codes, what stands in `runner.corpus.known_messages`, and what
-`locked_eval.corpus_index` does not cover. What bounds such a channel is the size of a log, and that a model
+`locked_eval.preparation.index` does not cover. What bounds such a channel is the size of a log, and that a model
 sees one after a crash only.
 """
 
@@ -34,7 +34,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from locked_eval.corpus_index import CorpusIndex, Stretch, find_letters
+from locked_eval.preparation.index import CorpusIndex, Stretch, find_letters
 from runner.corpus.known_messages import known_messages
 from runner.edits.contamination import decode_runs
 
@@ -75,7 +75,7 @@ class Redactor:
         """A redactor with a memory-mapped index.
 
         Args:
-            index: a file of `locked_eval.corpus_index`.
+            index: a file of `locked_eval.preparation.index`.
         """
         return cls(index=CorpusIndex.open(index, known=known_messages()), tokens=tokens)
 

@@ -20,8 +20,8 @@ that are not made of words.
 
 Not covered: encryption and home-made codes, among them small changes before decoding (an offset on every
 id, pieces of fewer than 13 words put together in another order, names in CamelCase, a word of its own for every
-token id); weights of a model below the size limit; paraphrase, translation, and what `locked_eval.disjoint`
-does not cover. Such a code is limited by its size, not found.
+token id); weights of a model below the size limit; paraphrase, translation, and what
+`locked_eval.preparation.shingles` does not cover. Such a code is limited by its size, not found.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from locked_eval.disjoint import Hashes, normalise, shingle
+from locked_eval.preparation.shingles import Hashes, normalize, shingle
 from runner.edits.parsing import parse
 from runner.records import Files
 
@@ -100,7 +100,7 @@ class SealedText:
     """What must not come into the files.
 
     Args:
-        validation: `(S,)` sorted hashes of the split's shingles, each once; see `locked_eval.disjoint`.
+        validation: `(S,)` sorted hashes of the split's shingles, each once; see `preparation.shingles`.
         test: `(S,)` the same of the other sealed split.
         tokens: raw bytes by token id.
     """
@@ -328,7 +328,7 @@ class _Reader:
         data = text.encode("utf-8", "replace")
         self.add(how, data)
         self.add(f"{how}, reversed", text[::-1].encode("utf-8", "replace"))
-        self.add(f"{how}, word by word reversed", b" ".join(normalise(data).split()[::-1]))
+        self.add(f"{how}, word by word reversed", b" ".join(normalize(data).split()[::-1]))
         self.add(f"{how}, rot13", data.translate(_ROT13))
 
     def codes(self, how: str, text: str, depth: int) -> None:

@@ -43,7 +43,7 @@ class ContainerSpec:
     output_volume: OutputVolume | None = None
     interactive: bool = False
     """Keep stdin open and log nothing: claims are streamed to an attached reader."""
-    program: str = "supervisor.py"
+    program: str = "container/supervisor.py"
     """File of the locked evaluation that is PID 1."""
     cores: tuple[int, ...] | None = None
     """Cores of the host; `choose_cores` when absent."""

@@ -1,7 +1,7 @@
 """Overwrite all free memory of the GPU with zeros, so that no container finds data of an earlier one there.
 
-Every container of a candidate gets a scrubbed GPU. The program is `locked_eval/scrub.py`, in a container of its
-own on the base image, with the limits of a candidate's. It has not run on a GPU yet.
+Every container of a candidate gets a scrubbed GPU. The program is `locked_eval/container/gpu_scrub.py`, in a
+container of its own on the base image, with the limits of a candidate's. It has not run on a GPU yet.
 
 Not covered: memory that the program does not reach, which its docstring names; other programs on the same GPU.
 """
@@ -40,7 +40,7 @@ def scrub(engine: Engine, *, config: Config, image_id: str, locked: Path, owner:
     if config.gpu is None:
         return
     sandbox = Sandbox(engine=engine, config=config, locked=locked, owner=owner)
-    spec = ContainerSpec(phase="scrub", image_id=image_id, program="scrub.py")
+    spec = ContainerSpec(phase="scrub", image_id=image_id, program="container/gpu_scrub.py")
     api = engine.client.api
     with open_container(sandbox, spec) as container_id, engine_errors("scrubbing the GPU"):
         api.start(container_id)

@@ -58,7 +58,7 @@ class Question:
                 "SCORE_BATCH_ROWS": str(config.score_batch_rows),
             },
             read_only={"/rows": self.rows},
-            # PID 1 copies the checkpoint from there: locked_eval/supervisor.py
+            # PID 1 copies the checkpoint from there: locked_eval/container/supervisor.py
             output_volume=OutputVolume(self.volume, "/root/out", writable=False),
             interactive=True,
             cores=spare_cores(config) or None,

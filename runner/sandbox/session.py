@@ -82,7 +82,7 @@ class Session:
         """Start a container that answers the rows of an audit; it may wait for its start signal beside another.
 
         Args:
-            rows: folder with the audit's files; see `locked_eval/auditor.py`.
+            rows: folder with the audit's files; see `locked_eval/container/auditor.py`.
             limit_seconds: wall clock of the answer.
             max_bytes: a longer answer is discarded.
 

@@ -25,10 +25,10 @@ GRACE_SECONDS = 2.0
 MISSING_TIMES = 3
 """Consecutive answers that a container does not exist before the engine is believed."""
 FLUSH_SECONDS = 30.0
-"""Longest time that PID 1 waits for us to read the rest of an answer; see `locked_eval/supervisor.py`."""
+"""Time that PID 1 gives us to read the rest of an answer; see `locked_eval/container/supervisor.py`."""
 
 _ENDS = {0: RunEnd.FINISHED, 40: RunEnd.DEADLINE, 41: RunEnd.FAILED, 42: RunEnd.STARTUP, 43: RunEnd.LOST}
-"""Exit codes of the supervisor; see `locked_eval/supervisor.py`."""
+"""Exit codes of the supervisor; see `locked_eval/container/supervisor.py`."""
 
 
 @dataclass

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from locked_eval.corpus_index import IndexBuilder
+from locked_eval.preparation.index import IndexBuilder
 from runner.campaign import night as campaign
 from runner.campaign.studies import reproduce
 from runner.corpus.redaction import WITHHELD, Redactor
@@ -28,6 +28,7 @@ from runner.sandbox.containers import choose_cores
 from runner.storage.ledger import Ledger
 from runner.storage.repository import Repository
 from tests.support.fake_proposers import ScriptedProposer, paying
+from tests.support.publishing import CHECKPOINT
 from tests.support.silent_observer import SilentObserver
 
 pytestmark = pytest.mark.docker
@@ -58,7 +59,7 @@ TRAIN = """\
 import os
 import random
 
-from locked_eval.handoff import publish
+from workload.checkpoint import publish
 
 BOOST = 1.0  # logit of token 0
 
@@ -76,7 +77,8 @@ def repository(tmp_path):
     """A user's repository with a tiny workload."""
     root = tmp_path / "repository"
     (root / "workload").mkdir(parents=True)
-    for name, text in {"__init__.py": "", "model.py": MODEL, "train.py": TRAIN}.items():
+    tree = {"__init__.py": "", "checkpoint.py": CHECKPOINT, "model.py": MODEL, "train.py": TRAIN}
+    for name, text in tree.items():
         (root / "workload" / name).write_text(text)
     (root / "program.md").write_text("Lower is better.\n")
     (root / ".gitignore").write_text("/.autoresearch/\n")
@@ -143,7 +145,7 @@ def test_a_night_keeps_what_is_better_and_throws_away_the_rest(lab, repository):
             Replace(
                 path="workload/model.py",
                 old="import torch\n",
-                new="import torch\nfrom locked_eval import scorer\nscorer._claims = "
+                new="import torch\nfrom locked_eval.container import scorer\nscorer._claims = "
                 "lambda candidate, batch: b'\\x00\\x00\\x80\\x3f' * batch[:, 1:].numel()\n",
             ),
         ),
@@ -245,7 +247,7 @@ PRINTING = """\
 import os
 import time
 
-from locked_eval.handoff import publish
+from workload.checkpoint import publish
 
 BOOST = 1.0  # logit of token 0
 
@@ -388,7 +390,8 @@ def test_a_candidate_that_sleeps_does_not_disturb_itself(lab):
 
 def measured(lab, train=TRAIN):
     """Measure the tiny workload once, outside of a campaign."""
-    files = {"workload/__init__.py": b"", "workload/model.py": MODEL.encode(), "workload/train.py": train.encode()}
+    texts = {"__init__.py": "", "checkpoint.py": CHECKPOINT, "model.py": MODEL, "train.py": train}
+    files = {f"workload/{name}": text.encode() for name, text in texts.items()}
     built = images.build_candidate(
         lab.engine.client, base_id=lab.base_image, files=files, labels=lab.owner(1).facts()
     )

@@ -24,6 +24,7 @@ from runner.storage.ledger import Ledger
 from runner.storage.lock import exclusive
 from tests.support import fake_anthropic, fake_researchers
 from tests.support.private_engine import copy_image, private_engine
+from tests.support.publishing import CHECKPOINT
 
 pytestmark = pytest.mark.docker
 
@@ -54,7 +55,7 @@ from pathlib import Path
 
 import numpy as np
 
-from locked_eval.handoff import publish
+from workload.checkpoint import publish
 
 SMOOTHING = 300.0  # counts added to every token
 PAUSE_SECONDS = 0.5  # stands for the time that training takes
@@ -88,7 +89,8 @@ def night(tmp_path, engine, base_image):
     """A user's repository, and a function that runs `autoresearch` in it."""
     root = tmp_path / "clone"
     (root / "workload").mkdir(parents=True)
-    for name, text in {"__init__.py": "", "model.py": MODEL, "train.py": TRAIN}.items():
+    tree = {"__init__.py": "", "checkpoint.py": CHECKPOINT, "model.py": MODEL, "train.py": TRAIN}
+    for name, text in tree.items():
         (root / "workload" / name).write_text(text)
     (root / "program.md").write_text("Lower is better.\n")
     (root / ".gitignore").write_text("/.autoresearch/\n")
@@ -471,7 +473,7 @@ def test_a_night_with_a_language_model_is_never_idle_books_its_cost_and_mends_a_
         fake_researchers.proposes(pause, "PAUSE_SECONDS = unknown"),  # fails when it is tried
         fake_researchers.proposes("PAUSE_SECONDS = unknown", late),  # crashes in its experiment
         # While that one runs:
-        fake_researchers.proposes("size) + SMOOTHING", "size) + 1.0", category="regularisation"),  # helps
+        fake_researchers.proposes("size) + SMOOTHING", "size) + 1.0", category="regularization"),  # helps
         # And while this one runs, the crash is mended; that waits for its place on the new champion:
         fake_researchers.proposes(pause, "PAUSE_SECONDS = 0.6"),
         fake_anthropic.error(401, "authentication_error"),  # the key is withdrawn in the middle of the night
@@ -502,7 +504,7 @@ def test_a_night_with_a_language_model_is_never_idle_books_its_cost_and_mends_a_
     assert len(requests) == len(script)
     assert "NameError" in json.dumps(requests[3]), "the model is shown what the short run printed"
     assert "Running now" in json.dumps(requests[4])
-    assert "Mend the idea of experiment 1" in json.dumps(requests[5])
+    assert "Fix the idea of experiment 1" in json.dumps(requests[5])
     assert "NameError" in json.dumps(requests[5]), "and the end of the crash's log"
     for file in (night.root / ".autoresearch").rglob("*"):
         if file.is_file() and "data" not in file.parts:

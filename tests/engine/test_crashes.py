@@ -16,6 +16,7 @@ from runner.storage.ledger import Ledger
 from runner.storage.repository import Repository
 from tests.engine import test_campaign
 from tests.support import killed_night
+from tests.support.publishing import CHECKPOINT
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
 
@@ -64,7 +65,8 @@ def after_baseline(night, engine, tmp_path_factory):
     """A repository whose baseline is measured."""
     root = tmp_path_factory.mktemp("night") / "repository"
     (root / "workload").mkdir(parents=True)
-    texts = {"__init__.py": "", "model.py": test_campaign.MODEL, "train.py": test_campaign.TRAIN}
+    texts = {"__init__.py": "", "checkpoint.py": CHECKPOINT}
+    texts |= {"model.py": test_campaign.MODEL, "train.py": test_campaign.TRAIN}
     for name, text in texts.items():
         (root / "workload" / name).write_text(text)
     (root / "program.md").write_text("Lower is better.\n")

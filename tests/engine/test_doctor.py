@@ -141,11 +141,11 @@ def test_without_what_the_supervisor_and_the_filter_do_the_probes_fire(evaluatio
     engine_with("security_opt", "cap_drop")
     ground = evaluation_with(
         {
-            "supervisor.py": {
+            "container/supervisor.py": {
                 "CANDIDATE_UID = 10001": "CANDIDATE_UID = 0",
                 "env=environment,": "env={**environment, 'NVIDIA_VISIBLE_DEVICES': 'all'},",
             },
-            "filter.py": {"def install() -> None:": "def install() -> None:\n    return\n"},
+            "container/syscall_filter.py": {"def install() -> None:": "def install() -> None:\n    return\n"},
         }
     )
     found = bad(probes.look(ground, None))
@@ -157,7 +157,9 @@ def test_without_what_the_supervisor_and_the_filter_do_the_probes_fire(evaluatio
 
 def test_without_any_filter_the_probe_fires(evaluation_with, engine_with):
     engine_with(security_opt=["seccomp=unconfined"])
-    ground = evaluation_with({"filter.py": {"def install() -> None:": "def install() -> None:\n    return\n"}})
+    ground = evaluation_with(
+        {"container/syscall_filter.py": {"def install() -> None:": "def install() -> None:\n    return\n"}}
+    )
     found = bad(probes.look(ground, None))
     assert found.keys() == {"privileges", "seccomp", "system-calls"}, found
     assert "Seccomp: '0'" in found["seccomp"]
@@ -167,7 +169,7 @@ def test_without_any_filter_the_probe_fires(evaluation_with, engine_with):
 
 def test_without_the_caps_the_probes_fire(evaluation_with, engine_with, monkeypatch):
     engine_with("memswap_limit", "ulimits", mem_limit=2 << 30, pids_limit=400, tmpfs=TMPFS, shm_size=128 << 20)
-    ground = evaluation_with({"supervisor.py": {"BURST_BYTES = 128 * 1024": "BURST_BYTES = 16 << 20"}})
+    ground = evaluation_with({"container/throttle.py": {"BURST_BYTES = 128 * 1024": "BURST_BYTES = 16 << 20"}})
     create = containers.create_output_volume
 
     def larger(engine, config, owner):
@@ -188,7 +190,11 @@ def test_without_rotation_of_the_log_the_probe_fires(ground, engine_with):
 def test_without_a_deadline_of_pid_1_the_probe_fires(evaluation_with, monkeypatch):
     monkeypatch.setattr(probes, "HANG_SECONDS", 1.0)
     ground = evaluation_with(
-        {"supervisor.py": {"self.started_at + self.limit_seconds": "self.started_at + self.limit_seconds + 1000"}}
+        {
+            "container/supervisor.py": {
+                "self.started_at + self.limit_seconds": "self.started_at + self.limit_seconds + 1000"
+            }
+        }
     )
     found = probes.watchdog(ground, pause_daemon=False)
     assert bad([found]).keys() == {"watchdog"}

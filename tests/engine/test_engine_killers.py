@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.docker, pytest.mark.timeout(900), pytest.mark.xdist_gr
 
 DEADLINE = 3.0  # train_seconds of the test configuration
 ENDLESS = """
-from locked_eval.handoff import publish
+from workload.checkpoint import publish
 publish(lambda path: path.write_bytes(b"weights"))
 while True: pass
 """

@@ -46,7 +46,7 @@ def test_a_candidate_that_returns_is_finished_and_its_claims_come_back(session):
 
 def test_a_candidate_killed_at_the_deadline_with_a_checkpoint_can_be_scored(session):
     train = """
-from locked_eval.handoff import publish
+from workload.checkpoint import publish
 publish(lambda path: path.write_bytes(b"weights"))
 while True: pass
 """
@@ -196,7 +196,7 @@ def load(path, device):
     return Counting(float(path.read_text()))
 """
     train = """
-from locked_eval.handoff import publish
+from workload.checkpoint import publish
 publish(lambda path: path.write_text("2.5"))
 """
     rows = write_rows(tmp_path, [3, -1, 15, 0])
@@ -289,7 +289,7 @@ def call(x86_64, aarch64, *arguments):  # -> its errno, 0 when it succeeded
     failed = libc.syscall(*map(ctypes.c_long, (number, *arguments))) == -1
     return ctypes.get_errno() if failed else 0
 def attempts():
-    fd = os.open("/locked/locked_eval/judge.py", os.O_RDONLY)
+    fd = os.open("/locked/locked_eval/judging/judge.py", os.O_RDONLY)
     os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
     return [
         call(72, 25, fd, 1036, page),             # F_SET_RW_HINT
@@ -318,7 +318,7 @@ def load(path, device):
     return Uniform()
 """
     train = """
-from locked_eval.handoff import publish
+from workload.checkpoint import publish
 from workload.model import attempts
 print(attempts())
 publish(lambda path: path.write_text(repr(attempts())))

@@ -10,6 +10,7 @@ from runner.errors import Interrupted
 from runner.evaluation import smoke_test
 from runner.sandbox.engine import LABEL
 from tests.engine.test_campaign import MODEL, TRAIN, lab, repository  # noqa: F401  fixtures
+from tests.support.publishing import CHECKPOINT
 
 pytestmark = pytest.mark.docker
 
@@ -22,6 +23,7 @@ def check(lab, engine):  # noqa: F811
     def one(train, model=MODEL, **changes):
         files = {
             "workload/__init__.py": b"",
+            "workload/checkpoint.py": CHECKPOINT.encode(),
             "workload/model.py": model.encode(),
             "workload/train.py": train.encode(),
         }

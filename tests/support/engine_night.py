@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import structlog
 
-from locked_eval.corpus_index import IndexBuilder
+from locked_eval.preparation.index import IndexBuilder
 from runner import config as settings
 from runner.campaign import night
 from runner.corpus.redaction import Redactor
@@ -33,6 +33,7 @@ from runner.sandbox.session import Mounts
 from runner.storage.ledger import Ledger
 from runner.storage.repository import Repository
 from tests.support.fake_proposers import ScriptedProposer
+from tests.support.publishing import CHECKPOINT
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -64,7 +65,7 @@ import os
 import random
 import time
 
-from locked_eval.handoff import publish
+from workload.checkpoint import publish
 
 BOOST = 1.0
 SLEEP = 0.0
@@ -208,7 +209,8 @@ class Site:
 def make_repository(root: Path) -> Path:
     """A user's repository with the tiny workload."""
     (root / "workload").mkdir(parents=True)
-    for name, text in {"__init__.py": "", "model.py": MODEL, "train.py": TRAIN}.items():
+    tree = {"__init__.py": "", "checkpoint.py": CHECKPOINT, "model.py": MODEL, "train.py": TRAIN}
+    for name, text in tree.items():
         (root / "workload" / name).write_text(text)
     (root / "program.md").write_text("Lower is better.\n")
     (root / ".gitignore").write_text("/.autoresearch/\n")

@@ -33,7 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import runner.cli.night
 import runner.storage.ledger
-from locked_eval.corpus_index import IndexBuilder
+from locked_eval.preparation.index import IndexBuilder
 from runner import failpoints, proposers, sandbox
 from runner.campaign import night, setup
 from runner.cli import main

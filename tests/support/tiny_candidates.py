@@ -19,6 +19,7 @@ from runner.sandbox import images, open_session, remove_orphans
 from runner.sandbox.containers import Owner
 from runner.sandbox.session import Mounts
 from runner.storage import pinned_evaluation
+from tests.support.publishing import CHECKPOINT
 
 ROOT = Path(__file__).resolve().parents[2]
 VOCAB_SIZE, CONTEXT, ROWS = 64, 16, 10
@@ -34,7 +35,7 @@ def load(path, device):
 """The smallest honest model: knows nothing, log2(64) = 6 bits a token."""
 
 PUBLISH = """
-from locked_eval.handoff import publish
+from workload.checkpoint import publish
 publish(lambda path: path.write_bytes(b"weights"))
 """
 
@@ -123,7 +124,7 @@ def owner(engine):
 @contextmanager
 def open_candidate(engine, *, base_image, config, mounts, owner, files, max_claims_bytes=ROWS * CONTEXT * 4):
     """A session for a candidate; what `files` does not hold of its `workload/` is honest and small."""
-    tree = {"__init__.py": "", "model.py": MODEL, "train.py": PUBLISH, **files}
+    tree = {"__init__.py": "", "checkpoint.py": CHECKPOINT, "model.py": MODEL, "train.py": PUBLISH, **files}
     built = images.build_candidate(
         engine.client,
         base_id=base_image,

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from locked_eval.corpus_index import IndexBuilder
-from locked_eval.disjoint import shingle
+from locked_eval.preparation.index import IndexBuilder
+from locked_eval.preparation.shingles import shingle
 from runner import config as settings
 from runner import edits
 from runner.corpus.redaction import Redactor

@@ -9,7 +9,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from locked_eval.supervisor import EXIT_DEADLINE, Throttle
+from locked_eval.container.supervisor import EXIT_DEADLINE
+from locked_eval.container.throttle import Throttle
 from runner.records import RunEnd, RunRecord
 from runner.sandbox.doctor.finding import ENDLESS, REMEDY, Finding, differing, finding
 from runner.sandbox.kernel_limits import SWAP_FILES, Deviation

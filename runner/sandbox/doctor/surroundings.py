@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from locked_eval.supervisor import PASSED_ENVIRONMENT
+from locked_eval.container.supervisor import PASSED_ENVIRONMENT
 from runner.config import Config
 from runner.sandbox.container_spec import MAX_INODES, largest_file
 from runner.sandbox.containers import CANDIDATE_UID

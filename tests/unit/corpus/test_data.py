@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from locked_eval import prepare as program
-from locked_eval import tokenizer as bpe
-from locked_eval.disjoint import shingle
+from locked_eval.preparation import prepare as program
+from locked_eval.preparation import tokenizer as bpe
+from locked_eval.preparation.shingles import shingle
 from runner import corpus
 from runner.config import Config, load
 from runner.corpus import climbmix, sotu

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from locked_eval.disjoint import shingle
+from locked_eval.preparation.shingles import shingle
 from runner.edits.contamination import MAX_OPAQUE_BYTES, SealedText, find
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -240,7 +240,16 @@ def test_the_workload_itself_passes():
 
 
 @pytest.mark.parametrize(
-    "folder", ["runner", "locked_eval", "runner/edits", "runner/sandbox/images", "runner/report"]
+    "folder",
+    [
+        "runner",
+        "locked_eval/container",
+        "locked_eval/judging",
+        "locked_eval/preparation",
+        "runner/edits",
+        "runner/sandbox/images",
+        "runner/report",
+    ],
 )
 def test_the_controllers_own_source_would_pass(folder):
     files = {f"workload/{path.name}": path.read_bytes() for path in (ROOT / folder).glob("*.py")}

@@ -17,7 +17,7 @@ from runner.sandbox import containers
 from runner.sandbox import gpu_scrub as scrubbing
 from runner.sandbox.containers import Owner
 
-PROGRAM = Path(__file__).resolve().parents[3] / "locked_eval" / "scrub.py"
+PROGRAM = Path(__file__).resolve().parents[3] / "locked_eval" / "container" / "gpu_scrub.py"
 
 DRIVER = r"""
 /* A card whose memory is real memory of this process, in pages of 2 MiB, filled with what others left.
@@ -239,7 +239,11 @@ def test_without_a_gpu_nothing_runs(call):
 def test_the_scrub_runs_the_locked_program_on_the_base_image_and_is_removed(call):
     calls, created = call("GPU-1")
     assert calls == ["start c1", "remove c1"]
-    assert (created["program"], created["image_id"], created["phase"]) == ("scrub.py", "sha256:base", "scrub")
+    assert (created["program"], created["image_id"], created["phase"]) == (
+        "container/gpu_scrub.py",
+        "sha256:base",
+        "scrub",
+    )
     assert (created["locked"], created["read_only"]) == (Path("/pinned"), {})
     assert created["output_volume"] is None
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from locked_eval.supervisor import EXIT_DEADLINE, EXIT_FINISHED
+from locked_eval.container.supervisor import EXIT_DEADLINE, EXIT_FINISHED
 from runner.config import load
 from runner.records import Phase, RunEnd, RunRecord
 from runner.sandbox.container_spec import largest_file

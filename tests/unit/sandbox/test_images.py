@@ -73,7 +73,7 @@ def test_long_names_survive_in_the_layer():
         "workload/",
         "workload//a.py",
         "./workload/a.py",
-        "locked_eval/judge.py",
+        "locked_eval/judging/judge.py",
         "workload/.wh.train.py",
         "workload/a\0b",
         "",

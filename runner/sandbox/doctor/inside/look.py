@@ -69,7 +69,8 @@ PLACES = (
 )  # fmt: skip
 """Folders that no process inside may write to, besides the mount points."""
 FILES = (
-    "/candidate/workload/train.py", "/etc/passwd", "/locked/locked_eval/judge.py", "/proc/sys/kernel/core_pattern",
+    "/candidate/workload/train.py", "/etc/passwd", "/locked/locked_eval/judging/judge.py",
+    "/proc/sys/kernel/core_pattern",
     "/proc/sys/vm/overcommit_memory", "/proc/sysrq-trigger", "/proc/1/oom_score_adj", "/proc/1/mem",
     "/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/pids/pids.max",
     "/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/pids.max", "/sys/fs/cgroup/cgroup.procs",
