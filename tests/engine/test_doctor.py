@@ -1,17 +1,21 @@
-"""`autoresearch doctor` with real containers: no probe fires here, every one does without its protection."""
+"""`autoresearch doctor` with real containers: no probe fires here, and each fires without its protection."""
 
 from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 
 import pytest
 from docker.api.container import ContainerApiMixin
 from docker.types import LogConfig, Ulimit
 
 from runner.sandbox import containers
+from runner.sandbox.containers import Sandbox
 from runner.sandbox.doctor import daemon, probes
+from runner.sandbox.doctor import ground as grounds
 from runner.sandbox.doctor.finding import NAMES
+from runner.sandbox.doctor.ground import open_ground
 from runner.sandbox.engine import LABEL
 
 pytestmark = pytest.mark.docker
@@ -21,15 +25,20 @@ TMPFS = {"/tmp": "rw,exec,suid,dev,size=192m,mode=1777"}
 
 
 @pytest.fixture
-def ground(engine, base_image, cpu_config, locked_folder, owner, tmp_path):
-    """What probes need."""
-    with probes.open_ground(engine, cpu_config, base_image, locked_folder, tmp_path / "probes", owner) as opened:
+def sandbox(engine, cpu_config, locked_folder, owner):
+    return Sandbox(engine=engine, config=cpu_config, locked=locked_folder, owner=owner)
+
+
+@pytest.fixture
+def ground(sandbox, base_image, tmp_path):
+    """The ground of the probes."""
+    with open_ground(sandbox, base_image, tmp_path / "probes") as opened:
         yield opened
 
 
 @pytest.fixture
 def engine_with(monkeypatch):
-    """An engine that gives containers something else than what is asked for, and does not tell."""
+    """An engine that silently gives containers something else than requested."""
 
     def change(*removed, **changes):
         create = ContainerApiMixin.create_host_config
@@ -56,7 +65,7 @@ def evaluation_with(ground, tmp_path):
 
     def change(changes):
         folder = tmp_path / "other"
-        shutil.copytree(ground.locked, folder)
+        shutil.copytree(ground.sandbox.locked, folder)
         for name, replacements in changes.items():
             path = folder / "locked_eval" / name
             text = path.read_text()
@@ -64,7 +73,7 @@ def evaluation_with(ground, tmp_path):
                 assert old in text, f"{name} has no {old!r} any more"
                 text = text.replace(old, new)
             path.write_text(text)
-        return probes.Ground(**{**vars(ground), "locked": folder})
+        return replace(ground, sandbox=replace(ground.sandbox, locked=folder))
 
     return change
 
@@ -73,15 +82,12 @@ def bad(findings):
     return {one.name: one.fact for one in findings if one.level == "problem"}
 
 
-def test_nothing_is_found_here_and_nothing_is_left(engine, base_image, cpu_config, locked_folder, owner, tmp_path):
+def test_nothing_is_found_here_and_nothing_is_left(sandbox, engine, base_image, owner, tmp_path):
     said = []
     findings = probes.probe(
-        engine,
-        config=cpu_config,
+        sandbox,
         base_image=base_image,
-        locked=locked_folder,
         scratch=tmp_path / "probes",
-        owner=owner,
         torch_version=None,
         pause_daemon=False,
         on_progress=said.append,
@@ -169,7 +175,7 @@ def test_without_the_caps_the_probes_fire(evaluation_with, engine_with, monkeypa
     def larger(engine, config, owner):
         return create(engine, config.model_copy(update={"output_bytes": 2 * config.output_bytes}), owner)
 
-    monkeypatch.setattr(probes, "create_output_volume", larger)
+    monkeypatch.setattr(grounds, "create_output_volume", larger)
     found = bad(probes.bite(ground))
     assert found.keys() == {
         "pids-cap", "memory-cap", "output-cap", "scratch-cap", "shm-cap", "descriptors-cap", "file-cap", "log-cap",
@@ -195,7 +201,7 @@ def test_without_a_deadline_of_pid_1_the_probe_fires(evaluation_with, monkeypatc
     assert "went on" in found.fact
 
 
-def test_an_engine_that_drops_a_limit_is_a_problem_by_its_name(ground, base_image, owner, tmp_path):
+def test_an_engine_that_drops_a_limit_is_a_problem_by_its_name(ground, base_image, tmp_path):
     create = ContainerApiMixin.create_container
 
     def forgetful(self, *args, host_config, **kwargs):
@@ -204,12 +210,9 @@ def test_an_engine_that_drops_a_limit_is_a_problem_by_its_name(ground, base_imag
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ContainerApiMixin, "create_container", forgetful)
         findings = probes.probe(
-            ground.engine,
-            config=ground.config,
+            ground.sandbox,
             base_image=base_image,
-            locked=ground.locked,
             scratch=tmp_path / "probes",
-            owner=owner,
             torch_version=None,
             pause_daemon=False,
             on_progress=lambda _: None,

@@ -255,8 +255,8 @@ def test_the_kernel_keeps_the_limits_of_a_container_that_is_moved(session, engin
 
 
 def test_a_training_whose_limits_are_changed_is_lost(session, engine, owner, monkeypatch):
-    """Somebody gives it more memory while it runs."""
-    monkeypatch.setattr("runner.sandbox.kernel_limits.LOOK_SECONDS", 0.0)
+    """Another program gives it more memory while it runs."""
+    monkeypatch.setattr("runner.sandbox.kernel_limits.CHECK_SECONDS", 0.0)
 
     def change():
         labels = [f"{LABEL}controller={owner.controller}", f"{LABEL}kind=train"]
@@ -358,7 +358,7 @@ def test_what_was_printed_without_a_flush_is_kept_after_the_kill(session):
     assert "almost lost" in run.log_tail
 
 
-def test_a_scorer_that_does_not_come_up_is_told_at_once(session, monkeypatch):
+def test_a_scorer_that_does_not_come_up_is_reported_at_once(session, monkeypatch):
     monkeypatch.setattr("runner.sandbox.containers.PYTHON", "/bin/false")
     began = time.monotonic()
     with (
@@ -380,8 +380,8 @@ def test_a_request_that_is_interrupted_keeps_its_interrupt(session, monkeypatch)
         raise EngineError("volume in use")
 
     with session({}) as opened, monkeypatch.context() as patch:
-        patch.setattr("runner.sandbox.session.wait", interrupted)
-        patch.setattr("runner.sandbox.session.remove_container", broken)
+        patch.setattr("runner.sandbox.training.wait", interrupted)
+        patch.setattr("runner.sandbox.containers.remove_container", broken)
         with pytest.raises(KeyboardInterrupt):
             opened.train(seed=1)
-        remove_orphans(opened.engine, opened.owner.controller)
+        remove_orphans(opened.sandbox.engine, opened.sandbox.owner.controller)

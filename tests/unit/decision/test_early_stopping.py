@@ -333,7 +333,7 @@ def ended(*lines, exit_code=137, out_of_memory=False, killed=False, given_up=Tru
     reports = Reports()
     reports.feed("".join(f"{line}\n" for line in lines).encode())
     known = GivenUp(wall_seconds=5.0, cpu_seconds=4.0) if given_up else None
-    return record(Phase.TRAIN, 1, State(exit_code, out_of_memory), killed, reports, "log", known)
+    return record(Phase.TRAIN, 1, State(exit_code, out_of_memory, killed), reports, "log", known)
 
 
 def test_a_run_that_the_host_gave_up_is_stopped_with_the_times_that_the_host_knows():
