@@ -181,7 +181,9 @@ def test_a_bug_over_a_stack_uses_its_pieces_up(campaign, run_night, monkeypatch)
     """Else the next round would meet it again."""
     for text in ("a", "b"):
         number = propose(campaign, idea(text)).number
-        campaign.close(number, verdict=Verdict.DISCARD, reason="r", val_bpb=2.0, figures=FIGURES)
+        campaign.close(
+            number, verdict=Verdict.DISCARD, reason="r", val_bpb=2.0, figures=replace(FIGURES, effect_bpb=-1.0)
+        )
     assert len(combine.shelf(campaign.experiments)) == 2
 
     def buggy(*_, **__):
