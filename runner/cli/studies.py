@@ -69,8 +69,11 @@ def confirm_command(commit: str | None, against: str | None, as_json: bool, **se
     with open_night(**settings) as (controller, stop):
         pair = confirm.open_pair(controller, commit, against)
         earlier = controller.sealed.attempts(pair.sha256)
-        claim = confirm.confirm(controller, pair, earlier, stopping=lambda: stop.requested)
-        controller.sealed.add_attempt(pair.sha256, asdict(claim))
+
+        def record(claim: Claim) -> None:
+            controller.sealed.record_attempt(pair.sha256, claim.attempt, asdict(claim))
+
+        claim = confirm.confirm(controller, pair, earlier, record, stopping=lambda: stop.requested)
     if as_json:
         print_json(asdict(claim))
     else:

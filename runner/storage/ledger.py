@@ -319,10 +319,10 @@ class Ledger:
         with self._tick(Step.TRIAL_CLOSED, tag) as (db, seq):
             changed = db.execute(
                 "UPDATE trials SET closed_at = ?, closed_seq = ?, outcome = ?, reason = ?, val_bpb = ?,"
-                " claims_sha256 = ?, sealed = ? WHERE id = ? AND outcome IS NULL",
+                " claims_sha256 = ?, sealed = ? WHERE id = ? AND tag = ? AND outcome IS NULL",
                 (
                     *(now(), seq, trial.outcome, trial.reason, trial.val_bpb),
-                    *(trial.claims_sha256, int(trial.sealed), trial_id),
+                    *(trial.claims_sha256, int(trial.sealed), trial_id, tag),
                 ),
             ).rowcount
             if changed != 1:

@@ -93,12 +93,12 @@ CREATE TABLE sealed (                   -- scores on the test rows, apart from w
     FOREIGN KEY (tag, number) REFERENCES experiments ON DELETE CASCADE
 ) STRICT;
 CREATE TABLE confirmations (            -- attempts to confirm a claim: each one counts against the next
-    id INTEGER PRIMARY KEY,
     programs_sha256 TEXT NOT NULL,      -- of both programs
+    number INTEGER NOT NULL,            -- from 1
     made_at TEXT NOT NULL,
-    attempt TEXT NOT NULL               -- JSON
+    attempt TEXT NOT NULL,              -- JSON
+    PRIMARY KEY (programs_sha256, number)
 ) STRICT;
-CREATE INDEX confirmations_of ON confirmations (programs_sha256);
 CREATE TABLE usage (                    -- what each response of a language model cost
     id INTEGER PRIMARY KEY,
     tag TEXT NOT NULL REFERENCES campaigns ON DELETE CASCADE,

@@ -40,14 +40,18 @@ class SealedScores:
     def attempts(self, programs_sha256: str) -> list[dict[str, Any]]:
         """Earlier attempts to confirm a claim about two programs, oldest first."""
         rows = self._database.read(
-            "SELECT attempt FROM confirmations WHERE programs_sha256 = ? ORDER BY id", programs_sha256
+            "SELECT attempt FROM confirmations WHERE programs_sha256 = ? ORDER BY number", programs_sha256
         )
         return [json.loads(row["attempt"]) for row in rows]
 
-    def add_attempt(self, programs_sha256: str, attempt: dict[str, Any]) -> None:
-        """Record an attempt; it counts against every later one."""
+    def record_attempt(self, programs_sha256: str, number: int, attempt: dict[str, Any]) -> None:
+        """Record an attempt, or replace its earlier state; it counts against every later one.
+
+        Args:
+            number: of the attempt at these programs, from 1.
+        """
         with self._database.transaction(Step.ATTEMPT_RECORDED) as db:
             db.execute(
-                "INSERT INTO confirmations (programs_sha256, made_at, attempt) VALUES (?, ?, ?)",
-                (programs_sha256, now(), json.dumps(attempt, sort_keys=True)),
+                "INSERT OR REPLACE INTO confirmations VALUES (?, ?, ?, ?)",
+                (programs_sha256, number, now(), json.dumps(attempt, sort_keys=True)),
             )

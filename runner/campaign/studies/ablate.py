@@ -172,7 +172,7 @@ def open_study(controller: Controller, revision: str | None, num_trials: int) ->
     past = controller.ledger.experiments(controller.config.tag)
     kept = [one for one in past if one.verdict is Verdict.KEEP and one.kept_commit is not None]
     if revision is None:
-        best = kept[-1] if kept else None
+        best = champion(kept)
     else:
         commit = controller.repository.resolve(revision)
         best = next((one for one in kept if commit in (one.kept_commit, one.tried_commit)), None)

@@ -146,12 +146,18 @@ def open_pair(controller: Controller, revision: str | None, against: str | None)
 
 
 def confirm(
-    controller: Controller, pair: Pair, earlier: Sequence[Mapping[str, Any]], *, stopping: Callable[[], bool]
+    controller: Controller,
+    pair: Pair,
+    earlier: Sequence[Mapping[str, Any]],
+    record: Callable[[Claim], None],
+    *,
+    stopping: Callable[[], bool],
 ) -> Claim:
     """Measure both sides, and ask the sealed rows where that is deserved.
 
     Args:
         earlier: attempts at the same two programs, as recorded.
+        record: records the attempt, before the sealed rows are asked and again with their answer.
 
     Raises:
         BaselineError: one of the programs fails.
@@ -189,9 +195,14 @@ def confirm(
             reason="",
         )
         if claim.p_of_attempt >= LEVEL:
-            return replace(claim, reason=f"p is not below {LEVEL:g}; the sealed rows were not asked")
+            claim = replace(claim, reason=f"p is not below {LEVEL:g}; the sealed rows were not asked")
+            record(claim)
+            return claim
+        record(replace(claim, reason="the sealed rows were about to be asked"))
         sealed = asked_before(earlier) or (_seal(bench, commit), _seal(bench, against))
-    return with_sealed(claim, sealed)
+    claim = with_sealed(claim, sealed)
+    record(claim)
+    return claim
 
 
 def with_sealed(claim: Claim, sealed: tuple[SealedScore, SealedScore]) -> Claim:

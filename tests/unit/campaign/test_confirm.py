@@ -83,8 +83,13 @@ def helps(text):
 
 
 def confirmed(controller, earlier=(), stopping=lambda: False):
+    """An attempt that is recorded as the command records it."""
     pair = confirm.open_pair(controller, None, None)
-    return confirm.confirm(controller, pair, earlier, stopping=stopping)
+
+    def record(claim):
+        controller.sealed.record_attempt(pair.sha256, claim.attempt, asdict(claim))
+
+    return confirm.confirm(controller, pair, earlier, record, stopping=stopping)
 
 
 def test_a_claim_that_holds_asks_the_sealed_rows_once_for_each_side(controller, monkeypatch):
@@ -96,6 +101,17 @@ def test_a_claim_that_holds_asks_the_sealed_rows_once_for_each_side(controller, 
     assert {run.seed for run in (*claim.runs, *claim.against_runs)} == set(runs.seeds[:10])
     assert claim.delta_bpb == pytest.approx(-0.02, abs=0.002)
     assert claim.sealed_delta_bpb == pytest.approx(claim.delta_bpb)
+
+
+def test_an_attempt_that_dies_while_the_sealed_rows_are_asked_counts(root, monkeypatch):
+    ScriptedRuns(monkeypatch, helps)
+    with campaign(root) as opened:
+        monkeypatch.setattr(confirm, "_seal", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            confirmed(opened.controller)
+        programs = confirm.open_pair(opened.controller, None, None).sha256
+        (attempt,) = opened.controller.sealed.attempts(programs)
+    assert attempt["p"] < 0.01 and attempt["sealed"] is None and not attempt["holds"]
 
 
 def test_a_claim_without_a_small_p_never_sees_the_sealed_rows(controller, monkeypatch):
@@ -120,7 +136,6 @@ def test_attempts_count_and_the_sealed_rows_are_not_asked_twice(root, monkeypatc
             controller = opened.controller
             programs = confirm.open_pair(controller, None, None).sha256
             claim = confirmed(controller, controller.sealed.attempts(programs))
-            controller.sealed.add_attempt(programs, asdict(claim))
             assert (claim.attempt, claim.p_of_attempt) == (attempt, pytest.approx(attempt / 252))
             recorded = controller.sealed.attempts(programs)
     assert runs.num_sealed == 2

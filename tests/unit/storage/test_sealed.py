@@ -39,15 +39,15 @@ def test_sealed_scores_come_by_experiment(ledger, sealed):
 def test_attempts_to_confirm_are_counted_for_their_two_programs(sealed):
     assert sealed.attempts("a") == []
     for index in range(3):
-        sealed.add_attempt("a", {"attempt": index + 1, "sealed": None})
-    sealed.add_attempt("b", {"attempt": 1, "sealed": [{"test_bpb": 1.25}, {"test_bpb": 1.5}]})
+        sealed.record_attempt("a", index + 1, {"attempt": index + 1, "sealed": None})
+    sealed.record_attempt("b", 1, {"attempt": 1, "sealed": [{"test_bpb": 1.25}, {"test_bpb": 1.5}]})
     assert [one["attempt"] for one in sealed.attempts("a")] == [1, 2, 3]
     assert sealed.attempts("b") == [{"attempt": 1, "sealed": [{"test_bpb": 1.25}, {"test_bpb": 1.5}]}]
 
 
 def test_attempts_survive_a_restart_and_the_end_of_their_campaign(ledger, sealed, tmp_path):
     """Deleting a campaign must not make the next attempt the first one again."""
-    sealed.add_attempt("a", {"attempt": 1})
+    sealed.record_attempt("a", 1, {"attempt": 1})
     ledger.delete_campaign("t")
     with Ledger(tmp_path / "ledger.db") as again:
         other = SealedScores(again.database)
