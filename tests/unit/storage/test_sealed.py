@@ -52,5 +52,5 @@ def test_attempts_survive_a_restart_and_the_end_of_their_campaign(ledger, sealed
     with Ledger(tmp_path / "ledger.db") as again:
         other = SealedScores(again.database)
         assert other.attempts("a") == [{"attempt": 1}]
-        other.add_attempt("a", {"attempt": 2})
+        other.record_attempt("a", 2, {"attempt": 2})
     assert [one["attempt"] for one in sealed.attempts("a")] == [1, 2]
