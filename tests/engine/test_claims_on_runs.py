@@ -13,11 +13,10 @@ from runner.campaign.studies import ablate, confirm
 from runner.campaign.studies.ablate import State
 from runner.records import Patch, Phase, Proposal, Replace, Verdict
 from runner.report.noise import sum_up_noise
-from tests.engine import test_campaign as campaigns
+from tests.support.constant_workload import boost
+from tests.support.engine_night import run
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]  # two dozen runs
-
-repository, lab = campaigns.repository, campaigns.lab
 
 SEEDING = 'random.seed(int(os.environ["SEED"]))\n'
 
@@ -31,7 +30,7 @@ def test_a_night_s_keeps_are_left_out_and_its_gain_is_confirmed(lab, engine):
     )
     # Most edits do nothing here, so that one look tells a simplification that is as good.
     lab = replace(lab, config=lab.config.model_copy(update={"effect_scale_bpb": 0.0001}))
-    _, rows, _ = campaigns.night(lab, [campaigns.boost(0.0), simpler], more=2)
+    _, rows, _ = run(lab, [boost(0.0), simpler])
     assert [row.verdict for row in rows] == [Verdict.KEEP] * 3, [row.reason for row in rows]
     sealed = lab.ledger.sealed("test")
     claims = sorted(path.name for path in lab.claims.iterdir())

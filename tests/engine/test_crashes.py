@@ -14,8 +14,8 @@ from runner.records import RunEnd, Verdict
 from runner.sandbox import images, remove_orphans
 from runner.storage.ledger import Ledger
 from runner.storage.repository import Repository
-from tests.engine import test_campaign
 from tests.support import killed_night
+from tests.support.constant_workload import make_repository
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
 
@@ -62,19 +62,7 @@ def night(tiny_data, locked_folder, base_image):
 @pytest.fixture(scope="module")
 def after_baseline(night, engine, tmp_path_factory):
     """A repository whose baseline is measured."""
-    root = tmp_path_factory.mktemp("night") / "repository"
-    (root / "workload").mkdir(parents=True)
-    texts = {"__init__.py": "", "model.py": test_campaign.MODEL, "train.py": test_campaign.TRAIN}
-    for name, text in texts.items():
-        (root / "workload" / name).write_text(text)
-    (root / "program.md").write_text("Lower is better.\n")
-    (root / ".gitignore").write_text("/.autoresearch/\n")
-    for command in (
-        ["init", "-q", "-b", "main", "."],
-        ["add", "-A"],
-        ["-c", "user.name=u", "-c", "user.email=u@example.org", "commit", "-qm", "start"],
-    ):
-        subprocess.run(["git", *command], cwd=root, check=True)
+    root = make_repository(tmp_path_factory.mktemp("night") / "repository")
     assert night(root, "baseline") == 0
     yield root
     with Ledger(root / ".autoresearch" / "ledger.db") as ledger:

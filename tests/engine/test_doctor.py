@@ -21,9 +21,9 @@ TMPFS = {"/tmp": "rw,exec,suid,dev,size=192m,mode=1777"}
 
 
 @pytest.fixture
-def ground(engine, base_image, cpu_config, locked_folder, owner, tmp_path):
+def ground(engine, torch_image, cpu_config, locked_folder, owner, tmp_path):
     """What probes need."""
-    with probes.open_ground(engine, cpu_config, base_image, locked_folder, tmp_path / "probes", owner) as opened:
+    with probes.open_ground(engine, cpu_config, torch_image, locked_folder, tmp_path / "probes", owner) as opened:
         yield opened
 
 
@@ -73,12 +73,14 @@ def bad(findings):
     return {one.name: one.fact for one in findings if one.level == "problem"}
 
 
-def test_nothing_is_found_here_and_nothing_is_left(engine, base_image, cpu_config, locked_folder, owner, tmp_path):
+def test_nothing_is_found_here_and_nothing_is_left(
+    engine, torch_image, cpu_config, locked_folder, owner, tmp_path
+):
     said = []
     findings = probes.probe(
         engine,
         config=cpu_config,
-        base_image=base_image,
+        base_image=torch_image,
         locked=locked_folder,
         scratch=tmp_path / "probes",
         owner=owner,
@@ -189,7 +191,7 @@ def test_without_a_deadline_of_pid_1_the_probe_fires(evaluation_with, monkeypatc
     assert "went on" in found.fact
 
 
-def test_an_engine_that_drops_a_limit_is_a_problem_by_its_name(ground, base_image, owner, tmp_path):
+def test_an_engine_that_drops_a_limit_is_a_problem_by_its_name(ground, torch_image, owner, tmp_path):
     create = ContainerApiMixin.create_container
 
     def forgetful(self, *args, host_config, **kwargs):
@@ -200,7 +202,7 @@ def test_an_engine_that_drops_a_limit_is_a_problem_by_its_name(ground, base_imag
         findings = probes.probe(
             ground.engine,
             config=ground.config,
-            base_image=base_image,
+            base_image=torch_image,
             locked=ground.locked,
             scratch=tmp_path / "probes",
             owner=owner,

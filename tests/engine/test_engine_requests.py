@@ -14,7 +14,8 @@ from runner.errors import BaseGoneError, DiskFullError, EngineAwayError, EngineE
 from runner.records import Phase, RunEnd, Verdict
 from runner.sandbox import engine_outage, images
 from runner.sandbox.engine import LABEL
-from tests.support.engine_night import Operator, idea, run
+from tests.support.constant_workload import boost
+from tests.support.engine_night import Operator, run
 from tests.support.faulty_engine import Fault
 
 pytestmark = [
@@ -50,7 +51,7 @@ def test_a_night_goes_on_through_every_kind_of_failed_request(faulty_site, fault
             assert not faulty.pending, "a fault that nobody met proves nothing"
             for request, *kinds in faults:
                 faulty.fail(request, *kinds)
-            return idea(value, **changes)
+            return boost(value, **changes)
 
         return step
 
@@ -98,7 +99,7 @@ def test_five_in_a_row_that_no_attempt_helps_end_the_night(faulty_site, faulty, 
     faulty.fail("POST .*/build", Fault.ERROR, times=1000)
     with faulty_site.laboratory(Operator()) as lab:
         with pytest.raises(EngineError, match=r"5 experiments in a row .*the disk of the engine burns"):
-            run(lab, [idea(3.0 + number / 10) for number in range(9)])
+            run(lab, [boost(3.0 + number / 10) for number in range(9)])
         assert [row.verdict for row in lab.ledger.experiments("test")[1:]] == [Verdict.INFRA] * 5
 
 
@@ -107,7 +108,7 @@ def test_a_full_disk_of_the_engine_ends_the_night_and_with_room_it_goes_on(fault
     faulty.fail(request_line, Fault.FULL)
     with faulty_site.laboratory(Operator()) as lab:
         with pytest.raises(DiskFullError, match="no space left on the engine's disk"):
-            run(lab, [idea(3.0)])
+            run(lab, [boost(3.0)])
         assert lab.ledger.experiment("test", 1).verdict is None, "it is not the idea's fault"
         _, rows, _ = run(lab, [])
     assert [row.verdict for row in rows[1:]] == [Verdict.DISCARD]
@@ -129,7 +130,7 @@ def test_a_person_who_asks_to_stop_is_not_kept_waiting_for_the_engine(faulty_sit
     operator.when("phase 1 start", lambda: setattr(faulty, "away", True), at_once=True)
     with faulty_site.laboratory(operator) as lab:
         with pytest.raises(Interrupted, match="while the Docker engine was away"):
-            run(lab, [idea(3.0)], stop)
+            run(lab, [boost(3.0)], stop)
         assert lab.ledger.experiment("test", 1).verdict is None, "it is not the idea's fault, and goes on later"
         faulty.away = False
         _, rows, proposer = run(lab, [])
@@ -174,14 +175,14 @@ def test_what_somebody_removes_under_a_running_experiment_is_made_again(faulty_s
 
     def watched(request):
         faulty.before("POST .*/containers/create", remove_volume)
-        return idea(3.3)
+        return boost(3.3)
 
     operator.when("phase 1 train", lambda: remove("train"))
     operator.when("phase 2 train", lambda: remove("score"))
     operator.when("phase 3 start", remove_image, at_once=True)
     with faulty_site.laboratory(operator) as lab:
         labels.append(f"{LABEL}controller={lab.ledger.controller}")
-        _, rows, _ = run(lab, [idea(3.0, sleep=2.0), idea(3.1, sleep=2.0), idea(3.2), watched])
+        _, rows, _ = run(lab, [boost(3.0, sleep=2.0), boost(3.1, sleep=2.0), boost(3.2), watched])
     assert [row.verdict for row in rows[1:]] == [Verdict.DISCARD] * 4
     assert phases(rows[1]) == [Phase.TRAIN, Phase.TRAIN, Phase.SCORE]
     assert rows[1].runs[0].end is RunEnd.LOST
@@ -206,7 +207,7 @@ def test_without_its_base_image_a_night_ends_and_goes_on_with_a_new_one(site, en
 
         def pruned(_request):
             api.remove_image(first, force=True)
-            return idea(3.0)
+            return boost(3.0)
 
         with pytest.raises(BaseGoneError, match="removed the base image") as told:
             run(lab, [pruned])

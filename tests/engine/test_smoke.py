@@ -9,13 +9,13 @@ import pytest
 from runner.errors import Interrupted
 from runner.evaluation import smoke_test
 from runner.sandbox.engine import LABEL
-from tests.engine.test_campaign import MODEL, TRAIN, lab, repository  # noqa: F401  fixtures
+from tests.support.constant_workload import MODEL, TRAIN
 
 pytestmark = pytest.mark.docker
 
 
 @pytest.fixture
-def check(lab, engine):  # noqa: F811
+def check(lab, engine):
     """Run a program for two seconds; what is wrong with it."""
     short = replace(lab, config=lab.config.model_copy(update={"smoke_seconds": 2.0, "memory_bytes": 2**29}))
 
@@ -57,7 +57,7 @@ def test_what_fails_is_told_with_the_end_of_its_log(check, train, words):
     assert "\x1b" not in told
 
 
-def test_a_run_is_given_up_when_the_controller_ends(check, lab, engine):  # noqa: F811
+def test_a_run_is_given_up_when_the_controller_ends(check, lab, engine):
     asked = []
 
     def leaving():

@@ -13,21 +13,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from locked_eval.corpus_index import IndexBuilder
 from locked_eval.disjoint import shingle
 from runner import config as settings
 from runner import edits
-from runner.corpus.redaction import Redactor
 from runner.edits.contamination import SealedText
-from runner.evaluation.audit import Evaluation
-from runner.evaluation.trial import Examined, Laboratory, Measurement, Outcome, UnrecordedRuns, measure
+from runner.evaluation.trial import Measurement, Outcome
 from runner.records import Edit, Phase, RunRecord
 from runner.sandbox import images, remove_orphans
-from runner.sandbox.session import Mounts
+from runner.sandbox.containers import choose_cores
 from runner.storage import pinned_evaluation
-from runner.storage.ledger import Ledger
+from tests.support.laboratory import Ground, examine_once, open_laboratory
 from tests.support.silent_observer import SilentObserver
 from tests.zoo.animals import WORDS, honest_files
+from tests.zoo.warm.container import open_container, sessions
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -35,13 +33,6 @@ VOCAB_SIZE, CONTEXT, BATCH_ROWS = 64, 32, 64
 VAL_ROWS, TEST_ROWS = 330, 160  # the last batch of the validation rows is smaller than the others
 BOS = VOCAB_SIZE - 1
 SEED = 20
-
-
-def pytest_collection_modifyitems(items):
-    """One worker for the zoo: its containers share a core, and another one than `tests/engine` uses."""
-    for item in items:
-        if item.path.is_relative_to(Path(__file__).parent):
-            item.add_marker(pytest.mark.xdist_group("zoo"))
 
 
 @pytest.fixture(scope="session")
@@ -99,14 +90,16 @@ def config():
 
 
 @pytest.fixture(scope="session")
-def evaluation(data):
+def ground(engine, data, torch_image, tmp_path_factory):
+    """What the laboratory stands on: the real torch."""
+    locked, _ = pinned_evaluation.pin(tmp_path_factory.mktemp("locked"))
+    return Ground(engine=engine, data=data, locked=locked, base_image=torch_image)
+
+
+@pytest.fixture(scope="session")
+def evaluation(ground):
     """What the judge knows."""
-    return Evaluation(
-        val_rows=np.load(data / "val" / "rows.npy"),
-        test_rows=np.load(data / "test" / "rows.npy"),
-        token_bytes=np.array([2] * BOS + [0], dtype=np.uint16),
-        train_text=np.fromfile(data / "train" / "shard-00.bin", "<u2"),
-    )
+    return ground.evaluation
 
 
 @pytest.fixture(scope="session")
@@ -120,34 +113,26 @@ def sealed_text(evaluation):
 
 
 @pytest.fixture(scope="session")
-def laboratory(engine, data, config, evaluation, sealed_text, tmp_path_factory):
+def laboratory(engine, ground, config, sealed_text, tmp_path_factory):
     """A real one. Nothing of a campaign is needed: measurements are not recorded."""
-    state = tmp_path_factory.mktemp("state")
-    locked_folder, _ = pinned_evaluation.pin(state)
-    train = {path.name: path for path in (data / "train").iterdir()}
-    ledger = Ledger(state / "ledger.db")
-    with pytest.MonkeyPatch.context() as patch:
-        for module in ("runner.sandbox.containers", "runner.evaluation.trial"):
-            patch.setattr(f"{module}.choose_cores", lambda _: (0,))  # `tests/engine` has the last one
-        yield Laboratory(
-            config=config,
-            engine=engine,
-            repository=None,
-            ledger=ledger,
-            observer=SilentObserver(),
-            mounts=Mounts(locked=locked_folder, train=lambda _: train, val=data / "val", test=data / "test"),
-            evaluation=evaluation,
-            sealed_text=sealed_text,
-            redactor=Redactor(index=IndexBuilder(0).finish(), tokens=[]),
-            scratch=state / "audits",
-            claims=state / "claims",
-            base_image=images.ensure_base(engine.client, "cpu", ROOT / ".autoresearch", print),
-            conditions={},
-        )
-    left = remove_orphans(engine, ledger.controller)
-    images.remove_images(engine.client, {"controller": ledger.controller})
-    ledger.close()
+    root = tmp_path_factory.mktemp("laboratory")
+    with open_laboratory(
+        ground, root, config, observer=SilentObserver(), repository=False, sealed_text=sealed_text
+    ) as opened:
+        yield opened
+        left = remove_orphans(engine, opened.ledger.controller)
+        images.remove_images(engine.client, {"controller": opened.ledger.controller})
     assert left == 0, "a container or volume was left behind"
+
+
+@pytest.fixture(scope="session")
+def warm(ground, config, tmp_path_factory):
+    """The warm container of this worker."""
+    boxes = tmp_path_factory.mktemp("boxes")
+    boxes.chmod(0o755)
+    (core,) = choose_cores(config)
+    with open_container(ground.engine, ground.base_image, ground.locked, boxes, core) as opened:
+        yield opened
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,35 +166,27 @@ class Sighting:
 
 
 @pytest.fixture(scope="session")
-def watch(laboratory):
-    """Take edits of the honest program through the whole pipeline: `watch(edits, champion=…)`."""
+def watch(laboratory, warm, pytestconfig):
+    """Take edits of the honest program through the whole pipeline: `watch(edits, champion=…)`.
 
-    def one(
-        changes: tuple[Edit, ...],
-        *,
-        champion=None,
-        audit=True,
-        seal=False,
-        score_limit_seconds=None,
-        **settings_changed,
-    ) -> Sighting:
+    With `arithmetic`, in the warm container; with `--full`, always in containers of its own.
+    """
+
+    def one(changes: tuple[Edit, ...], *, champion=None, audit=True, seal=False, score_limit_seconds=None,
+            arithmetic=False, **settings_changed) -> Sighting:  # fmt: skip
         files = edits.apply(honest_files(), changes) if changes else honest_files()
         assert not isinstance(files, edits.Refusal), files.reason
-        lab = replace(laboratory, config=laboratory.config.model_copy(update=settings_changed))
-        built = images.build_candidate(
-            lab.engine.client, base_id=lab.base_image, files=files, labels=lab.owner(1).facts()
-        )
-        runs = UnrecordedRuns()
-        outcome = measure(
-            lab,
-            build=lambda: built.id,
-            number=1,
+        outcome, runs = examine_once(
+            replace(laboratory, config=laboratory.config.model_copy(update=settings_changed)),
+            files,
             seed=SEED,
-            runs=runs,
-            examiner=Examined(audit=audit, seal=seal, score_limit_seconds=score_limit_seconds),
             champion=champion,
+            open_session=sessions(warm, files) if arithmetic and not pytestconfig.getoption("--full") else None,
+            audit=audit,
+            seal=seal,
+            score_limit_seconds=score_limit_seconds,
         )
-        return Sighting(outcome=outcome, runs=tuple(runs.closed))
+        return Sighting(outcome=outcome, runs=runs)
 
     return one
 

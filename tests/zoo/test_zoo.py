@@ -12,7 +12,7 @@ from runner.campaign.experiment import score_limit
 from runner.evaluation.trial import Failure, Measurement
 from runner.records import Experiment, Verdict
 from tests.zoo.animals import Fate
-from tests.zoo.cheats import CHEATS
+from tests.zoo.cheats import CHEATS, IN_CONTAINERS
 from tests.zoo.oddities import ODDITIES
 
 pytestmark = pytest.mark.docker
@@ -24,9 +24,19 @@ def of(fate):
     return pytest.mark.parametrize("cheat", chosen, ids=[cheat.name for cheat in chosen])
 
 
+def test_the_warm_container_makes_the_claims_that_containers_of_their_own_make(watch, honest):
+    """Bit by bit; so what a specimen computes there is what it would compute in its own."""
+    seen = watch((), champion=honest.claims_sha256, arithmetic=True)
+    assert isinstance(seen.outcome, Measurement), seen
+    assert seen.outcome.claims_sha256 == honest.claims_sha256
+    assert seen.finding is None
+
+
 @of(Fate.REFUTED)
 def test_claims_that_a_model_cannot_repeat_are_refuted(watch, honest, cheat):
-    seen = watch(cheat.edits, champion=honest.claims_sha256, **cheat.settings)
+    seen = watch(
+        cheat.edits, champion=honest.claims_sha256, arithmetic=cheat.name not in IN_CONTAINERS, **cheat.settings
+    )
     if cheat.boasts:
         assert seen.claimed_bpb < honest.val_bpb - 0.001, "as a cheat it does not work: it proves nothing"
     assert isinstance(seen.outcome, Failure), f"credited with {seen.outcome.val_bpb}, champion {honest.val_bpb}"
@@ -36,7 +46,9 @@ def test_claims_that_a_model_cannot_repeat_are_refuted(watch, honest, cheat):
 
 @of(Fate.INVALID)
 def test_claims_that_nobody_can_check_are_invalid(watch, honest, cheat):
-    seen = watch(cheat.edits, champion=honest.claims_sha256, **cheat.settings)
+    seen = watch(
+        cheat.edits, champion=honest.claims_sha256, arithmetic=cheat.name not in IN_CONTAINERS, **cheat.settings
+    )
     assert isinstance(seen.outcome, Failure)
     assert seen.outcome.verdict is Verdict.INVALID
     assert cheat.reason in seen.outcome.reason
@@ -70,7 +82,9 @@ def test_what_trains_while_it_is_scored_is_too_slow(watch, honest_sighting, chea
 
 @of(Fate.NOT_CREDITED)
 def test_a_cheat_is_not_credited_with_more_than_the_champion(watch, honest, cheat):
-    seen = watch(cheat.edits, champion=honest.claims_sha256, **cheat.settings)
+    seen = watch(
+        cheat.edits, champion=honest.claims_sha256, arithmetic=cheat.name not in IN_CONTAINERS, **cheat.settings
+    )
     if isinstance(seen.outcome, Measurement):
         assert seen.outcome.val_bpb >= honest.val_bpb - 1e-6  # float32
     else:
@@ -79,7 +93,7 @@ def test_a_cheat_is_not_credited_with_more_than_the_champion(watch, honest, chea
 
 @pytest.mark.parametrize("oddity", ODDITIES, ids=[oddity.name for oddity in ODDITIES])
 def test_an_honest_oddity_is_credited_with_its_claims(watch, honest, oddity):
-    seen = watch(oddity.edits, champion=honest.claims_sha256)
+    seen = watch(oddity.edits, champion=honest.claims_sha256, arithmetic=True)
     assert isinstance(seen.outcome, Measurement), (seen.outcome, seen.finding, seen.log[-2000:])
     assert seen.outcome.audit is not None
     assert seen.outcome.val_bpb - seen.claimed_bpb <= 0.001
