@@ -6,6 +6,8 @@ Tests that need an engine ask for `engine`; without one they are skipped.
 from __future__ import annotations
 
 import os
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -54,6 +56,13 @@ def all_cores():
     os.sched_setaffinity(0, CORES)
     yield
     os.sched_setaffinity(0, own)
+
+
+@pytest.fixture
+def tmp_path_on_disk():
+    """A folder that is not in memory, as `tmp_path` is with `make`."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        yield Path(folder)
 
 
 @pytest.fixture(scope="session")

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import closing
 
 import pytest
 from docker.api.container import ContainerApiMixin
 from docker.types import LogConfig, Ulimit
 
-from runner.sandbox import containers
-from runner.sandbox.doctor import daemon, probes
+from runner.sandbox import connect, containers
+from runner.sandbox.doctor import probes
 from runner.sandbox.doctor.finding import NAMES
 from runner.sandbox.engine import LABEL
+from tests.support.private_engine import copy_image, private_engine
 
 pytestmark = pytest.mark.docker
 
@@ -99,15 +101,19 @@ def test_nothing_is_found_here_and_nothing_is_left(
     assert engine.client.api.images(filters=label) == []
 
 
-def test_pid_1_ends_a_run_while_the_daemon_is_stopped(ground, monkeypatch):
-    if os.geteuid() != 0 or daemon.find_daemon(ground.engine) is None:
-        pytest.skip("the daemon is not ours to stop")
-    monkeypatch.setattr(
-        daemon, "running_others", lambda *_: daemon.Others(0, 0)
-    )  # those of other tests wait 3 seconds
-    found = probes.watchdog(ground, pause_daemon=True)
+def test_pid_1_ends_a_run_while_the_daemon_is_stopped(
+    engine, torch_image, cpu_config, locked_folder, owner, tmp_path
+):
+    """On an engine of its own: other tests use the other one."""
+    with private_engine() as alone:
+        copy_image(engine.client, torch_image, alone)
+        own = connect(alone.url)
+        with (
+            closing(own.client),
+            probes.open_ground(own, cpu_config, torch_image, locked_folder, tmp_path / "probes", owner) as ground,
+        ):
+            found = probes.watchdog(ground, pause_daemon=True)
     assert (found.level, "daemon stopped" in found.fact) == ("ok", True), found
-    assert ground.engine.client.ping()
 
 
 def test_without_the_limits_of_the_engine_the_probes_fire(ground, engine_with):

@@ -19,7 +19,7 @@ from tests.support.constant_workload import boost
 from tests.support.engine_night import Operator, run
 from tests.support.private_engine import copy_image, private_engine
 
-pytestmark = [pytest.mark.docker, pytest.mark.timeout(900), pytest.mark.xdist_group("containers")]
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
 
 DEADLINE = 3.0  # train_seconds of the site
 LATE = 2.0

@@ -21,7 +21,6 @@ from tests.support.faulty_engine import Fault
 pytestmark = [
     pytest.mark.docker,
     pytest.mark.timeout(900),
-    pytest.mark.xdist_group("containers"),
 ]
 
 

@@ -39,7 +39,7 @@ def test_a_training_that_other_programs_disturb_is_repeated_and_the_last_attempt
 
 
 def test_a_candidate_that_sleeps_does_not_disturb_itself(lab):
-    quiet = replace(lab, config=lab.config.model_copy(update={"max_disturbance": 1.0}))
+    quiet = replace(lab, config=lab.config.model_copy(update={"max_disturbance": 1.3}))
     outcome, runs = measure_once(quiet, workload_files(train="import time\ntime.sleep(1)\n" + TRAIN))
     assert isinstance(outcome, trial.Measurement)
     assert [run.phase for run in runs] == [Phase.TRAIN, Phase.SCORE]

@@ -97,7 +97,7 @@ def test_a_hopeless_first_look_is_stopped_and_one_that_was_drawn_is_finished(lab
     # The same again when the draw says so, or when nobody is to be stopped.
     for settings in ({"early_stop_holdout": 1.0}, {"early_stop_threshold": 0.0}):
         finishing = replace(lab, config=lab.config.model_copy(update={**changes, **settings}))
-        rows = run(finishing, [boost(3.5 + len(settings), before=0.5)], more=1)[1]
+        rows = run(finishing, [boost(3.5 + len(settings), before=0.5)], by_number=False, more=1)[1]
         assert rows[-1].val_bpb is not None
         assert [run.end for run in rows[-1].runs] == [RunEnd.FINISHED, RunEnd.FINISHED]
         assert (rows[-1].runs[0].curve.stop_reason is None) == ("early_stop_threshold" in settings)

@@ -58,7 +58,7 @@ def test_a_night_killed_in_training_goes_on_where_it_stopped(torch_clone, engine
         refused = torch_clone(*wrong, check=False)
         assert refused.returncode == 2
         assert wrong[-1] in refused.stderr
-    events = (torch_clone.state / "logs" / "torch_clone.jsonl").read_text().splitlines()
+    events = (torch_clone.state / "logs" / "night.jsonl").read_text().splitlines()
     assert {"versions_examined", "campaign_started", "campaign_resumed", "branch_advanced"} <= {
         json.loads(e)["event"] for e in events
     }
