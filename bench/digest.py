@@ -17,7 +17,7 @@ from runner.records import Experiment, Figures, Verdict
 SENTENCE = """
 raise lower the peak learning rate of Muon for attention projections from 0.02 to 0.04 because early loss is still
 falling steeply and warm-down covers half of the budget; squared ReLU, QK-norm, rotary base, value embeddings,
-soft-capping at 15, zero initialisation, weight decay 0.1, batch size 2**15, depth 8, width 512, window 1024
+soft-capping at 15, zero initialization, weight decay 0.1, batch size 2**15, depth 8, width 512, window 1024
 """
 
 

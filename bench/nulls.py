@@ -32,7 +32,8 @@ from runner.campaign import night, setup
 from runner.records import NoProposal, Proposal, Replace, Verdict
 from runner.report.explain import explain
 from runner.sandbox import images
-from runner.storage.ledger import Ledger, exclusive
+from runner.storage.ledger import Ledger
+from runner.storage.lock import exclusive
 from runner.storage.paths import StatePaths
 
 ROOT = Path(__file__).resolve().parents[1]

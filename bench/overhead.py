@@ -32,7 +32,8 @@ from runner import config
 from runner.campaign import night, setup
 from runner.records import Phase, Proposal, Replace
 from runner.sandbox.containers import PYTHON
-from runner.storage.ledger import Ledger, exclusive
+from runner.storage.ledger import Ledger
+from runner.storage.lock import exclusive
 from runner.storage.paths import StatePaths
 
 MODEL = """\

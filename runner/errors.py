@@ -9,7 +9,7 @@ AutoresearchError
 │   └── BaseGoneError the base image was removed under a campaign
 ├── DataError         a corpus is missing, too small, or differs from its hash
 ├── LockedEvalError   a file of the locked evaluation differs from its manifest
-├── RepositoryError   git: not a repository, detached, dirty, a ref moved
+├── RepositoryError   git: not a repository, dirty, in a rebase, a ref moved
 ├── LedgerError       the ledger cannot be read or written, or another controller holds it
 ├── ProposerError     no proposal can ever come: bad key, unknown model, unusable patch folder
 ├── BaselineError     the unmodified workload does not run
@@ -117,7 +117,7 @@ class LockedEvalError(AutoresearchError):
 
 
 class RepositoryError(AutoresearchError):
-    """Git: not a repository, detached, dirty, or a ref was moved by somebody else."""
+    """Git: not a repository, dirty, in a rebase, or a ref was moved by someone else."""
 
 
 class LedgerError(AutoresearchError):

@@ -231,7 +231,7 @@ class RunRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """What a verdict rests on; see `docs/decision.md`. Effects are candidate − champion: negative is better."""
+    """What a verdict rests on; see `docs/statistics.md`. Effects are candidate − champion: negative is better."""
 
     trials: tuple[int, ...]  # ids of the runs that gave the candidate's scores
     pool: tuple[int, ...]  # … its champion's

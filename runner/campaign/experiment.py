@@ -32,8 +32,9 @@ from runner.evaluation.trial import (
 from runner.records import Experiment, Files, Patch, Phase, RunEnd, RunRecord, Verdict
 from runner.sandbox import images
 from runner.storage import claims as claims_store
+from runner.storage.git import write_again
 from runner.storage.ledger import Campaign
-from runner.storage.repository import Staged, write_again
+from runner.storage.repository import Staged
 from runner.untrusted import clean
 
 log = structlog.get_logger()

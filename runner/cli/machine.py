@@ -54,7 +54,7 @@ def prepare_command(force: bool, as_json: bool, **settings: Any) -> None:
     """Build the base image and prepare the data, as far as they are missing, and check their hashes."""
     from runner.campaign import setup
     from runner.cli.display import observing
-    from runner.storage.ledger import exclusive
+    from runner.storage.lock import exclusive
 
     with open_workspace(create=True) as workspace:
         config = resolve_config(workspace.repository.root, lambda text: click.echo(text, err=True), **settings)
@@ -106,7 +106,7 @@ def clean_command(base: bool, data: bool) -> None:
     from runner.config import load
     from runner.sandbox import connect, remove_orphans
     from runner.sandbox import images as image
-    from runner.storage.ledger import exclusive
+    from runner.storage.lock import exclusive
 
     with open_workspace(create=True) as workspace, exclusive(workspace.paths.root):
         engine = connect(load(workspace.repository.root, {}).docker_host)

@@ -36,7 +36,7 @@ def open_night(
     from runner.campaign import night, setup
     from runner.cli.display import observing
     from runner.sandbox import doctor
-    from runner.storage.ledger import exclusive
+    from runner.storage.lock import exclusive
 
     with open_workspace(create=True) as workspace:
         config = resolve_config(workspace.repository.root, say, profile_of=workspace.profile_of, **settings)

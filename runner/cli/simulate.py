@@ -39,7 +39,7 @@ def simulate_command(
 ) -> None:
     """Compare keep rules on synthetic campaigns: what they truly gain, and what they only believe.
 
-    The rule of this program against those of others, with the same budget of runs. docs/decision.md explains the
+    The rule of this program against those of others, with the same budget of runs. docs/statistics.md explains the
     columns.
     """
     from runner.decision.simulation import MIXES, Setting, compare

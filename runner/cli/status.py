@@ -32,7 +32,7 @@ def status_command(tag: str | None, as_json: bool) -> None:
     from runner.report.findings import find
     from runner.report.stacks import stacks
     from runner.report.table import summary
-    from runner.storage.ledger import is_running
+    from runner.storage.lock import is_running
 
     with open_workspace(create=False) as workspace:
         name = choose_tag(workspace.ledger, tag)

@@ -14,7 +14,7 @@ or after `max_trials`.
 A simplification removes lines of logic and says so. It is kept as well when it is probably not worse than the
 champion by more than half of σ̂, an error rate of its own.
 
-Simulated against the group-sequential boundaries of common use, a greedy rule and others: `docs/decision.md`.
+Simulated against the group-sequential boundaries of common use, a greedy rule and others: `docs/statistics.md`.
 """
 
 from __future__ import annotations

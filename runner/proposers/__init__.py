@@ -1,8 +1,9 @@
-"""Where hypotheses come from: one protocol, one module per proposer, imported only when it is chosen.
+"""The source of hypotheses: one protocol, one module per proposer, imported only when it is chosen.
 
-To add a proposer, write one module with a class that has `name`, `model` and `propose`, and name it in `create`.
-A proposer sees code, scores and cleaned logs (`ProposalRequest`), never data, and answers with a value. It raises
-`ProposerError` only when asking again cannot help. One that pays for answers writes them into `request.journal`.
+To add a proposer, write one module with a class that implements `Proposer`, and return it from `create`. A
+proposer sees code, scores and cleaned logs (`ProposalRequest`), never data, and returns a value. It raises
+`ProposerError` only if asking again cannot help. A proposer that pays for answers writes them into
+`request.journal`.
 """
 
 from __future__ import annotations
@@ -16,30 +17,30 @@ if TYPE_CHECKING:
 
 
 class Proposer(Protocol):
-    """Something that proposes experiments."""
+    """A source of experiments."""
 
     @property
     def name(self) -> str:
-        """How the ledger calls it."""
+        """Its name in the ledger."""
 
     @property
     def model(self) -> str | None:
-        """The language model behind it, if there is one."""
+        """The language model behind it, if any."""
 
     @property
     def prefetches(self) -> bool:
-        """Whether it takes its time: then it is asked while the last idea is measured, without its verdict."""
+        """Whether to ask it while the previous idea is still being measured, because it is slow."""
 
     def propose(self, request: ProposalRequest) -> Proposal | NoProposal:
-        """Propose one experiment on the champion, or mend `request.failed`.
+        """Propose one experiment on the champion, or fix `request.failed`.
 
         Raises:
-            ProposerError: no proposal can ever come.
+            ProposerError: it can never propose anything.
         """
 
 
 def create(config: Config) -> Proposer:
-    """Make the proposer that the configuration names. Nothing is sent anywhere yet.
+    """Create the configured proposer. Nothing is sent yet.
 
     Raises:
         ProposerError: it cannot work as configured: no key, no price, no folder of patches.

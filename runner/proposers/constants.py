@@ -1,7 +1,7 @@
-"""Numeric constants of `workload/`: found by the parser, changed at their exact place and nowhere else.
+"""Numeric constants in `workload/`: found by the parser, changed in place and nowhere else.
 
 A constant is a module-level `NAME = literal` in upper case, bound once, with a plain decimal int or float.
-A sum, a power or a tuple is somebody's formula and is left alone.
+A sum, a power or a tuple is a formula and is left alone.
 """
 
 from __future__ import annotations
@@ -20,40 +20,39 @@ SIZES = "workload/sizes/"
 
 _NAME = re.compile(r"[A-Z][A-Z0-9_]*")
 _LITERAL = re.compile(rb"-?(\d[\d_]*)(\.[\d_]*)?([eE][-+]?\d+)?|-?\.\d[\d_]*([eE][-+]?\d+)?")
-# Neither can change what the score is about: the host issues the seed, the others are for people who read logs.
-_NOT_A_KNOB = re.compile(r"(^|_)(SEED|LOG|FLOPS|BYTES)(_|$)")
-# With room for any factor before a float ends.
+# None of these can change the score: the host issues the seed, and the others are for people who read logs.
+_NOT_TUNABLE = re.compile(r"(^|_)(SEED|LOG|FLOPS|BYTES)(_|$)")
+# Leaves room for any factor within the range of a float.
 _SMALLEST, _LARGEST = 1e-300, 1e300
-# Below 1 by chance, not by nature.
+# Below 1 by accident, not by definition.
 _NOT_A_FRACTION = re.compile(r"(LEARNING_RATE|LR|STD|GAIN|SCALE)$")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Constant:
-    """One constant and where its literal stands."""
+    """One constant and the position of its literal."""
 
     path: str
     name: str
     value: int | float
     literal: str
-    start: int  # bytes from the begin of the file
+    start: int  # byte offset in the file
     end: int
 
     @property
     def key(self) -> str:
-        """Its name in the ledger: the same line of the same file in every champion."""
+        """Its name in the ledger, the same in every champion."""
         return f"{self.path}:{self.name}"
 
 
 def find(files: Files, profile: str) -> list[Constant]:
     """List the constants that may be tuned, in path and source order.
 
-    Zero is left out, since a factor cannot move it; so are numbers beyond all measure, and the sizes of other
-    profiles.
+    Zero is left out, since a factor cannot move it; so are extreme numbers, and the sizes of other profiles.
 
     Args:
         files: the champion's `workload/`.
-        profile: of `workload/sizes/*.py` only the module of this name counts.
+        profile: of `workload/sizes/*.py`, only the module of this name counts.
     """
     found: list[Constant] = []
     for path, source in sorted(files.items()):
@@ -65,7 +64,7 @@ def find(files: Files, profile: str) -> list[Constant]:
 def _in_file(path: str, source: bytes) -> list[Constant]:
     try:
         check_file(path, source)
-    except Refused:  # in odd encodings or line ends, places are not what the parser says
+    except Refused:  # with odd encodings or line endings, offsets differ from what the parser reports
         return []
     module = parse(source)
     if module is None:
@@ -88,7 +87,7 @@ def _in_file(path: str, source: bytes) -> list[Constant]:
         start = lines[node.lineno - 1] + node.col_offset  # columns are counted in bytes of UTF-8
         end = lines[(node.end_lineno or node.lineno) - 1] + (node.end_col_offset or 0)
         literal = source[start:end]
-        if not _NAME.fullmatch(names[0]) or _NOT_A_KNOB.search(names[0]) or not _LITERAL.fullmatch(literal):
+        if not _NAME.fullmatch(names[0]) or _NOT_TUNABLE.search(names[0]) or not _LITERAL.fullmatch(literal):
             continue
         text = literal.decode("ascii")
         value = ast.literal_eval(text)
@@ -98,12 +97,12 @@ def _in_file(path: str, source: bytes) -> list[Constant]:
 
 
 def scaled(constant: Constant, factor: float) -> str:
-    """Write the literal for a constant times a factor, in the style of the old one. Always a different number.
+    """Write the literal of a constant times a factor, in the style of the old one and never equal to it.
 
     - A fraction in (0, 1) stays inside: the factor applies to its odds v / (1 - v). Small ones scale as usual,
-      and 0.95 × 2 gives 0.974, not 1.9. Learning rates and the like are no fractions.
+      and 0.95 × 2 gives 0.974, not 1.9. Learning rates and the like are not fractions.
     - An int stays an int of the same sign, at least 1. A power of two from 16 on, or of a batch, stays a power of
-      two: sizes of tensors and batches divide one another.
+      two: tensor and batch sizes divide one another.
     """
     magnitude = abs(constant.value)
     sign = "-" if constant.value < 0 else ""
@@ -113,7 +112,7 @@ def scaled(constant: Constant, factor: float) -> str:
         return sign + (text if "_" in constant.literal else text.replace("_", ""))
     fraction = 0 < magnitude < 1 and not _NOT_A_FRACTION.search(constant.name)
     moved = _scaled_fraction(magnitude, factor) if fraction else _rounded(magnitude * factor)
-    if moved == magnitude:  # three digits could not show so small a step
+    if moved == magnitude:  # three digits cannot express so small a step
         moved = magnitude * factor
     return sign + _written(moved, constant.literal)
 
@@ -133,7 +132,7 @@ def _scaled_int(value: int, factor: float, powers: bool) -> int:
 def _scaled_fraction(value: float, factor: float) -> float:
     odds = value / (1 - value) * factor
     result = odds / (1 + odds)
-    # Near 1 the distance to 1 is what has meaningful digits: 0.9975, never 0.998 and never 1.
+    # Near 1, the distance to 1 has the meaningful digits: 0.9975, never 0.998 and never 1.
     return _rounded(result) if result < 0.5 else round(1 - _rounded(1 / (1 + odds)), 12)
 
 
@@ -153,6 +152,6 @@ def _written(value: float, like: str) -> str:
 
 
 def replaced(files: Files, constant: Constant, literal: str) -> str:
-    """Give the file of a constant with its literal replaced, every other byte as it was."""
+    """Return the file of a constant with its literal replaced and every other byte unchanged."""
     source = files[constant.path]
     return (source[: constant.start] + literal.encode("ascii") + source[constant.end :]).decode("utf-8")

@@ -1,10 +1,11 @@
 """The classical baseline: TPE (Optuna) tunes the numeric constants of `workload/`, one per experiment.
 
-What is searched is the *factor* on the champion's present value, on a log scale from 1/4 to 4, not the value: a
-kept change moves the champion, and "twice as much helped" stays true of the new one where "0.04 helped" does not.
+The search is over the *factor* on the champion's present value, on a log scale from 1/4 to 4, not over the
+value: a kept change moves the champion, and "twice as much helped" remains true of the new one when "0.04
+helped" does not.
 
-The state is the ledger. Every call rebuilds the study from the rows that this proposer wrote, so that a night can
-be killed and resumed at any point, and the same ledger and seed give the same proposal.
+The ledger is the state. Every call rebuilds the study from the rows that this proposer wrote, so a night can be
+killed and resumed at any point, and the same ledger and seed give the same proposal.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from runner.proposers.constants import Constant, find, replaced, scaled
 from runner.records import Experiment, NoProposal, Proposal, ProposalRequest, Verdict, Write
 
 MAX_FACTOR = 4.0
-MAX_ASKS = 64  # draws before falling back to a list of all factors
+MAX_ASKS = 64  # samples before falling back to a list of all factors
 
-# First round: every constant once before any twice, those first that most often matter in so short a training.
-# With some 30 constants and a demo of 8 experiments, this order is all of the search that there is.
+# First round: every constant once before any twice, beginning with those that matter most in so short a training.
+# With some 30 constants and a demo of 8 experiments, this order is the whole search.
 _RANKS = (
     re.compile(r"(^|_)(LEARNING_RATE|LR)$"),
     re.compile(r"(^|_)BATCH"),
@@ -31,13 +32,13 @@ _RANKS = (
     re.compile(r"LAYERS|DEPTH|WIDTH|DIM|HEADS|EXPANSION|EMBD"),
 )
 _LAST = re.compile(r"EPS|CHECKPOINT|SETTLING|CLOSING|STEPS$")
-# Factors of the first round, each way: large enough to be seen above the noise, small enough to train.
+# Factors of the first round, up or down: large enough to show above the noise, small enough to train.
 _FIRST_FACTORS = (1.5, 3.0)
 
 
 @dataclass(frozen=True)
 class _Past:
-    """One row of the ledger that this proposer wrote."""
+    """One row that this proposer wrote to the ledger."""
 
     key: str
     factor: float
@@ -46,19 +47,19 @@ class _Past:
 
 
 class OptunaProposer:
-    """Changes one constant by a factor that TPE chooses."""
+    """A proposer that changes one constant by a factor that TPE chooses."""
 
     name = "optuna"
     model = None
     prefetches = False
 
     def propose(self, request: ProposalRequest) -> Proposal | NoProposal:
-        """Choose a constant and a factor; on a retry, half the step (on the log scale) of the one that crashed."""
+        """Choose a constant and a factor; on a retry, half the step (on the log scale) that crashed."""
         constants = find(request.files, request.profile)
         if not constants:
-            return self._nothing("workload/ holds no numeric constant to tune", exhausted=True)
+            return self._nothing("workload/ contains no numeric constant to tune", exhausted=True)
         past, champion = _past(request.history)
-        # INFRA says nothing about the idea: such a value may come again.
+        # INFRA says nothing about the idea, so its value may be proposed again.
         tried = {
             (one.key, one.factor)
             for one in past
@@ -68,12 +69,12 @@ class OptunaProposer:
         literals = {(key, scaled(by_key[key], factor)) for key, factor in tried if key in by_key}
         if request.failed is not None:
             return self._retry(request, request.failed, by_key, literals)
-        told = [one for one in past if one.key in by_key and one.experiment.verdict is not Verdict.INFRA]
-        for constant, factor in _candidates(constants, told, champion, request):
+        known = [one for one in past if one.key in by_key and one.experiment.verdict is not Verdict.INFRA]
+        for constant, factor in _candidates(constants, known, champion, request):
             literal = scaled(constant, factor)
             if (constant.key, literal) not in literals:
                 return self._proposal(request, constant, factor, literal)
-        return self._nothing("every step of every constant was tried on this champion", exhausted=True)
+        return self._nothing("every step of every constant has been tried on this champion", exhausted=True)
 
     def _retry(
         self,
@@ -92,7 +93,7 @@ class OptunaProposer:
             return self._proposal(
                 request, by_key[key], half, literal, f", half the step that failed in #{failed.number}"
             )
-        return self._nothing("the failed experiment changed no constant that is still there")
+        return self._nothing("the failed experiment changed no constant that still exists")
 
     def _proposal(
         self, request: ProposalRequest, constant: Constant, factor: float, literal: str, note: str = ""
@@ -109,7 +110,7 @@ class OptunaProposer:
 
 
 def _past(history: Sequence[Experiment]) -> tuple[list[_Past], int]:
-    """Read our rows, each with the champion of its time, and the number of the present champion."""
+    """Read our rows, each with its champion at the time, and the number of the present champion."""
     past: list[_Past] = []
     champion = 0
     for experiment in history:
@@ -123,36 +124,36 @@ def _past(history: Sequence[Experiment]) -> tuple[list[_Past], int]:
 
 
 def _candidates(
-    constants: Sequence[Constant], told: Sequence[_Past], champion: int, request: ProposalRequest
+    constants: Sequence[Constant], known: Sequence[_Past], champion: int, request: ProposalRequest
 ) -> Iterator[tuple[Constant, float]]:
-    """Yield steps, the most wanted first: the first round, then TPE, then whatever is left."""
-    chance = random.Random(f"{request.seed}:{request.number}")  # noqa: S311 (reproducible, no secret)
-    fresh = [constant for constant in constants if constant.key not in {one.key for one in told}]
+    """Yield steps, most promising first: the first round, then TPE, then all others."""
+    rng = random.Random(f"{request.seed}:{request.number}")  # noqa: S311 (reproducible, no secret)
+    fresh = [constant for constant in constants if constant.key not in {one.key for one in known}]
     if fresh:
-        yield from _first_round(constants, fresh, told, champion, chance)
+        yield from _first_round(constants, fresh, known, champion, rng)
     else:
-        yield from _tpe(constants, told, chance.getrandbits(32))
-    for constant in chance.sample(constants, len(constants)):
-        for factor in chance.sample([2.0 ** (step / 4) for step in range(-8, 9) if step], 16):
+        yield from _tpe(constants, known, rng.getrandbits(32))
+    for constant in rng.sample(constants, len(constants)):
+        for factor in rng.sample([2.0 ** (step / 4) for step in range(-8, 9) if step], 16):
             yield constant, factor
 
 
 def _first_round(
     constants: Sequence[Constant],
     fresh: Sequence[Constant],
-    told: Sequence[_Past],
+    known: Sequence[_Past],
     champion: int,
-    chance: random.Random,
+    rng: random.Random,
 ) -> Iterator[tuple[Constant, float]]:
-    if told and told[-1].experiment.number == champion:
-        # The last step was kept: one more step the same way is the best guess that there is.
-        yield from ((one, told[-1].factor) for one in constants if one.key == told[-1].key)
+    if known and known[-1].experiment.number == champion:
+        # The last step was kept: another step the same way is the best guess.
+        yield from ((one, known[-1].factor) for one in constants if one.key == known[-1].key)
     best = min(_rank(constant) for constant in fresh)
-    constant = chance.choice([constant for constant in fresh if _rank(constant) == best])
-    factor = math.exp(chance.uniform(*map(math.log, _FIRST_FACTORS)))
-    ways = [factor, 1 / factor]
-    chance.shuffle(ways)
-    yield from ((constant, way) for way in ways)
+    constant = rng.choice([constant for constant in fresh if _rank(constant) == best])
+    factor = math.exp(rng.uniform(*map(math.log, _FIRST_FACTORS)))
+    steps = [factor, 1 / factor]
+    rng.shuffle(steps)
+    yield from ((constant, step) for step in steps)
 
 
 def _rank(constant: Constant) -> int:
@@ -161,15 +162,15 @@ def _rank(constant: Constant) -> int:
     return next((rank for rank, names in enumerate(_RANKS) if names.search(constant.name)), len(_RANKS))
 
 
-def _tpe(constants: Sequence[Constant], told: Sequence[_Past], seed: int) -> Iterator[tuple[Constant, float]]:
-    import optuna  # 0.6 s: not before it is needed
+def _tpe(constants: Sequence[Constant], known: Sequence[_Past], seed: int) -> Iterator[tuple[Constant, float]]:
+    import optuna  # takes 0.6 s: not before it is needed
 
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)
     keys = [constant.key for constant in constants]
     choice = optuna.distributions.CategoricalDistribution(keys)
     scale = optuna.distributions.FloatDistribution(1 / MAX_FACTOR, MAX_FACTOR, log=True)
     study = optuna.create_study(sampler=optuna.samplers.TPESampler(n_startup_trials=0, seed=seed))
-    for one, value in zip(told, _objectives(told), strict=True):
+    for one, value in zip(known, _objectives(known), strict=True):
         study.add_trial(
             optuna.trial.create_trial(
                 params={"knob": one.key, f"{one.key} factor": min(max(one.factor, 1 / MAX_FACTOR), MAX_FACTOR)},
@@ -184,12 +185,12 @@ def _tpe(constants: Sequence[Constant], told: Sequence[_Past], seed: int) -> Ite
         yield by_key[key], trial.suggest_float(f"{key} factor", 1 / MAX_FACTOR, MAX_FACTOR, log=True)
 
 
-def _objectives(told: Sequence[_Past]) -> list[float]:
-    """Bits per byte against the champion. A crash is worse than the worst that was seen.
+def _objectives(known: Sequence[_Past]) -> list[float]:
+    """Bits per byte against the champion. A crash counts as worse than the worst score.
 
-    Not a failed trial: TPE leaves those out of its model and would step on the same mine again. How much worse
-    does not matter, since TPE looks at ranks only.
+    It is not a failed Optuna trial: TPE leaves those out of its model and would propose the same step again. The
+    margin does not matter, since TPE uses ranks only.
     """
-    deltas = [one.experiment.delta_bpb for one in told]
+    deltas = [one.experiment.delta_bpb for one in known]
     worst = max((delta for delta in deltas if delta is not None), default=0.0)
     return [worst + 1.0 if delta is None else delta for delta in deltas]

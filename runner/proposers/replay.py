@@ -1,4 +1,4 @@
-"""Replays a folder of patches in name order: somebody's night again, or hostile patches in tests."""
+"""Replay of a folder of patches in name order: an earlier night, or patches written by hand."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from runner.untrusted import prompt_text
 
 HYPOTHESIS_CHARACTERS = 1000
 CHECKSUM = "replay"
-"""Key in `parameters`: CRC-32 of the patch file, so that a changed folder replays just what is new."""
+"""Key in `parameters`: CRC-32 of the patch file, so that a changed folder replays only its new patches."""
 
-_MAIL = re.compile(r"From [0-9a-f]{40} |From: |Subject: |Date: ")
+_EMAIL = re.compile(r"From [0-9a-f]{40} |From: |Subject: |Date: ")
 _TAG = re.compile(r"^\[[^\]]*PATCH[^\]]*\]\s*", re.IGNORECASE)
 
 
 class HypothesisAndDiff(NamedTuple):
     """The two halves of a patch file."""
 
-    hypothesis: str  # "" when nothing stands above the diff
-    diff: str  # "" when the file holds none; then `edits.apply` says so
+    hypothesis: str  # "" if there is no text above the diff
+    diff: str  # "" if the file has none; `edits.apply` reports it
 
 
 class ReplayProposer:
-    """One patch per call; which ones are done is read from the ledger, so it resumes anywhere.
+    """A proposer of one patch per call. The ledger says which ones are done, so it resumes anywhere.
 
     Args:
-        folder: holds the `*.patch` files.
+        folder: contains the `*.patch` files.
 
     Raises:
         ProposerError: no folder, or no patch in it.
@@ -45,23 +45,23 @@ class ReplayProposer:
     prefetches = False
 
     def __init__(self, folder: Path | None) -> None:
-        hint = "give a folder with *.patch files: --from DIR"
+        hint = "pass a folder with *.patch files: --from DIR"
         if folder is None:
             raise ProposerError("the replay proposer has no folder of patches", hint)
         self.folder = folder.expanduser()
         if not self.folder.is_dir():
             raise ProposerError(f"{self.folder} is not a folder", hint)
         if not self._patches():
-            raise ProposerError(f"{self.folder} holds no *.patch file", hint)
+            raise ProposerError(f"{self.folder} contains no *.patch file", hint)
 
     def propose(self, request: ProposalRequest) -> Proposal | NoProposal:
-        """Propose the first patch that the ledger does not hold.
+        """Propose the first patch that is not in the ledger.
 
         Raises:
-            ProposerError: the folder or the patch cannot be read any more.
+            ProposerError: the folder or the patch can no longer be read.
         """
         if request.failed is not None:
-            return NoProposal(reason="a replayed patch has no second version", exhausted=False, proposer=self.name)
+            return NoProposal(reason="a replayed patch cannot be fixed", exhausted=False, proposer=self.name)
         patches = self._patches()
         done = {one.parameters.get(CHECKSUM) for one in request.history if one.proposer == self.name}
         for path in patches:
@@ -79,10 +79,10 @@ class ReplayProposer:
 
 
 class SinglePatch:
-    """Proposes one patch file, once.
+    """A proposer of one patch file, once.
 
     Args:
-        path: the patch; read now, so that a wrong path is told before anything starts.
+        path: the patch; read now, so that a wrong path is reported before anything starts.
 
     Raises:
         ProposerError: it cannot be read.
@@ -98,15 +98,15 @@ class SinglePatch:
         self._proposal: Proposal | None = replace(read_patch(path), proposer=self.name)
 
     def propose(self, request: ProposalRequest) -> Proposal | NoProposal:
-        """Give the patch; after that, nothing any more."""
+        """Propose the patch the first time, and nothing afterwards."""
         if request.failed is not None:
-            return NoProposal(reason="a patch has no second version", exhausted=False, proposer=self.name)
+            return NoProposal(reason="a patch cannot be fixed", exhausted=False, proposer=self.name)
         proposal, self._proposal, self.used = self._proposal, None, True
         return proposal or NoProposal(reason=f"{self.path} was tried", exhausted=True, proposer=self.name)
 
 
 def read_patch(path: Path) -> Proposal:
-    """Read one patch file as a proposal. It is not checked here: `edits.apply` does that.
+    """Read one patch file as a proposal. `edits.apply` checks it later.
 
     Args:
         path: a git unified diff against the repository root, with or without text above it.
@@ -116,7 +116,7 @@ def read_patch(path: Path) -> Proposal:
     """
     try:
         with path.open("rb") as file:
-            # One byte above the cap is enough for `edits` to refuse it: a 50 MB file is never loaded.
+            # One byte above the limit is enough for `edits` to refuse it: a 50 MB file is never loaded.
             data = file.read(edits.MAX_PATCH_BYTES * 4 + 1)
     except OSError as error:
         raise ProposerError(f"{path} cannot be read: {error.strerror}", "check the path") from error
@@ -131,14 +131,14 @@ def read_patch(path: Path) -> Proposal:
 
 
 def split(text: str) -> HypothesisAndDiff:
-    """Split a patch file into what stands above the diff and the diff; of a mail, subject and message count."""
-    # Not `splitlines`: the diff must stay as it is, byte for byte.
+    """Split a patch file into the text above the diff and the diff; of an email, take subject and message."""
+    # Not `splitlines`: the diff must stay the same byte for byte.
     lines = text.split("\n")
     start = next((number for number in range(len(lines)) if _diff_starts(lines, number)), len(lines))
     above = "\n".join(lines[:start]).replace("\r", "")
     diff = "\n".join(lines[start:])
-    if _MAIL.match(above):
-        above = _from_mail(above)
+    if _EMAIL.match(above):
+        above = _from_email(above)
     return HypothesisAndDiff(above.strip(), diff)
 
 
@@ -148,7 +148,7 @@ def _diff_starts(lines: list[str], number: int) -> bool:
     return line.startswith("diff --git ") or (line.startswith("--- ") and following.startswith("+++ "))
 
 
-def _from_mail(text: str) -> str:
+def _from_email(text: str) -> str:
     head, _, body = text.partition("\n\n")
     unfolded = re.sub(r"\n[ \t]+", " ", head)
     found = re.search(r"^Subject: *(.*)$", unfolded, re.MULTILINE)
@@ -158,7 +158,7 @@ def _from_mail(text: str) -> str:
 
 
 def _decoded(subject: str) -> str:
-    """Undo `=?UTF-8?q?…?=`; a broken one stays as it is."""
+    """Decode `=?UTF-8?q?…?=`; a malformed one is left unchanged."""
     try:
         return str(make_header(decode_header(subject)))
     except (MessageError, LookupError, ValueError):

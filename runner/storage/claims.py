@@ -1,4 +1,4 @@
-"""Claims of champions, by hash: an audit looks hardest where a candidate claims to beat its champion."""
+"""Claims of champions, stored by hash: audits concentrate where a candidate claims to beat its champion."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ def save(folder: Path, claims: bytes, *, keep: str | None = None) -> None:
     """Write claims under their hash, and remove all others.
 
     Args:
-        keep: hash of older claims that stay: those of the champion that is not yet replaced.
+        folder: the campaign's claims (`StatePaths.claims`).
+        claims: the raw bytes that a candidate handed in.
+        keep: hash of older claims to spare, those of the champion that is not yet replaced.
 
     Raises:
-        DiskFullError: no room.
+        DiskFullError: there is no room, or the file cannot be written.
     """
     name = _name(hashlib.sha256(claims).hexdigest())
     replace_file(folder / name, claims)
@@ -29,7 +31,7 @@ def save(folder: Path, claims: bytes, *, keep: str | None = None) -> None:
 
 
 def load(folder: Path, sha256: str) -> bytes | None:
-    """The claims of this hash; None when they are gone or damaged: an audit then draws uniformly."""
+    """The claims with this hash, or None if they are missing or damaged: the audit then draws uniformly."""
     try:
         claims = (folder / _name(sha256)).read_bytes()
     except OSError:

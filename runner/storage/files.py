@@ -1,4 +1,4 @@
-"""Files that are whole or absent."""
+"""Atomic file writes."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ SUFFIX = ".partial"
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Write a file in one step, and its folder if need be; a failure leaves what was there.
+    """Write a file atomically, and create its folder if necessary. A failure leaves the old file in place.
 
     Raises:
-        DiskFullError: it cannot be written; names the file.
+        DiskFullError: the file cannot be written.
     """
     partial = path.with_name(path.name + SUFFIX)
     try:
@@ -24,7 +24,7 @@ def replace_file(path: Path, data: bytes) -> None:
         with partial.open("wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())  # else a power cut may leave the name and lose the bytes
+            os.fsync(file.fileno())  # otherwise a power cut may keep the name and lose the bytes
         with around(Step.FILE_REPLACED):
             partial.replace(path)
     except OSError as error:
@@ -34,6 +34,6 @@ def replace_file(path: Path, data: bytes) -> None:
 
 
 def remove_partials(folder: Path) -> None:
-    """Remove what writers that were killed left in a folder and below. None may be at work there."""
+    """Remove unfinished files of killed writers from a folder and its subfolders. No writer may be running."""
     for path in folder.rglob(f"*{SUFFIX}"):
         path.unlink(missing_ok=True)

@@ -15,7 +15,6 @@ commit is work that a killed controller left; `campaign` finishes it.
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import sqlite3
@@ -45,6 +44,7 @@ from runner.records import (
     UsageTotals,
     Verdict,
 )
+from runner.storage.lock import write_failure
 
 SCHEMA_VERSION = 7
 SCHEMA = """
@@ -810,7 +810,7 @@ def _experiment(
 def _failure(path: Path, error: sqlite3.Error | OSError) -> AutoresearchError:
     """What SQLite or the file system refused, in our words."""
     if isinstance(error, OSError):
-        return _lock_failure(path, error)
+        return write_failure(path, error)
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the extended codes are told in the text
     disk = code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
     if code == sqlite3.SQLITE_FULL or (disk and _is_full(path.parent)):
@@ -837,57 +837,3 @@ def _is_full(folder: Path) -> bool:
     except OSError:
         return False
     return found.f_bavail * found.f_frsize < LEAST_ROOM_BYTES or (found.f_files > 0 and found.f_favail == 0)
-
-
-def _lock_failure(path: Path, error: OSError) -> AutoresearchError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return DiskFullError(f"no room to write {path}", remedy_of(error))
-    return LedgerError(f"{path} cannot be written: {error}", remedy_of(error))
-
-
-@contextmanager
-def exclusive(state_dir: Path) -> Iterator[None]:
-    """Hold the controller's lock of a state folder; the kernel releases it however the process ends.
-
-    Children do not inherit it: one that outlives us holds up nobody.
-
-    Raises:
-        LedgerError: another controller holds it, named by its process id; or it cannot be written.
-        DiskFullError: no room for it.
-    """
-    path = state_dir / "controller.lock"
-    try:
-        state_dir.mkdir(parents=True, exist_ok=True)
-        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except OSError as error:
-        raise _lock_failure(path, error) from error
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(lock, 20, 0).decode("ascii", "replace").strip()
-            raise LedgerError(
-                f"another controller (process {holder or 'unknown'}) works in {state_dir}",
-                "autoresearch status shows what it does; stop it with Ctrl-C or kill",
-            ) from None
-        try:
-            os.ftruncate(lock, 0)
-            os.pwrite(lock, str(os.getpid()).encode(), 0)
-        except OSError as error:
-            raise _lock_failure(path, error) from error
-        yield
-    finally:
-        os.close(lock)
-
-
-def is_running(state_dir: Path) -> bool:
-    """Whether a controller holds the lock of a state folder right now."""
-    path = state_dir / "controller.lock"
-    if not path.exists():
-        return False
-    with path.open("rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False

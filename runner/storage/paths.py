@@ -10,28 +10,28 @@ from runner.config import STATE_DIR
 
 @dataclass(frozen=True)
 class StatePaths:
-    """Everything that the controller writes outside of git and Docker.
+    """The files that the controller writes outside git and Docker.
 
     .autoresearch/
     ├── ledger.db              every campaign of this repository
     ├── controller.lock        held by the one running controller
-    ├── logs/<tag>.jsonl       events, one JSON object a line
+    ├── logs/<tag>.jsonl       events, one JSON object per line
     ├── locked/<hash>/         pinned copies of locked_eval, mounted into containers
     ├── sources/               downloaded corpora
     ├── data/<key>/            prepared data sets: train/ val/ test/ tokenizer/ manifest.json
     ├── wheels/<hash>/         packages for the images
     ├── claims/<tag>/          the champion's claims, by hash; audits draw against them
-    ├── audits/                rows of the audit that runs now
-    ├── probes/                tasks of `autoresearch doctor` while it probes
-    ├── noise/<profile>.json   what `autoresearch calibrate` measured
-    └── reports/<tag>/         results.tsv, findings.tsv, progress.png; what `ablate` and `record` wrote
+    ├── audits/                rows of the running audit
+    ├── probes/                tasks of the doctor's probes while they run
+    ├── noise/<profile>.json   noise figures of `autoresearch calibrate`
+    └── reports/<tag>/         results.tsv, findings.tsv, progress.png; output of `ablate` and `confirm`
     """
 
     root: Path
 
     @classmethod
     def of(cls, repository_root: Path) -> StatePaths:
-        """The state folder of a repository."""
+        """The state folder of the repository at `repository_root`."""
         return cls(repository_root / STATE_DIR)
 
     @property
@@ -45,26 +45,26 @@ class StatePaths:
         return self.root / "data"
 
     def claims(self, tag: str) -> Path:
-        """Claims of a campaign's champion."""
+        """Claims of a campaign's champions, by hash."""
         return self.root / "claims" / tag
 
     @property
     def rewritten(self) -> tuple[Path, ...]:
-        """Folders whose files are replaced as a whole; a killed controller may leave a part beside one."""
+        """Folders of atomically written files, in which a killed controller may leave partial ones."""
         return tuple(self.root / name for name in ("claims", "noise", "reports"))
 
     @property
     def audits(self) -> Path:
-        """Rows of the audit that runs now."""
+        """Rows of the running audit."""
         return self.root / "audits"
 
     @property
     def probes(self) -> Path:
-        """Tasks of the doctor's probes, while they run."""
+        """Tasks of the doctor's probes while they run."""
         return self.root / "probes"
 
     def noise(self, profile: str) -> Path:
-        """What honest models showed on this machine."""
+        """Noise figures of a profile, measured with honest models on this machine."""
         return self.root / "noise" / f"{profile}.json"
 
     def log(self, tag: str) -> Path:
@@ -72,5 +72,5 @@ class StatePaths:
         return self.root / "logs" / f"{tag}.jsonl"
 
     def report(self, tag: str) -> Path:
-        """Folder for the files that people look at in the morning."""
+        """Reports of a campaign for people to read."""
         return self.root / "reports" / tag

@@ -8,7 +8,7 @@ import os
 import pytest
 
 from runner.sandbox import images
-from runner.storage.ledger import exclusive
+from runner.storage.lock import exclusive
 from tests.support.private_engine import copy_image, private_engine
 
 pytestmark = pytest.mark.docker

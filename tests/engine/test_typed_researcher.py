@@ -32,7 +32,7 @@ def test_a_night_with_a_language_model_is_never_idle_books_its_cost_and_mends_a_
         fake_researchers.proposes(pause, "PAUSE_SECONDS = unknown"),  # fails when it is tried
         fake_researchers.proposes("PAUSE_SECONDS = unknown", late),  # crashes in its experiment
         # While that one runs:
-        fake_researchers.proposes("size) + SMOOTHING", "size) + 1.0", category="regularisation"),  # helps
+        fake_researchers.proposes("size) + SMOOTHING", "size) + 1.0", category="regularization"),  # helps
         # And while this one runs, the crash is mended; that waits for its place on the new champion:
         fake_researchers.proposes(pause, "PAUSE_SECONDS = 0.6"),
         fake_anthropic.error(401, "authentication_error"),  # the key is withdrawn in the middle of the night
@@ -64,7 +64,7 @@ def test_a_night_with_a_language_model_is_never_idle_books_its_cost_and_mends_a_
     assert len(requests) == len(script)
     assert "NameError" in json.dumps(requests[3]), "the model is shown what the short run printed"
     assert "Running now" in json.dumps(requests[4])
-    assert "Mend the idea of experiment 1" in json.dumps(requests[5])
+    assert "Fix the idea of experiment 1" in json.dumps(requests[5])
     assert "NameError" in json.dumps(requests[5]), "and the end of the crash's log"
     for file in (measured_clone.state).rglob("*"):
         if file.is_file() and "data" not in file.parts:

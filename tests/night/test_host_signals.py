@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from runner.storage.ledger import is_running
+from runner.storage.lock import is_running
 from tests.support.host_night import TRAINING
 
 CLEANING = ("orphans_removed", "before", 1)

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from runner.storage.ledger import is_running
+from runner.storage.lock import is_running
 from tests.support.host_night import ROOT, TRAINING
 
 TAIL = ("campaign_over", "before", 1)

@@ -58,7 +58,7 @@ class ScriptedModel:
         opening = json.dumps(body["messages"][0])
         if opening not in self.talks:
             self.talks[opening] = (
-                self.mended(opening) if "Mend the idea" in opening else self.idea(next(self.ideas))
+                self.mended(opening) if "Fix the idea" in opening else self.idea(next(self.ideas))
             )
         replies = self.talks[opening]
         reply = replies.pop(0)

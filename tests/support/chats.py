@@ -1,4 +1,4 @@
-"""What the tests of every API need: a conversation to hold, and a journal of its own for each."""
+"""Shared parts of the tests of every API: a conversation to hold, and a journal of its own for each."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import traceback
 import zlib
 from dataclasses import dataclass
+from types import ModuleType
 
 from runner.campaign.budget import LedgerJournal
 from runner.config import load
@@ -42,11 +43,11 @@ EDITOR = Tool(
 )
 TOOLS = (EDITOR, SUBMIT)
 FIRST = Answer(raw=[{"type": "text", "text": "Hm."}], calls=(), text="Hm.", thinking="", stop="said")
-"""An answer to go on from."""
+"""An answer to continue from."""
 
 
 def forget_environment(monkeypatch, home):
-    """No key, address or profile of whoever runs the tests."""
+    """Remove the keys, addresses and profiles of whoever runs the tests."""
     for name in list(os.environ):
         if name.startswith(("ANTHROPIC_", "OPENAI_", "AWS_", "GOOGLE_", "CLOUD_ML_")) or name.lower() in (
             "http_proxy",
@@ -61,12 +62,12 @@ def forget_environment(monkeypatch, home):
 
 
 def config(folder, **settings):
-    """A configuration of these settings alone."""
+    """A configuration of these settings only."""
     return load(folder, {"tag": "t", "proposer": "anthropic", **settings}, environ={})
 
 
 def replied(answer, *texts, is_error=False, words=""):
-    """An exchange that gives every call of an answer a text."""
+    """An exchange that replies to every call of an answer with a text."""
     results = tuple(
         Result(call=call.id, text=text, is_error=is_error) for call, text in zip(answer.calls, texts, strict=True)
     )
@@ -97,7 +98,7 @@ class Notebook:
 
 @dataclass
 class Asked:
-    """What came of one conversation."""
+    """The outcome of one conversation."""
 
     outcomes: list  # Answer, Unanswered, or at last a ProposerError
     booked: list
@@ -108,53 +109,64 @@ class Asked:
         return self.outcomes[-1]
 
 
-def asking(monkeypatch, folder, server_of, url_variable, open_chat):
-    """A function that holds a conversation with a script: what came of it, the server, and the waits.
+@dataclass(frozen=True, kw_only=True)
+class Api:
+    """One API as its tests use it: its scripted server, its variables and its chat."""
 
-    Args:
-        server_of: the server of a script.
-        url_variable: where the SDK looks for its address.
-        open_chat: the chat of settings, with a `sleep`.
-    """
-    asker = Asker(folder)
+    fake: ModuleType  # `fake_anthropic` or `fake_openai`
+    server: type
+    url_variable: str
+    key_variable: str
+    settings: dict
+    chat: type
 
-    def run(*script, settings=(), stopping=None, **options):
-        waits = []
-        with server_of(script) as server:
-            monkeypatch.setenv(url_variable, server.url)
-            chat = open_chat(dict(settings), sleep=waits.append)
-            asked = asker(chat, stopping=stopping or never, **options)
-        return asked, server, waits
+    def config(self, folder, **settings):
+        """A configuration for this API."""
+        return config(folder, **{**self.settings, **settings})
 
-    return run
+    def open(self, folder, *, sleep=lambda _: None, **settings):
+        """A chat with this API."""
+        return self.chat(self.config(folder, **settings), sleep=sleep)
+
+    def asking(self, monkeypatch, folder):
+        """A function that holds a conversation with a script: the outcome, the server, and the waits."""
+        asker = Asker(folder)
+
+        def run(*script, settings=(), stopping=None, **options):
+            waits = []
+            with self.server(script) as server:
+                monkeypatch.setenv(self.url_variable, server.url)
+                chat = self.open(folder, sleep=waits.append, **dict(settings))
+                asked = asker(chat, stopping=stopping or never, **options)
+            return asked, server, waits
+
+        return run
 
 
 class Asker:
-    """Holds conversations with a chat, each in a ledger of its own, and looks for the key in all that is left."""
+    """Holds conversations, each in a ledger of its own, and searches everything left behind for the key."""
 
     def __init__(self, folder):
         self._folders = (folder / f"state{number}" for number in itertools.count())
 
-    def __call__(
-        self, chat, *, replies=(), opening=OPENING, exchanges=(), tools=TOOLS, budget=lambda: None, stopping=never
-    ):
-        """Ask; as long as there is one, reply to the answer and ask again.
+    def __call__(self, chat, *, replies=(), opening=OPENING, budget=lambda: None, stopping=never):
+        """Ask; reply to each answer and ask again, until the replies run out or there is no answer.
 
         Args:
             replies: functions, Answer → Exchange.
-            budget: what the journal says when asked for a refusal.
-            stopping: whether an answer on its way is cut off.
+            budget: answers `refusal` of the journal.
+            stopping: whether the answer in progress is cut off.
         """
         folder = next(self._folders)
-        exchanges, outcomes = list(exchanges), []
+        exchanges, outcomes = [], []
         with Ledger(folder / "ledger.db") as ledger:
             ledger.create_campaign(tag="t", base_commit="b", conditions={})
             journal = LedgerJournal(ledger, "t", ledger.open_conversation("t", "p", seen=2))
             journal.refusal = budget
             try:
-                with chat.connect(stopping) as line:
+                with chat.connect(stopping) as connection:
                     for reply in (*replies, None):
-                        outcomes.append(line.ask(opening, exchanges, tools, journal))
+                        outcomes.append(connection.ask(opening, exchanges, TOOLS, journal))
                         if reply is None or isinstance(outcomes[-1], Unanswered):
                             break
                         exchanges.append(reply(outcomes[-1]))

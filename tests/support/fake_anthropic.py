@@ -1,10 +1,10 @@
 """A loopback server that speaks the streaming Messages API by script. The real SDK talks to it over HTTP.
 
-    with FakeAnthropic([submit(EDITS)]) as server:
+    with FakeAnthropic([call("submit", {})]) as server:
         monkeypatch.setenv("ANTHROPIC_BASE_URL", server.url)
 
-Each request takes the next reply of the script; one beyond the script gets HTTP 418, which nobody retries.
-It serves the paths of Vertex AI and of Bedrock as well, the latter in AWS event-stream frames.
+Each request takes the next reply of the script; one beyond the script gets HTTP 418, which is never retried. It
+also serves the paths of Vertex AI and Bedrock, the latter in AWS event-stream frames.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Reply:
 
 @dataclass(frozen=True, kw_only=True)
 class Usage:
-    """What a scripted response says that it cost."""
+    """The token counts that a scripted response reports."""
 
     input_tokens: int = 1000
     output_tokens: int = 200
@@ -48,7 +48,7 @@ class Usage:
 def message(
     *blocks: dict[str, Any], stop_reason: str | None = "end_turn", usage: Usage | None = None, **stop: Any
 ) -> Reply:
-    """A complete answer of the given content blocks, streamed in small pieces as the API does."""
+    """A complete answer with these content blocks, streamed in small pieces as the API does."""
     usage = usage or Usage()
     start = {
         "id": "msg_fake",
@@ -116,32 +116,19 @@ def _pieces(text: str, size: int = 37) -> list[str]:
 # --- behaviours ---------------------------------------------------------------------------------------------
 
 
-def submit(
-    edits: list[dict[str, str]],
-    *,
-    hypothesis: str = "A higher learning rate trains faster.",
-    category: str = "optimizer",
-    call_id: str = "toolu_1",
-    **options: Any,
-) -> Reply:
-    """Thinks, then calls `submit_experiment`."""
-    wanted = {"hypothesis": hypothesis, "category": category, "edits": edits}
-    return call("submit_experiment", wanted, call_id=call_id, **options)
-
-
 def call(name: str, wanted: Any, *, call_id: str = "toolu_1", **options: Any) -> Reply:
-    """Thinks, then calls a tool."""
+    """The model thinks, then calls a tool."""
     block = {"type": "tool_use", "id": call_id, "name": name, "input": wanted}
     return message(THINKING, block, **{"stop_reason": "tool_use", **options})
 
 
 def say(text: str, **options: Any) -> Reply:
-    """Answers in prose."""
+    """The model answers in prose."""
     return message(THINKING, {"type": "text", "text": text}, **options)
 
 
 def error(status: int, kind: str, text: str = "scripted", *, details: Any = None, **headers: str) -> Reply:
-    """An HTTP error in the API's form; header names with underscores for hyphens."""
+    """An HTTP error in the format of the API; header names with underscores for hyphens."""
     body: dict[str, Any] = {"type": "error", "error": {"type": kind, "message": text}}
     if details is not None:
         body["error"]["details"] = details
@@ -156,7 +143,7 @@ def cut(reply: Reply, events: int) -> Reply:
 
 
 def ends_early(reply: Reply, events: int) -> Reply:
-    """The response ends in good order, but after some events only."""
+    """The response ends cleanly, but too early."""
     return replace(reply, events=list(reply.events)[:events])
 
 
@@ -172,7 +159,7 @@ def garbage(reply: Reply, events: int) -> Reply:
 
 
 def holds(reply: Reply, events: int, until: Callable[[], None]) -> Reply:
-    """The stream stands still after some events, until `until` returns; then the connection drops."""
+    """The stream stalls after some events until `until` returns; then the connection drops."""
 
     def streamed() -> Iterator[tuple[str, Any]]:
         yield from list(reply.events)[:events]

@@ -26,7 +26,7 @@ REASONING = {
 def usage(
     *, input_tokens: int = 1000, output_tokens: int = 200, cached_tokens: int = 0, cache_write_tokens: int = 0
 ) -> dict[str, Any]:
-    """What a scripted response says that it cost. Cached tokens are among the input tokens."""
+    """The token counts that a scripted response reports. Input tokens include cached ones."""
     return {
         "input_tokens": input_tokens,
         "input_tokens_details": {"cached_tokens": cached_tokens, "cache_write_tokens": cache_write_tokens},
@@ -39,7 +39,7 @@ def usage(
 def response(
     *items: dict[str, Any], status: str = "completed", cost: dict[str, Any] | None = None, **fields: Any
 ) -> Reply:
-    """A response of the given items, streamed in small pieces as the API does, that ends in a status."""
+    """A response with these items, streamed in small pieces as the API does, that ends with a status."""
     whole: dict[str, Any] = {
         "id": "resp_1",
         "object": "response",
@@ -104,7 +104,7 @@ def function_call(name: str, arguments: str, call_id: str = "call_1") -> dict[st
 
 
 def call(name: str, wanted: Any, **options: Any) -> Reply:
-    """Reasons, then calls a function."""
+    """The model reasons, then calls a function."""
     return response(REASONING, function_call(name, json.dumps(wanted)), **options)
 
 
@@ -114,12 +114,12 @@ def message(text: str, kind: str = "output_text") -> dict[str, Any]:
 
 
 def say(text: str, **options: Any) -> Reply:
-    """Answers in prose."""
+    """The model answers in prose."""
     return response(REASONING, message(text), **options)
 
 
 def error(status: int, code: str | None, text: str = "scripted", **headers: str) -> Reply:
-    """An HTTP error in the API's form; header names with underscores for hyphens."""
+    """An HTTP error in the format of the API; header names with underscores for hyphens."""
     body = {"error": {"message": text, "type": "invalid_request_error", "param": None, "code": code}}
     return Reply(
         status=status, body=body, headers={name.replace("_", "-"): value for name, value in headers.items()}
@@ -132,8 +132,8 @@ def breaks(reply: Reply, events: int, code: str, text: str = "scripted") -> Repl
     return Reply(events=[*list(reply.events)[:events], ("error", data)], headers=reply.headers)
 
 
-def breaks_as_of_old(reply: Reply, events: int, code: str) -> Reply:
-    """The same with its facts one level deeper, as gateways send it."""
+def breaks_in_the_old_format(reply: Reply, events: int, code: str) -> Reply:
+    """The same error nested one level deeper, as gateways send it."""
     fault = {"type": "error", "error": {"type": "server_error", "code": code, "message": "scripted"}}
     return Reply(events=[*list(reply.events)[:events], ("error", fault)], headers=reply.headers)
 

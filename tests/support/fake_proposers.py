@@ -10,12 +10,12 @@ Step = Proposal | NoProposal | Exception | Callable[[ProposalRequest], Proposal 
 
 
 class ScriptedProposer:
-    """Gives the next step of its script to every call; then it has nothing any more.
+    """Takes the next step of its script on every call, and has nothing to propose afterwards.
 
     Args:
         script: proposals, exceptions to raise, or functions of the request.
-        by_number: choose the step by `request.number` (from 1), not by the count of calls: a campaign that was
-            killed and resumed needs it.
+        by_number: choose the step by `request.number` (from 1) instead of the number of calls, for campaigns that
+            are killed and resumed.
     """
 
     name = "scripted"
@@ -39,7 +39,7 @@ class ScriptedProposer:
 
 
 def paying(cost_usd: float, step: Proposal | NoProposal) -> Step:
-    """A step of a script that costs money: one answer, booked as a real one is."""
+    """A step that costs money: one answer, booked like a real one."""
 
     def act(request: ProposalRequest) -> Proposal | NoProposal:
         usage = Usage(

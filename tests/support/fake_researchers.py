@@ -1,4 +1,4 @@
-"""What a scripted model does: blocks of its answers, as the Messages API streams them."""
+"""Answers of a scripted model, as content blocks of the Messages API."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ _ids = itertools.count(1)
 
 
 def edit(old, new, path="workload/train.py"):
-    """Replaces text on the workbench."""
+    """Replace text in the scratch copy."""
     return uses(EDITOR.name, {"command": "str_replace", "path": path, "old_str": old, "new_str": new})
 
 
 def create(path, text):
-    """Writes a whole file."""
+    """Write a whole file."""
     return uses(EDITOR.name, {"command": "create", "path": path, "file_text": text})
 
 
 def view(path="workload/train.py"):
-    """Trials at a file."""
+    """View a file."""
     return uses(EDITOR.name, {"command": "view", "path": path})
 
 
 def look_up(**wanted):
-    """Reads past experiments."""
+    """Read past experiments."""
     return uses(experiments_tool.TOOL.name, wanted)
 
 
 def submits(hypothesis="A higher learning rate trains faster.", category="optimizer", **changes):
-    """Submits what is on the workbench."""
+    """Submit the scratch copy."""
     wanted = {
         "hypothesis": hypothesis,
         "category": category,
@@ -51,10 +51,10 @@ def uses(name, wanted):
 
 
 def answer(*blocks, **options):
-    """Thinks, then calls tools."""
+    """Think, then call tools."""
     return fake.message(fake.THINKING, *blocks, **{"stop_reason": "tool_use", **options})
 
 
 def proposes(old, new, path="workload/train.py", usage=None, **submitted):
-    """Everything in one answer: an edit and its submission."""
+    """An edit and its submission in one answer."""
     return answer(edit(old, new, path), submits(**submitted), usage=usage)

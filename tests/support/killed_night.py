@@ -19,7 +19,7 @@ from runner import config, failpoints
 from runner.campaign import night as campaign
 from runner.campaign.setup import remove_leftovers
 from runner.sandbox import connect, remove_orphans
-from runner.storage.ledger import exclusive
+from runner.storage.lock import exclusive
 from runner.storage.paths import StatePaths
 from tests.support import short_pauses
 from tests.support.constant_workload import boost

@@ -40,7 +40,8 @@ from runner.evaluation.trial import Laboratory
 from runner.records import NoProposal, Phase, Proposal, Replace, RunEnd, RunRecord, Usage, Write
 from runner.sandbox import images as image
 from runner.storage import pinned_evaluation
-from runner.storage.ledger import Ledger, exclusive
+from runner.storage.ledger import Ledger
+from runner.storage.lock import exclusive
 from runner.storage.paths import StatePaths
 from runner.storage.repository import Repository
 from tests.support.silent_observer import SilentObserver

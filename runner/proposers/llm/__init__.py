@@ -1,4 +1,4 @@
-"""Which module talks to which API, imported only when it is chosen: an SDK takes a second to import."""
+"""Language models: one module per API, imported only when it is chosen, since an SDK takes a second to import."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ def open_chat(
     *,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Chat:
-    """Prepare conversations with the configured model. Nothing is sent anywhere yet.
+    """Prepare conversations with the configured model. Nothing is sent yet.
 
     Args:
         config: names the API and the model.
         sleep: waits between attempts, in seconds; replaced in tests.
 
     Raises:
-        ProposerError: no key, no price, or a package that is missing.
+        ProposerError: no key, no price, or a missing package.
     """
     if config.proposer == "openai":
         from runner.proposers.llm.openai_responses import Responses

@@ -1,7 +1,7 @@
-"""A conversation with a language model, whoever serves it: what is asked, what is answered, what is replied.
+"""A conversation with a language model, independent of the API: the question, the answers, and the replies.
 
-One module per API turns these values into its requests and its answers into these values (`messages`,
-`responses`). No SDK here.
+One module per API (`anthropic_messages`, `openai_responses`) turns these values into its requests, and its
+responses into these values. This module imports no SDK.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from runner.records import Journal
 class Stop(StrEnum):
     """Why an answer ended."""
 
-    SAID = "said"  # all that the model had to say
-    CALLS = "calls"  # it waits for the results of its calls
+    SAID = "said"  # the model has finished
+    CALLS = "calls"  # the model waits for the results of its calls
     REFUSED = "refused"
     TOO_LONG = "too_long"  # cut at the output limit: a call in it must not be run
     WINDOW_FULL = "window_full"  # the conversation no longer fits the model's context window
@@ -33,7 +33,7 @@ class Tool:
     description: str
     schema: Mapping[str, Any]  # JSON schema of its input
     strict: bool = False  # the API is asked to enforce the schema
-    builtin: str | None = None  # how an API calls it that knows it by itself
+    builtin: str | None = None  # its type at an API that has this tool built in
     max_characters: int | None = None  # of one view; for the built-in editor
 
 
@@ -50,17 +50,17 @@ class Call:
 class Answer:
     """One complete answer."""
 
-    raw: Sequence[Any]  # JSON as it came, to be returned verbatim
+    raw: Sequence[Any]  # JSON as received, to be returned verbatim
     calls: tuple[Call, ...]
     text: str
-    thinking: str  # a summary, where the API shows one
+    thinking: str  # a summary, if the API provides one
     stop: Stop
     stop_detail: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What a call gave."""
+    """The result of a call."""
 
     call: str  # id
     text: str
@@ -69,7 +69,7 @@ class Result:
 
 @dataclass(frozen=True, kw_only=True)
 class Exchange:
-    """An answer, and what was replied: a result for every call of it, or words."""
+    """An answer and the reply to it: a result for every call, or words."""
 
     answer: Answer
     results: tuple[Result, ...] = ()
@@ -78,7 +78,7 @@ class Exchange:
 
 @dataclass(frozen=True, kw_only=True)
 class Opening:
-    """What a conversation begins with, the steadiest part first, so that it can be cached."""
+    """The beginning of a conversation, the most stable part first, so that it can be cached."""
 
     system: str  # the same for a whole campaign
     material: str  # the same until the next keep
@@ -87,13 +87,13 @@ class Opening:
 
 @dataclass(frozen=True, kw_only=True)
 class Unanswered:
-    """There is no answer this time."""
+    """The absence of an answer, and its reason."""
 
     reason: str
     again: bool = True  # the same request may be answered later
 
 
-class Line(Protocol):
+class Connection(Protocol):
     """An open connection to a model."""
 
     def ask(
@@ -103,9 +103,9 @@ class Line(Protocol):
         tools: Sequence[Tool],
         journal: Journal,
     ) -> Answer | Unanswered:
-        """Recall the answer to this conversation so far, or ask for it, within bounds.
+        """Recall the answer to this conversation so far, or request it, within bounds.
 
-        Its turn in the journal is `len(exchanges) + 1`. Every response is booked before it is looked at.
+        Its turn in the journal is `len(exchanges) + 1`. Every response is booked before it is used.
 
         Raises:
             ProposerError: the API refuses for good: key, permission, credit, model, malformed request.
@@ -113,17 +113,17 @@ class Line(Protocol):
 
 
 class Chat(Protocol):
-    """One model behind one API. Made without a connection; raises when key or price are missing."""
+    """One model behind one API. Created without a connection; raises if the key or the price is missing."""
 
     @property
     def model(self) -> str:
         """Its name at the API."""
 
-    def connect(self, stopping: Callable[[], bool]) -> AbstractContextManager[Line]:
+    def connect(self, stopping: Callable[[], bool]) -> AbstractContextManager[Connection]:
         """Open a connection for one conversation.
 
         Args:
-            stopping: when it becomes true, an answer on its way is cut off, and what has arrived is booked.
+            stopping: when it becomes true, the answer in progress is cut off, and everything received is booked.
 
         Raises:
             ProposerError: no credentials, or unusable ones.

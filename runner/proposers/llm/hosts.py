@@ -1,7 +1,7 @@
-"""Who serves the Messages API: Anthropic or a server that speaks like it, Amazon Bedrock, Google Vertex AI.
+"""The hosts of the Messages API: Anthropic or a compatible server, Amazon Bedrock, Google Vertex AI.
 
-The SDK's own clients read their usual environment variables. Here they are opened, and whatever they lack is told
-in one sentence before the night begins.
+The SDK's own clients read their usual environment variables. They are opened here so that a missing or unusable
+setting is one sentence before the night begins.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ C = TypeVar("C", anthropic.Anthropic, anthropic.AnthropicBedrock, anthropic.Anth
 
 @dataclass(frozen=True, kw_only=True)
 class Host:
-    """An open client, and what differs between those who serve the same API."""
+    """An open client, and the properties in which hosts of the same API differ."""
 
     client: Client
     keys: tuple[str, ...]
-    remedy: str  # where a person looks when the key is refused
-    knows_editor: bool  # and not every server that speaks the API does
-    marks_end: bool = False  # it finds the moving end of the cache by itself
-    strict: bool = True  # it can enforce schemas
-    faults: tuple[type[Exception], ...] = ()  # what libraries besides the SDK raise in a request
+    remedy: str  # the settings to check when the key is refused
+    knows_editor: bool  # has the text editor built in; a compatible server may not
+    marks_end: bool = False  # finds the moving end of the cache by itself
+    strict: bool = True  # can enforce schemas
+    faults: tuple[type[Exception], ...] = ()  # raised in a request by libraries other than the SDK
 
     def secrets(self) -> tuple[str, ...]:
-        """What must never be shown, a token that the client was given in the meantime included."""
+        """The values that must never be shown, including a token that the client has obtained since."""
         minted = getattr(getattr(self.client, "credentials", None), "token", None)
         return secrets_of([*self.keys, minted], self.client.default_headers)
 
@@ -48,7 +48,7 @@ def open_host(api: str) -> Host:
     """Open the client of an API: "anthropic", "bedrock" or "vertex".
 
     Raises:
-        ProposerError: no credentials, unusable ones, or a package that is missing.
+        ProposerError: no credentials, unusable ones, or a missing package.
     """
     if api == "bedrock":
         return _opened(anthropic.AnthropicBedrock, _bedrock, _AWS)
@@ -75,7 +75,7 @@ def _opened(make: Callable[..., C], described: Callable[[C], Host], remedy: str)
     try:
         if client.base_url.scheme not in ("http", "https") or not client.base_url.host:
             raise ProposerError(
-                f"the {make.__name__} client cannot be set up (its base URL is no http(s) address)", remedy
+                f"the {make.__name__} client cannot be set up (its base URL is not an http(s) address)", remedy
             )
         return described(client)
     except ProposerError:
@@ -120,7 +120,7 @@ def _bedrock(client: anthropic.AnthropicBedrock) -> Host:
 
 def _vertex(client: anthropic.AnthropicVertex) -> Host:
     faults: tuple[type[Exception], ...] = ()
-    # A gateway in between may have an authorization of its own: ANTHROPIC_CUSTOM_HEADERS.
+    # A gateway may have its own authorization: ANTHROPIC_CUSTOM_HEADERS.
     if not any(name.lower() == "authorization" for name in client.default_headers):
         try:
             import google.auth
@@ -137,6 +137,6 @@ def _vertex(client: anthropic.AnthropicVertex) -> Host:
         client.project_id = client.project_id or project
         faults = (GoogleAuthError,)
     if not client.project_id:
-        raise ProposerError("no Google Cloud project is named for Vertex AI", _GOOGLE)
-    # Strict schemas are refused there until an organization's policy allows them.
+        raise ProposerError("no Google Cloud project is set for Vertex AI", _GOOGLE)
+    # Vertex AI refuses strict schemas until an organization's policy allows them.
     return Host(client=client, keys=(), remedy=_GOOGLE, knows_editor=True, strict=False, faults=faults)

@@ -1,4 +1,4 @@
-"""What tokens cost: by the packaged table of `genai-prices` (no network), or by two configured prices."""
+"""The price of tokens: from the packaged table of `genai-prices` (no network), or from two configured prices."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ if TYPE_CHECKING:
     from runner.config import Config
 
 MEGA = 1_000_000
-# Multipliers of the input price; the highest published one each, so that a budget errs safely.
+# Multipliers of the input price: the highest published ones, so that a budget errs on the safe side.
 CACHE_READ_SHARES = {"anthropic": 0.1, "bedrock": 0.1, "vertex": 0.1, "openai": 0.5}
 CACHE_WRITE_SHARE = 1.25
 CACHE_WRITE_HOUR_SHARE = 2.0
 PROVIDERS = {"anthropic": "anthropic", "bedrock": "aws", "vertex": "google", "openai": "openai"}
-"""How the price table calls the APIs."""
+"""The names of the APIs in the price table."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tokens:
-    """Tokens of one response, by what they cost. No token counts twice."""
+    """Tokens of one response by price class. No token counts twice."""
 
     input: int
     output: int
@@ -32,50 +32,50 @@ class Tokens:
 
 
 Price = Callable[[Tokens], float]
-"""Tokens of one response → USD."""
+"""From the tokens of one response to USD."""
 
 
 def price_of(config: Config) -> Price:
-    """Find out what the configured model costs.
+    """Look up the price of the configured model.
 
     Raises:
         ConfigError: only one of the two prices is set.
-        ProposerError: nobody knows the model's price. Spending without a count would make the budget a lie.
+        ProposerError: the price is unknown. A budget cannot hold without it.
     """
-    paid_in, paid_out = config.price_input_usd, config.price_output_usd
-    if paid_in is not None and paid_out is not None:
+    input_usd, output_usd = config.price_input_usd, config.price_output_usd
+    if input_usd is not None and output_usd is not None:
         read_share = CACHE_READ_SHARES[config.proposer]
-        return lambda tokens: _by_hand(tokens, paid_in, paid_out, read_share)
+        return lambda tokens: _configured(tokens, input_usd, output_usd, read_share)
     hint = "set AUTORESEARCH_PRICE_INPUT_USD and AUTORESEARCH_PRICE_OUTPUT_USD, in USD per million tokens"
-    if paid_in is not None or paid_out is not None:
+    if input_usd is not None or output_usd is not None:
         raise ConfigError("only one of price_input_usd and price_output_usd is set", hint)
     try:
-        _by_table(config.model, PROVIDERS[config.proposer], Tokens(input=1, output=1))
+        _tabulated(config.model, PROVIDERS[config.proposer], Tokens(input=1, output=1))
     except LookupError:
         known = False
     else:
         known = True
     if not known:
         raise ProposerError(f"the price of model {config.model!r} is not known", f"{hint} (0 for a local server)")
-    return lambda tokens: _by_table(config.model, PROVIDERS[config.proposer], tokens)
+    return lambda tokens: _tabulated(config.model, PROVIDERS[config.proposer], tokens)
 
 
-def _by_hand(tokens: Tokens, paid_in: float, paid_out: float, read_share: float) -> float:
+def _configured(tokens: Tokens, input_usd: float, output_usd: float, read_share: float) -> float:
     weighted = (
         tokens.input
         + read_share * tokens.cache_read
         + CACHE_WRITE_SHARE * tokens.cache_write
         + CACHE_WRITE_HOUR_SHARE * tokens.cache_write_hour
     )
-    return (weighted * paid_in + tokens.output * paid_out) / MEGA
+    return (weighted * input_usd + tokens.output * output_usd) / MEGA
 
 
-def _by_table(model: str, provider: str, tokens: Tokens) -> float:
-    from genai_prices import Usage, calc_price  # 0.2 s: not at import
+def _tabulated(model: str, provider: str, tokens: Tokens) -> float:
+    from genai_prices import Usage, calc_price  # takes 0.2 s: not at import
 
     writes = tokens.cache_write + tokens.cache_write_hour
     usage = Usage(
-        input_tokens=tokens.input + tokens.cache_read + writes,  # this library counts cached tokens in
+        input_tokens=tokens.input + tokens.cache_read + writes,  # this library includes cached tokens
         cache_read_tokens=tokens.cache_read,
         cache_write_tokens=writes,
         cache_write_1h_tokens=tokens.cache_write_hour,

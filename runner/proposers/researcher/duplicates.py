@@ -1,11 +1,11 @@
-"""Whether an idea was tried already, in whatever spelling: found before a GPU is spent.
+"""Repetitions of earlier experiments, whatever their spelling: found before a GPU is spent.
 
-Two changes are the same when they take away and add the same statements, wherever these stand: comments, layout
-and the spelling of numbers do not count. So a constant that is set from the same value to the same value is a
+Two changes are the same if they remove and add the same statements, wherever these stand: comments, layout and the
+spelling of numbers do not count. Setting a constant from the same value to the same value is therefore a
 repetition; from another value it is another step.
 
-A change counts against any champion: most ideas fail for themselves. An idea that deserves another look on a new
-champion is tried with something else beside it, and then it is another change.
+A change counts whatever champion it was made on, since most ideas fail on their own account. An idea that deserves
+another trial on a new champion is tried together with something else, and that is another change.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from runner.records import Experiment, Files, Verdict
 _TRAILING_COMMENT = re.compile(r"\s+#[^'\"]*$")
 
 Change = tuple[frozenset[tuple[str, int]], frozenset[tuple[str, int]]]
-"""Statements that were taken away and added, each with its count."""
+"""The statements removed and added, each with its count."""
 
 
 def repeats(
     before: Files, after: Files, tried: Sequence[Experiment], *, retry_of: int | None = None
 ) -> Experiment | None:
-    """The first experiment that made the same change.
+    """Find the first experiment that made the same change.
 
     Args:
         before: the champion's files.
-        after: what is proposed.
-        tried: experiments that count, also a running one. What our infrastructure spoiled does not count.
-        retry_of: the crash that is mended, which may be repeated.
+        after: the proposed files.
+        tried: past experiments and the running one; those that our infrastructure spoiled do not count.
+        retry_of: the crash that is being fixed, which may be repeated.
     """
     change = _change(edits.diff(before, after))
     if not any(change):
@@ -50,8 +50,8 @@ def repeats(
 
 @lru_cache(maxsize=4096)
 def _change(diff: str) -> Change:
-    """What a diff takes away and adds, in one plain form."""
-    gone, new = Counter[str](), Counter[str]()
+    """The statements that a diff removes and adds, normalized."""
+    removed, added = Counter[str](), Counter[str]()
     in_hunk = False
     for line in diff.split("\n"):
         if line.startswith("@@"):
@@ -59,15 +59,15 @@ def _change(diff: str) -> Change:
         elif line.startswith("diff --git"):
             in_hunk = False
         elif in_hunk and line.startswith("-"):
-            gone.update(_plain(line[1:]))
+            removed.update(_plain(line[1:]))
         elif in_hunk and line.startswith("+"):
-            new.update(_plain(line[1:]))
-    common = gone & new  # moved, or only laid out anew
-    return frozenset((gone - common).items()), frozenset((new - common).items())
+            added.update(_plain(line[1:]))
+    common = removed & added  # only moved or reformatted
+    return frozenset((removed - common).items()), frozenset((added - common).items())
 
 
 def _plain(line: str) -> list[str]:
-    """A line without comment, layout and spelling of numbers; nothing, if it says nothing."""
+    """The statements of a line without comments, layout and spelling of numbers; empty if it has none."""
     text = line.strip()
     if not text or text.startswith("#"):
         return []

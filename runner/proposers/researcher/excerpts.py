@@ -1,4 +1,4 @@
-"""Parts of a file as a model reads them: numbered lines, and where a text occurs. Bounded, in linear time."""
+"""Excerpts of a file for a model: numbered lines, and the places where a text occurs. Bounded, in linear time."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ MAX_PLACES = 10
 
 
 def numbered(lines: Sequence[str], first: int, last: int, limit: int) -> tuple[str, int]:
-    """Lines as `cat -n` shows them, as far as they fit.
+    """Number lines as `cat -n` does, as many as fit.
 
     Args:
         lines: of the whole file.
-        first: line to begin with, from 1.
-        last: line to end with, included.
-        limit: characters; the first line is shown in any case. Long lines are cut, and say so.
+        first: first line, from 1.
+        last: last line, inclusive.
+        limit: characters; the first line is always shown. A long line is cut and says so.
 
     Returns:
-        The text without a newline at its end, and the number of the last line in it.
+        The text without a trailing newline, and the number of its last line.
     """
     shown: list[str] = []
     for number in range(first, last + 1):
@@ -33,7 +33,7 @@ def numbered(lines: Sequence[str], first: int, last: int, limit: int) -> tuple[s
 
 
 def within(lines: Sequence[str], limit: int) -> int:
-    """How many lines fit into so many characters."""
+    """The number of lines that fit into `limit` characters."""
     for count, line in enumerate(lines):
         limit -= len(line)
         if limit < 0:
@@ -42,7 +42,7 @@ def within(lines: Sequence[str], limit: int) -> int:
 
 
 def occurrences(text: str, part: str) -> list[int]:
-    """Where a part begins, overlaps included: "aa" stands twice in "aaa". At most one more than are ever named."""
+    """The positions of a part, overlaps included: "aa" occurs twice in "aaa". At most `MAX_PLACES` + 1."""
     starts: list[int] = []
     start = text.find(part)
     while start >= 0 and len(starts) <= MAX_PLACES:
@@ -52,26 +52,26 @@ def occurrences(text: str, part: str) -> list[int]:
 
 
 def line_numbers(text: str, starts: Sequence[int]) -> list[int]:
-    """The lines, from 1, that positions of a text lie in."""
+    """The line numbers, from 1, of positions in a text."""
     return [text.count("\n", 0, start) + 1 for start in starts]
 
 
 def listed(numbers: Sequence[int]) -> str:
-    """Numbers for a sentence, the first ones at least."""
+    """Numbers as part of a sentence; only the first `MAX_PLACES` are named."""
     text = ", ".join(map(str, numbers[:MAX_PLACES]))
     return f"{text} and more" if len(numbers) > MAX_PLACES else text
 
 
 def nearest(text: str, part: str) -> str:
-    """A hint to a part that does not occur: most often only its white space is wrong."""
+    """A hint about a text that does not occur: usually only its whitespace differs."""
     loose = "\n".join(line.strip() for line in text.split("\n"))
     wanted = "\n".join(line.strip() for line in part.strip().split("\n"))
     first_line = wanted.split("\n", 1)[0]
     for sought, found in (
-        (wanted, "With other white space it occurs at line {}"),
-        (first_line, "Its first line occurs at line {}, but then it differs"),
+        (wanted, "It occurs with different whitespace at line {}"),
+        (first_line, "Only its first line occurs, at line {}"),
     ):
         starts = occurrences(loose, sought) if sought else []
         if starts:
             return f"{found.format(listed(line_numbers(loose, starts)))}: view it and copy it exactly"
-    return "View the file and copy the text exactly, without line numbers"
+    return "View the file and copy the text exactly, without the line numbers"

@@ -1,28 +1,32 @@
-"""The tool with which the model reads past experiments: a list by filter, or some of them whole."""
+"""The tool that shows past experiments to the model: a filtered list, or a few of them in full."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
 from runner.edits import Refusal
+from runner.proposers import combine
 from runner.proposers.llm.chat import Tool
-from runner.proposers.researcher.plateau import near_misses
+from runner.proposers.researcher.outcome import REASON_CHARACTERS, category_of, effect_of
+from runner.proposers.researcher.submit_tool import HYPOTHESIS_CHARACTERS
 from runner.records import Experiment, Verdict
 from runner.untrusted import fenced, prompt_line, prompt_text
 
 STATUSES = ("any", "keep", "discard", "near_miss", "crash", "invalid")
 MAX_LISTED = 100
-MAX_WHOLE = 5
+MAX_IN_FULL = 5
 LINE_CHARACTERS = 400
 DIFF_CHARACTERS = 12_000
 LOG_CHARACTERS = 6_000
-HYPOTHESIS_CHARACTERS = 1000
+SHORT_CHARACTERS = 240
+"""Of a hypothesis in the list."""
 
 TOOL = Tool(
     name="read_experiments",
-    description="Reads past experiments. With numbers: these, whole, with diff, figures and the log of a crash "
-    f"(at most {MAX_WHOLE}). Without: a list, newest first, filtered by status, by a file that was changed, and "
-    "by category; 'any' or an empty text does not filter.",
+    description="Read past experiments. With numbers: these experiments in full, with diff, figures and the log "
+    f"of a crash (at most {MAX_IN_FULL}). Without numbers: a list, newest first, filtered by status, by a file "
+    "that was changed, and by category; 'any' or an empty string does not filter. near_miss lists the near misses "
+    "of the digest: discards that are expected to help a little.",
     strict=True,
     schema={
         "type": "object",
@@ -31,19 +35,19 @@ TOOL = Tool(
         "properties": {
             "numbers": {"type": "array", "items": {"type": "integer"}},
             "status": {"type": "string", "enum": list(STATUSES)},
-            "file": {"type": "string", "description": "For instance workload/optim.py"},
+            "file": {"type": "string", "description": "For example workload/optim.py"},
             "category": {"type": "string"},
-            "limit": {"type": "integer", "description": f"Lines of the list, at most {MAX_LISTED}"},
+            "limit": {"type": "integer", "description": f"Maximum length of the list, up to {MAX_LISTED}"},
         },
     },
 )
 
 
 def read(submitted: object, history: Sequence[Experiment]) -> str | Refusal:
-    """Answer one call; its input is the model's.
+    """Answer one call.
 
     Args:
-        submitted: input of the call.
+        submitted: the input of the call: any JSON.
         history: closed experiments, oldest first, the baseline included.
     """
     if not isinstance(submitted, Mapping):
@@ -52,19 +56,20 @@ def read(submitted: object, history: Sequence[Experiment]) -> str | Refusal:
     if not isinstance(numbers, list) or not all(_is_number(number) for number in numbers):
         return Refusal(reason="numbers must be a list of experiment numbers")
     if numbers:
-        return _whole(numbers, history)
+        return _in_full(numbers, history)
     status, file, category = (submitted.get(name) or "" for name in ("status", "file", "category"))
     if not all(isinstance(value, str) for value in (status, file, category)):
-        return Refusal(reason="status, file and category must be text")
+        return Refusal(reason="status, file and category must be strings")
     if status and status not in STATUSES:
         return Refusal(reason=f"status must be one of: {', '.join(STATUSES)}")
     limit = submitted.get("limit")
     if limit is not None and not _is_number(limit):
         return Refusal(reason="limit must be a number")
-    # Where our infrastructure failed, nothing was learned.
+    # An experiment that our infrastructure spoiled says nothing about its idea.
     found = [one for one in history if one.verdict is not Verdict.INFRA]
     if status == "near_miss":
-        found = near_misses(history)[::-1]
+        near = {one.number for one in combine.near_misses(history)}
+        found = [one for one in found if one.number in near]
     elif status not in ("", "any"):
         found = [one for one in found if one.verdict == status]
     if file:
@@ -75,7 +80,7 @@ def read(submitted: object, history: Sequence[Experiment]) -> str | Refusal:
 
 
 def _is_number(value: object) -> bool:
-    # An integer of too many digits cannot be written into an answer.
+    # Python refuses to print an integer with too many digits.
     return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**18
 
 
@@ -89,7 +94,7 @@ def _touches(experiment: Experiment, file: str) -> bool:
 
 def _listed(found: Sequence[Experiment], limit: int) -> str:
     if not found:
-        return "No experiment is like that."
+        return "No experiment matches."
     lines = [_line(one) for one in found[::-1][:limit]]
     if len(found) > limit:
         lines.append(f"and {len(found) - limit} more")
@@ -98,11 +103,11 @@ def _listed(found: Sequence[Experiment], limit: int) -> str:
 
 def _line(one: Experiment) -> str:
     facts = [f"#{one.number}", str(one.verdict), *_figures(one)]
-    if one.category:
-        facts.append(prompt_line(one.category, 40))
-    text = f"{', '.join(facts)}: {prompt_line(one.hypothesis, 240)}"
+    if (category := category_of(one)) is not None:
+        facts.append(category)
+    text = f"{', '.join(facts)}: {prompt_line(one.hypothesis, SHORT_CHARACTERS)}"
     if one.reason:
-        text += f" → {prompt_line(one.reason, 160)}"
+        text += f" → {prompt_line(one.reason, REASON_CHARACTERS)}"
     return text[:LINE_CHARACTERS]
 
 
@@ -110,14 +115,14 @@ def _figures(one: Experiment) -> list[str]:
     figures = []
     if one.val_bpb is not None:
         figures.append(f"val_bpb {one.val_bpb:.6f}")
-    if one.delta_bpb is not None:
-        figures.append(f"{one.delta_bpb:+.6f} bpb against #{one.champion}")
+    if (effect := effect_of(one)) is not None:
+        figures.append(f"{effect} against #{one.champion}")
     return figures
 
 
-def _whole(numbers: Sequence[int], history: Sequence[Experiment]) -> str | Refusal:
-    if len(numbers) > MAX_WHOLE:
-        return Refusal(reason=f"at most {MAX_WHOLE} experiments can be read whole at once")
+def _in_full(numbers: Sequence[int], history: Sequence[Experiment]) -> str | Refusal:
+    if len(numbers) > MAX_IN_FULL:
+        return Refusal(reason=f"at most {MAX_IN_FULL} experiments can be read in full at once")
     by_number = {one.number: one for one in history}
     unknown = [number for number in numbers if number not in by_number]
     if unknown:

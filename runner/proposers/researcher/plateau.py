@@ -1,4 +1,4 @@
-"""When nothing is kept any more: the figures, and what to ask for instead. Never a pause."""
+"""The request for a different kind of idea after many verdicts without a keep. It never pauses a night."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from runner.decision.lineage import stack_of
+from runner.proposers import combine
+from runner.proposers.researcher.outcome import category_of
 from runner.records import Experiment, Verdict
-from runner.untrusted import prompt_line
 
-NEAR_SIGMAS = 1.0
-"""A discard that was worse by less, or better but not by enough, is a near miss."""
-MAX_NEAR = 5
-CATEGORY_CHARACTERS = 40
+MAX_NEAR_MISSES = 5
+"""Named in the request."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,15 +23,15 @@ class Plateau:
 
 
 def plateau(history: Sequence[Experiment], after: int, *, running: Experiment | None = None) -> Plateau | None:
-    """What to say when the last `after` verdicts brought nothing; None while something is kept.
+    """Describe the plateau if the last `after` verdicts brought no keep; otherwise None.
 
-    Verdicts of candidates that ran, or should have: crashes count, the infrastructure's failures do not, nor do
-    edits that were refused before anything ran.
+    Only candidates that ran, or should have run, count: crashes do, infrastructure failures do not, nor do edits
+    that were refused before anything ran.
 
     Args:
         history: closed experiments, oldest first, the baseline included.
-        after: how many verdicts without a keep make a plateau.
-        running: the one that is measured now; near misses that it tries together are not asked for again.
+        after: number of verdicts without a keep that make a plateau.
+        running: the experiment in progress; near misses that it combines are not suggested again.
     """
     since: list[Experiment] = []
     for one in reversed(history):
@@ -44,42 +42,23 @@ def plateau(history: Sequence[Experiment], after: int, *, running: Experiment | 
     if len(since) < after:
         return None
     since.reverse()
-    used = stack_of(history if running is None else (*history, running))
-    near = [one for one in near_misses(history) if one.number not in used and not one.combines]
-    return Plateau(tried=len(since), request=_request(since, near))
+    unused = combine.shelf(history if running is None else (*history, running))
+    return Plateau(tried=len(since), request=_request(since, unused))
 
 
-def near_misses(history: Sequence[Experiment]) -> list[Experiment]:
-    """Discards within the noise of the champion that they were compared with, the best first."""
-    near = [
-        one
-        for one in history
-        if one.verdict is Verdict.DISCARD
-        and one.delta_bpb is not None
-        and one.sigma_bpb is not None
-        and one.delta_bpb <= NEAR_SIGMAS * one.sigma_bpb
-    ]
-    return sorted(near, key=lambda one: (one.delta_bpb or 0.0, one.number))
-
-
-def _request(since: Sequence[Experiment], near: Sequence[Experiment]) -> str:
-    categories = Counter(prompt_line(one.category, CATEGORY_CHARACTERS) for one in since if one.category)
+def _request(since: Sequence[Experiment], unused: Sequence[Experiment]) -> str:
+    categories = Counter(category for one in since if (category := category_of(one)))
     crashes = sum(one.verdict is Verdict.CRASH for one in since)
     deltas = [one.delta_bpb for one in since if one.delta_bpb is not None]
     facts = [f"Nothing was kept in the last {len(since)} experiments ({crashes} of them crashed)."]
     if deltas:
-        facts.append(f"The best of them was {min(deltas):+.6f} bpb from its champion.")
+        facts.append(f"The best of them measured {min(deltas):+.6f} bpb against its champion.")
     if categories:
-        used = ", ".join(f"{name} ({count})" for name, count in categories.most_common(3))
-        facts.append(f"Most were of these categories: {used}.")
-    wanted = ["an idea of a category that was rarely tried"]
-    if len(near) >= 2:
-        numbers = ", ".join(f"#{one.number}" for one in near[:MAX_NEAR])
-        wanted.append(f"a combination of near misses that do not touch the same thing ({numbers})")
-    wanted.append("a simplification that removes code without loss")
-    return (
-        " ".join(facts)
-        + " More of the same will not help. Propose one of these instead: "
-        + "; ".join(wanted)
-        + "."
-    )
+        most = ", ".join(f"{name} ({count})" for name, count in categories.most_common(3))
+        facts.append(f"The most frequent categories were {most}.")
+    wanted = ["an idea from a category that has rarely been tried"]
+    if len(unused) >= 2:
+        numbers = ", ".join(f"#{one.number}" for one in unused[:MAX_NEAR_MISSES])
+        wanted.append(f"a combination of near misses that do not change the same thing ({numbers})")
+    wanted.append("a simplification that removes code without a loss")
+    return f"{' '.join(facts)} More of the same will not help. Propose one of these instead: {'; '.join(wanted)}."

@@ -1,4 +1,4 @@
-"""The tool with which the model ends a conversation: what it expects of the edits on its workbench."""
+"""The tool that ends a conversation: the model submits its edits with a hypothesis and a prediction."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ CATEGORIES = (
     "optimizer",
     "schedule",
     "data_order",
-    "initialisation",
-    "regularisation",
+    "initialization",
+    "regularization",
     "systems",
     SIMPLIFICATION,
 )
@@ -28,8 +28,8 @@ MAX_DELETED = 50
 
 TOOL = Tool(
     name=NAME,
-    description="Submit the edits that you have made as the next experiment. This ends the conversation, unless "
-    "they are refused: then correct them and submit again.",
+    description="Submit your edits as the next experiment. This ends the conversation, unless the submission is "
+    "refused: then correct it and submit again.",
     strict=True,
     schema={
         "type": "object",
@@ -43,17 +43,17 @@ TOOL = Tool(
             "category": {"type": "string", "enum": list(CATEGORIES)},
             "expected_delta_bpb": {
                 "type": "number",
-                "description": "The change of val_bpb that you expect; negative is better.",
+                "description": "The change in val_bpb that you expect; negative is better.",
             },
             "probability": {
                 "type": "number",
-                "description": "How likely it is, from 0 to 1, that the experiment is kept.",
+                "description": "The probability, from 0 to 1, that the experiment is kept.",
             },
-            "risk": {"type": "string", "description": "What is most likely to go wrong, in one sentence."},
+            "risk": {"type": "string", "description": "The most likely way to fail, in one sentence."},
             "delete": {
                 "type": "array",
                 "items": {"type": "string"},
-                "description": "Files to remove, from the repository root: workload/…; mostly empty.",
+                "description": "Files to delete, as paths from the repository root (workload/…). Usually empty.",
             },
         },
     },
@@ -73,7 +73,7 @@ class Submission:
 
 
 def read(submitted: object) -> Submission | Refusal:
-    """Check the shape of a call: not every server enforces the schema."""
+    """Check the form of a call, since not every server enforces the schema."""
     if not isinstance(submitted, Mapping):
         return Refusal(reason="the input must be an object")
     hypothesis, category = submitted.get("hypothesis"), submitted.get("category")
@@ -92,7 +92,7 @@ def read(submitted: object) -> Submission | Refusal:
     if not isinstance(delete, list) or not all(isinstance(path, str) for path in delete):
         return Refusal(reason="delete must be a list of paths")
     if len(delete) > MAX_DELETED:
-        return Refusal(reason=f"at most {MAX_DELETED} files can be removed at once")
+        return Refusal(reason=f"at most {MAX_DELETED} files can be deleted at once")
     return Submission(
         hypothesis=prompt_text(hypothesis, HYPOTHESIS_CHARACTERS),
         category=str(category),

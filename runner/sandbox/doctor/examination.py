@@ -19,7 +19,8 @@ from runner.sandbox.doctor.finding import Finding, accepting, check_names
 from runner.sandbox.doctor.probes import probe
 from runner.sandbox.doctor.versions import collect, version_findings
 from runner.storage import pinned_evaluation
-from runner.storage.ledger import Ledger, exclusive
+from runner.storage.ledger import Ledger
+from runner.storage.lock import exclusive
 from runner.storage.paths import StatePaths
 from runner.storage.repository import Repository
 

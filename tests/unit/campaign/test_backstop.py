@@ -18,8 +18,8 @@ from runner.evaluation.trial import Failure
 from runner.proposers import combine
 from runner.records import NoProposal, Proposal, Verdict, Write
 from tests.support.fake_proposers import ScriptedProposer
+from tests.support.near_misses import FIGURES
 from tests.support.scripted_evaluator import TAG, laboratory, make_repository
-from tests.unit.proposers.test_combine import FIGURES
 
 MARK = "ODD"
 

@@ -333,7 +333,7 @@ def test_the_second_version_of_a_crash_is_a_conversation_of_its_own(root, serve)
         assert lab.ledger.experiment("t", 2).retry_of is None
         costs = [experiment for experiment, _ in spent_on(lab)]
         assert costs == [1, None, None, None, 2]
-    mending = ["Mend the idea" in str(body["messages"][0]) for body in server.requests]
+    mending = ["Fix the idea" in str(body["messages"][0]) for body in server.requests]
     assert mending == [False, True, True, True, True, False, False]
 
 

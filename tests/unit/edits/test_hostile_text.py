@@ -19,7 +19,7 @@ from runner.edits.contamination import SealedText
 from runner.edits.parsing import parse, unparse
 from runner.proposers import combine, constants, replay
 from runner.proposers.researcher import digest, duplicates, experiments_tool, prompt
-from runner.proposers.researcher.editor_tool import Workbench
+from runner.proposers.researcher.editor_tool import ScratchCopy
 from runner.records import Experiment, Figures, Patch, Replace, Verdict, Write
 from runner.untrusted import clean, progress, tokens_per_second, training_loss
 
@@ -52,7 +52,7 @@ def read_everywhere(data):
     replay.split(text)
     edits.apply(BASE, (Patch(text=text),))
     edits.apply({**BASE, PATH: b"old"}, (Replace(path=PATH, old="old", new=text),))
-    bench = Workbench(after)
+    bench = ScratchCopy(after)
     for command in ({"command": "view"}, {"command": "create", "file_text": text},
                     {"command": "insert", "insert_line": 0, "insert_text": text},
                     {"command": "str_replace", "old_str": text, "new_str": "x = 1\n"}):  # fmt: skip
@@ -65,7 +65,7 @@ def read_everywhere(data):
         assert edits.apply(BASE, (Patch(text=edits.diff(BASE, applied)),)) == applied
         other = {**BASE, "workload/train.py": b"RATE = 0.04\n"}
         assert not isinstance(edits.carry_over(other, base=BASE, changed=applied), edits.Refusal)
-        bench = Workbench(BASE)
+        bench = ScratchCopy(BASE)
         bench.edit({"command": "create", "path": PATH, "file_text": text})
         assert edits.apply(BASE, bench.changes()) == applied
 

@@ -1,4 +1,4 @@
-"""What others used of a candidate's cores, and how fast these ran."""
+"""Use of a candidate's cores by other processes, and the clock of its processors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from runner.sandbox import host
 
 @pytest.fixture
 def meter(monkeypatch):
-    """Counts from the given start and stop: (busy seconds, clock)."""
+    """A meter that has counted from `start` to `stop`, each (busy seconds, clock)."""
 
     def one(start, stop):
         busy, clock = (iter(pair) for pair in zip(start, stop, strict=True))
@@ -28,26 +28,26 @@ def meter(monkeypatch):
     return one
 
 
-def test_what_a_candidate_did_not_use_was_used_by_others(meter):
+def test_busy_time_that_the_candidate_did_not_use_belongs_to_others(meter):
     assert meter((100.0, 0.0), (110.0, 10.0)).others(7.0, 10.0) == pytest.approx(3.0)
 
 
-def test_a_candidate_that_sleeps_disturbs_nobody(meter):
+def test_a_candidate_that_sleeps_does_not_look_like_contention(meter):
     assert meter((100.0, 0.0), (101.0, 10.0)).others(1.0, 10.0) == 0
 
 
-def test_a_controller_that_was_suspended_counts_the_time_of_the_training_only(meter):
-    """Two seconds of training, counted for twenty, in which others used the core all the time."""
+def test_a_suspended_controller_counts_only_the_time_of_the_training(meter):
+    """Two seconds of training, metered for twenty, while others used the core all the time."""
     assert meter((100.0, 0.0), (120.0, 20.0)).others(2.0, 2.0) == pytest.approx(1.8)
 
 
-def test_what_nobody_counted_is_unknown(meter):
+def test_a_time_that_was_not_counted_is_unknown(meter):
     assert CoreMeter((0,)).others(1.0, 1.0) is None
     assert meter((0.0, 0.0), (1.0, 1.0)).others(None, 1.0) is None
 
 
-def test_the_clock_of_a_training_is_the_mean_of_what_was_seen_before_its_end():
-    """Looked at after two seconds and then every fifteen; what is read when it has ended does not count."""
+def test_the_clock_of_a_training_is_the_mean_of_the_samples_before_its_end():
+    """Sampled after two seconds and then every fifteen; a sample taken after the end does not count."""
     waited, clocks, done = [], iter((2000.0, None, 1000.0, 5.0)), threading.Event()
 
     def wait(seconds):
@@ -76,7 +76,7 @@ def test_a_short_training_has_no_clock():
     assert meter.mean_mhz() is None
 
 
-def test_the_clock_of_cores_is_the_kernels(monkeypatch, tmp_path):
+def test_the_clock_of_cores_comes_from_the_kernel(monkeypatch, tmp_path):
     text = "".join(f"processor\t: {core}\ncpu MHz\t\t: {1000.5 + core}\n\n" for core in range(4))
     (tmp_path / "cpuinfo").write_text(text)
     monkeypatch.setattr(host, "Path", lambda _: tmp_path / "cpuinfo")
@@ -86,12 +86,12 @@ def test_the_clock_of_cores_is_the_kernels(monkeypatch, tmp_path):
     assert host.clock_mhz((0,), None) is None
 
 
-def test_the_clock_of_a_gpu_is_the_drivers(monkeypatch, tmp_path):
+def test_the_clock_of_a_gpu_comes_from_the_driver(monkeypatch, tmp_path):
     tool = tmp_path / "nvidia-smi"
     tool.write_text('#!/bin/sh\n[ "$1" = --id=GPU-1 ] && [ "$2" = --query-gpu=clocks.sm ] && echo 1980\n')
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     assert host.clock_mhz((0,), "GPU-1") == 1980.0
-    assert host.clock_mhz((0,), "GPU-2") is None, "it fails, and no measurement does"
+    assert host.clock_mhz((0,), "GPU-2") is None, "nvidia-smi fails, and the measurement goes on"
     monkeypatch.setenv("PATH", "")
     assert host.clock_mhz((0,), "GPU-1") is None

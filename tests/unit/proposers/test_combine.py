@@ -1,4 +1,4 @@
-"""Near misses tried together: which they are, when they are due, what fits, and that each is used once."""
+"""Near misses combined: which they are, when a stack is due, which edits fit, and that each is used once."""
 
 from __future__ import annotations
 
@@ -13,18 +13,14 @@ from runner.campaign.ideas import IdeaQueue
 from runner.decision import evidence
 from runner.decision.keep_rule import LAST_SIGMAS, NEAR_MISS_SIGMAS
 from runner.proposers import combine
-from runner.records import Experiment, Figures, Patch, Proposal, Replace, Verdict
+from runner.records import Experiment, Patch, Proposal, Replace, Verdict
 from runner.report.explain import explain
 from runner.report.stacks import stack_line, stacks
+from tests.support.near_misses import FIGURES, SIGMA, discarded
 from tests.support.scripted_evaluator import TAG, laboratory, make_repository
 
-SIGMA = 0.001
 TRAIN = "".join(f"{name} = 1\n\n" for name in "ABCDEF")
 BASE = {"workload/__init__.py": b"", "workload/model.py": b"W = 1\n", "workload/train.py": TRAIN.encode()}
-FIGURES = Figures(
-    trials=(1,), pool=(2,), delta_bpb=-0.001, se_bpb=SIGMA, sigma_bpb=SIGMA, better=0.7, effect_bpb=0.0,
-    low_bpb=-0.002, high_bpb=0.001, first_delta_bpb=-0.001, first_se_bpb=SIGMA,
-)  # fmt: skip
 
 
 def changed(name, value, files=BASE):
@@ -35,12 +31,9 @@ def changed(name, value, files=BASE):
 
 
 def missed(number, name, sigmas, value=2, base=BASE, champion=0, **changes):
-    """A discard that is probably worth so many noise standard deviations."""
-    return Experiment(
-        number=number, hypothesis=f"{name} to {value}", proposer="p", champion=champion,
-        diff=edits.diff(base, changed(name, value, base)),
-        **{"verdict": Verdict.DISCARD, "figures": replace(FIGURES, effect_bpb=-sigmas * SIGMA), **changes},
-    )  # fmt: skip
+    """A near miss that sets a constant, probably worth this many noise standard deviations."""
+    diff = edits.diff(base, changed(name, value, base))
+    return discarded(number, sigmas, hypothesis=f"{name} to {value}", champion=champion, diff=diff, **changes)
 
 
 BASELINE = Experiment(number=0, hypothesis="baseline", proposer="baseline", verdict=Verdict.KEEP)
@@ -60,7 +53,7 @@ def made(proposal, files=BASE):
     return edits.apply(files, proposal.edits)["workload/train.py"].decode()
 
 
-def test_near_misses_are_tried_together_once_they_are_worth_it():
+def test_near_misses_are_combined_once_they_are_worth_it():
     assert stack(THREE[:2]) is None, "three sigmas of five"
     proposal = stack(THREE)
     assert proposal.combines == (1, 2, 3)
@@ -69,7 +62,7 @@ def test_near_misses_are_tried_together_once_they_are_worth_it():
     assert (proposal.proposer, proposal.category) == ("stack", "combination")
 
 
-def test_at_the_end_less_is_asked_for_and_never_more():
+def test_at_the_end_a_smaller_sum_suffices_and_never_a_larger_one_is_required():
     least = [missed(1, "A", 0.5), missed(2, "B", LAST_SIGMAS - 0.4)]
     assert stack(least) is None
     assert stack(least, ending=True).combines == (1, 2)
@@ -77,7 +70,7 @@ def test_at_the_end_less_is_asked_for_and_never_more():
     assert stack([missed(1, "A", 0.1), missed(2, "B", 0.1)], ending=True, stack_sigmas=0.2) is not None
 
 
-def test_switched_off_there_are_none():
+def test_zero_sigmas_switch_stacks_off():
     assert stack(THREE, stack_sigmas=0) is stack(THREE, stack_sigmas=0, ending=True) is None
 
 
@@ -97,7 +90,7 @@ def test_nothing_else_lies_on_the_shelf(changes):
     assert combine.shelf([BASELINE, missed(1, "A", 3.0, **changes)]) == []
 
 
-def test_the_best_lies_in_front_and_each_is_used_once_whatever_came_of_it():
+def test_the_best_comes_first_and_each_is_used_once_whatever_its_stack_became():
     assert [one.number for one in combine.shelf(THREE)] == [3, 1, 2]
     for verdict in (Verdict.DISCARD, Verdict.KEEP, Verdict.CRASH, Verdict.INFRA, None):
         used = missed(4, "D", 9.0, combines=(1, 3), verdict=verdict)
@@ -113,7 +106,7 @@ def test_of_two_that_change_the_same_line_the_better_one_is_tried_and_the_other_
     assert [one.number for one in combine.shelf([*THREE, other, used])] == [1]
 
 
-def test_what_fits_must_be_worth_it_without_the_rest():
+def test_the_edits_that_fit_must_be_worth_it_without_the_rest():
     assert stack([missed(1, "A", 3.0), missed(2, "A", 2.9, value=5), missed(3, "B", 1.0)]) is None
 
 
@@ -132,7 +125,7 @@ def test_near_misses_of_earlier_champions_are_carried_over():
     history = [missed(1, "A", 3.0), missed(2, "B", 9.0, value=7, verdict=Verdict.KEEP)]
     history += [missed(3, "C", 3.0, base=later, champion=2), missed(4, "B", 3.0, value=3)]
     proposal = stack(history, {0: BASE, 2: later}, champion=2)
-    assert proposal.combines == (1, 3), "what the keep replaced does not fit any more"
+    assert proposal.combines == (1, 3), "an edit of the lines that the keep replaced no longer fits"
     assert made(proposal, later) == TRAIN.replace("A = 1", "A = 2").replace("B = 1", "B = 7").replace(
         "C = 1", "C = 2"
     )
@@ -156,7 +149,7 @@ def test_a_campaign_learns_the_noise_of_a_stack_and_not_how_often_edits_help(tmp
         assert (evidence.belief([BASELINE, *THREE, alone], lab.config).weights != plain.weights).any()
 
 
-def test_it_is_written_down_and_explained(tmp_path):
+def test_a_stack_is_recorded_and_explained(tmp_path):
     with laboratory(make_repository(tmp_path / "repository"), noise_prior_bpb=SIGMA) as lab:
         files = lab.repository.read_workload("HEAD")
         for old, new in (("RATE = 0.02", "RATE = 0.03"), ("WIDTH = 64", "WIDTH = 65")):
@@ -168,12 +161,12 @@ def test_it_is_written_down_and_explained(tmp_path):
                 TAG, number, verdict=Verdict.DISCARD, reason="r", val_bpb=2.0, delta_bpb=-SIGMA, sigma_bpb=SIGMA,
                 figures=replace(FIGURES, effect_bpb=-2.6 * SIGMA),
             )  # fmt: skip
-        mine = IdeaQueue(lab, proposer=None, campaign=lab.ledger.campaign(TAG), budget_usd=0.0, stacks=False)
-        assert mine.propose_stack(ending=True) is None, "where a person asked for one experiment, it is that one"
-        desk = replace(mine, stacks=True)
-        number = desk.propose_stack(ending=False)
+        single = IdeaQueue(lab, proposer=None, campaign=lab.ledger.campaign(TAG), budget_usd=0.0, stacks=False)
+        assert single.propose_stack(ending=True) is None, "a person who asked for one experiment gets that one"
+        queue = replace(single, stacks=True)
+        number = queue.propose_stack(ending=False)
         assert number == 3
-        assert desk.propose_stack(ending=True) is None, "what was used is not used again"
+        assert queue.propose_stack(ending=True) is None, "a used near miss is not used again"
         one = lab.ledger.experiment(TAG, number)
         assert (one.combines, one.champion, one.verdict) == ((1, 2), 0, None)
         tree = candidate_files(lab, lab.ledger.campaign(TAG), one)
@@ -189,7 +182,7 @@ def test_it_is_written_down_and_explained(tmp_path):
     assert "Combines" not in tried_message(replace(one, combines=()))
 
 
-def test_what_makes_a_stack_too_large_to_be_stored_is_left_out():
+def test_an_edit_that_makes_a_stack_too_large_to_be_stored_is_left_out():
     history = []
     for number, files in ((1, 3), (2, 2), (3, 0)):
         size = edits.MAX_FILE_BYTES * 9 // 10 if files else 10
@@ -198,7 +191,7 @@ def test_what_makes_a_stack_too_large_to_be_stored_is_left_out():
     assert stack(history).combines == (1, 3)
 
 
-def test_the_morning_tells_what_became_of_near_misses():
+def test_the_summary_reports_what_became_of_near_misses():
     assert stack_line(stacks([BASELINE, missed(1, "A", -1.0)])) is None
     assert stack_line(stacks([BASELINE, THREE[0]])) == "Near misses: 1 near miss, not tried together so far."
     history = [*THREE, missed(4, "D", 3.0, combines=(1, 3), verdict=Verdict.KEEP)]

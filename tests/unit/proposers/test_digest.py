@@ -1,12 +1,15 @@
-"""The digest of the ledger, and text from outside."""
+"""The digest of the ledger, and the cleaning of untrusted text."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import pytest
 
 from runner.proposers.researcher.digest import CHARACTERS_PER_TOKEN, MAX_TOKENS, digest
 from runner.records import Experiment, Figures, Verdict
 from runner.untrusted import fenced, prompt_line, prompt_text
+from tests.support.near_misses import FIGURES, discarded
 
 
 def experiment(number, verdict, **fields):
@@ -20,7 +23,7 @@ BASELINE = experiment(0, Verdict.KEEP, val_bpb=2.0, sigma_bpb=0.01)
 def test_an_empty_ledger_says_that_the_baseline_is_the_champion():
     assert digest([BASELINE]).startswith(
         "No experiments so far. Baseline #0: val_bpb 2.000000. The baseline is the champion. "
-        "Noise σ (standard deviation of one measurement): 0.010000 bpb.\n\nOpen directions"
+        "Noise σ (standard deviation of one run): 0.010000 bpb.\n\nOpen directions"
     )
 
 
@@ -44,7 +47,7 @@ def test_outcomes_stand_in_sections_with_effects_and_reasons():
     )
     assert "- #1, +0.020000 bpb, optimizer: idea 1" in text
     assert "idea 3" in text
-    assert "- #5, second try of #4: idea 5 → shape mismatch" in text
+    assert "- #5, retry of #4: idea 5 → shape mismatch" in text
     assert "idea 6 → path is outside workload/" in text
     assert "spoiled" not in text and "interrupted" not in text
 
@@ -69,70 +72,60 @@ def test_it_stays_bounded_at_a_thousand_experiments():
 
 
 def test_each_line_ends_with_its_lesson():
-    def known(number, verdict, better, effect, **fields):
-        figures = Figures(
-            trials=(1,), pool=(2,), delta_bpb=0.0, se_bpb=0.01, sigma_bpb=0.01, better=better, effect_bpb=effect,
-            low_bpb=0.0, high_bpb=0.0, first_delta_bpb=0.0, first_se_bpb=0.01,
-        )  # fmt: skip
-        changes = {"delta_bpb": 0.0, "sigma_bpb": 0.01, "val_bpb": 2.0, "figures": figures, **fields}
-        return experiment(number, verdict, **changes)
-
+    reason = "as good within the noise: with 3 lines less"
     text = digest(
         [
             BASELINE,
-            known(1, Verdict.KEEP, 0.99, -0.02),
-            known(2, Verdict.KEEP, 0.6, 0.0, reason="as good within the noise: with 3 lines less"),
-            known(3, Verdict.DISCARD, 0.7, -0.002),
-            known(4, Verdict.DISCARD, 0.7, -0.002),
-            known(5, Verdict.DISCARD, 0.01, 0.02),
-            known(6, Verdict.DISCARD, 0.4, 0.001),
-            known(7, Verdict.DISCARD, 0.4, 0.001, combines=(3,)),
+            discarded(1, 20.0, verdict=Verdict.KEEP),
+            discarded(2, 0.0, verdict=Verdict.KEEP, reason=reason),
+            discarded(3, 2.0),
+            discarded(4, 2.0),
+            discarded(5, -20.0, figures=replace(FIGURES, better=0.01, effect_bpb=0.02)),
+            discarded(6, -1.0),
+            discarded(7, -1.0, combines=(3,)),
+            discarded(8, 2.0, combines=(1, 2)),
         ]
     )
     lessons = {line[3]: line.partition(" → ")[2] for line in text.splitlines() if line.startswith("- #")}
     assert lessons == {
         "1": "helps",
         "2": "as good, and simpler",
-        "3": "may help a little: tried again in #7",
-        "4": "may help a little",
+        "3": "may help a little (expected effect -0.002000 bpb), combined in #7",
+        "4": "may help a little (expected effect -0.002000 bpb)",
         "5": "hurts",
-        "6": "no effect that shows",
-        "7": "no effect that shows",
+        "6": "no visible effect",
+        "7": "no visible effect",
+        "8": "may help a little (expected effect -0.002000 bpb)",
     }
 
 
-def test_a_near_miss_that_a_running_stack_tries_is_told_as_such():
-    figures = Figures(
-        trials=(1,), pool=(2,), delta_bpb=0.0, se_bpb=0.01, sigma_bpb=0.01, better=0.7, effect_bpb=-0.002,
-        low_bpb=0.0, high_bpb=0.0, first_delta_bpb=0.0, first_se_bpb=0.01,
-    )  # fmt: skip
-    missed = experiment(1, Verdict.DISCARD, delta_bpb=0.0, sigma_bpb=0.01, val_bpb=2.0, figures=figures)
-    assert "tried again" not in digest([BASELINE, missed])
+def test_a_near_miss_in_the_running_stack_is_marked_as_combined():
+    missed = discarded(1, 2.0)
+    assert "combined in" not in digest([BASELINE, missed])
     running = experiment(2, None, combines=(1,))
-    assert "may help a little: tried again in #2" in digest([BASELINE, missed], running=running)
+    assert "combined in #2" in digest([BASELINE, missed], running=running)
 
 
 def test_near_misses_categories_and_open_directions_have_their_places():
-    figures = {"sigma_bpb": 0.01, "champion": 0}
     text = digest(
         [
             BASELINE,
-            experiment(1, Verdict.DISCARD, delta_bpb=0.008, category="optimizer", **figures),
-            experiment(2, Verdict.DISCARD, delta_bpb=-0.012, category="schedule", **figures),
-            experiment(3, Verdict.DISCARD, delta_bpb=0.3, category="optimizer", **figures),
+            discarded(1, 0.8, category="optimizer"),
+            discarded(2, 1.2, category="schedule"),
+            discarded(3, -30.0, category="optimizer", delta_bpb=0.3, sigma_bpb=0.01, figures=None),
             experiment(4, Verdict.CRASH, category="optimizer", reason="boom"),
         ],
         running=experiment(5, None, hypothesis="wider", category="architecture"),
     )
-    near = text[text.index("Near misses") : text.index("optimizer: 3 tried")]
-    assert near.index("#2, -0.012000 bpb (-1.2σ), schedule") < near.index("#1, +0.008000 bpb (+0.8σ), optimizer")
-    assert "optimizer: 3 tried, 0 kept, 1 crashed, best +0.008000 bpb:\n- #3, +0.300000 bpb (+30.0σ)" in text
+    near = text[text.index("Near misses, best expected effect first") : text.index("optimizer: 3 tried")]
+    assert near.index("- #2, ") < near.index("- #1, ") and "#3" not in near
+    assert "optimizer: 3 tried, 0 kept, 1 crashed, best -0.001000 bpb:\n- #3, +0.300000 bpb (+30.0σ)" in text
     assert "Running now, verdict unknown:\n- #5, architecture: wider" in text
     assert "architecture (0 tried)" in text[text.index("Open directions") :]
     assert "optimizer" not in text[text.index("Open directions") :]
 
 
-def test_an_effect_is_told_with_its_uncertainty():
+def test_an_effect_is_reported_with_its_uncertainty():
     known = Figures(
         trials=(1, 2), pool=(3,), delta_bpb=-0.012, se_bpb=0.007, sigma_bpb=0.01, better=0.93, effect_bpb=-0.01,
         low_bpb=-0.02, high_bpb=0.0, first_delta_bpb=-0.02, first_se_bpb=0.01,
@@ -141,7 +134,7 @@ def test_an_effect_is_told_with_its_uncertainty():
     assert "#1, -0.012000 ± 0.007000 bpb (2 runs, 93% sure to help)" in digest([BASELINE, one])
 
 
-def test_the_same_history_gives_the_same_words():
+def test_the_same_history_gives_the_same_text():
     rows = [
         experiment(number, Verdict.DISCARD, delta_bpb=0.02, category=f"c{number % 3}") for number in range(1, 50)
     ]
@@ -163,7 +156,7 @@ def test_an_experiment_is_one_line_whatever_it_says():
         ("\x00" * 1000 + "z", "…"),
     ],
 )
-def test_text_from_outside_is_cleaned_and_capped(text, expected):
+def test_untrusted_text_is_cleaned_and_capped(text, expected):
     assert prompt_text(text, 20) == expected
 
 

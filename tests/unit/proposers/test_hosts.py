@@ -28,7 +28,7 @@ def environment(monkeypatch, tmp_path):
 
 @pytest.fixture
 def ask(monkeypatch, tmp_path):
-    """Hold a conversation with a host: what came of it, and the server."""
+    """Hold a conversation with a host: the outcome, and the server."""
     asker = Asker(tmp_path)
 
     def run(api, *script, **options):
@@ -50,7 +50,7 @@ def bedrock(monkeypatch):
 
 @pytest.fixture
 def vertex(monkeypatch):
-    """A gateway's authorization stands for Google's, which no test can have."""
+    """A gateway's authorization stands in for Google's, which no test can have."""
     monkeypatch.setenv("ANTHROPIC_CUSTOM_HEADERS", f"Authorization: Bearer {CANARY}")
 
 
@@ -65,7 +65,7 @@ def test_a_conversation_is_held_and_booked(ask, request, api):
 
 
 @pytest.mark.parametrize("api", ["bedrock", "vertex"])
-def test_the_moving_end_is_marked_by_hand_and_the_editor_is_known(ask, request, api):
+def test_the_moving_end_is_marked_explicitly_and_the_editor_is_known(ask, request, api):
     request.getfixturevalue(api)
     _, server = ask(api, OK, OK, OK, replies=[lambda answer: replied(answer, "no")] * 2)
     *_, body = server.requests
@@ -94,14 +94,14 @@ def test_a_transient_fault_of_bedrock_is_tried_again(ask, bedrock, fault):
     assert isinstance(asked.last, Answer) and len(server.requests) == 2
 
 
-def test_frames_that_are_broken_are_no_crash(ask, bedrock, monkeypatch):
+def test_broken_frames_do_not_crash(ask, bedrock, monkeypatch):
     whole = fake.frame
     monkeypatch.setattr(fake, "frame", lambda *args: whole(*args)[:-1] + b"!")
     asked, _ = ask("bedrock", *[OK] * 6)
     assert isinstance(asked.last, Unanswered) and "garbled" in asked.last.reason
 
 
-def test_what_bedrock_refuses_is_told_in_its_words(ask, bedrock):
+def test_a_refusal_of_bedrock_is_reported_in_its_words(ask, bedrock):
     asked, _ = ask("bedrock", fake.Reply(status=403, body={"message": f"{CANARY} has no access"}))
     assert isinstance(asked.last, ProposerError) and "[key] has no access" in asked.last.message
 
@@ -115,14 +115,14 @@ def test_bedrock_signs_with_the_usual_credentials(ask, monkeypatch):
     assert server.headers[0]["authorization"].startswith("AWS4-HMAC-SHA256 Credential=AKIA")
 
 
-def test_missing_aws_credentials_are_told_at_the_start(tmp_path):
+def test_missing_aws_credentials_are_reported_at_the_start(tmp_path):
     pytest.importorskip("boto3", reason="the optional package boto3 is not installed")
     with pytest.raises(ProposerError, match="no AWS credentials") as caught:
         Messages(config(tmp_path, proposer="bedrock", model=MODELS["bedrock"]))
     assert "AWS_BEARER_TOKEN_BEDROCK" in caught.value.remedy
 
 
-def test_missing_google_credentials_are_told_at_the_start(monkeypatch, tmp_path):
+def test_missing_google_credentials_are_reported_at_the_start(monkeypatch, tmp_path):
     pytest.importorskip("google.auth", reason="the optional package google-auth is not installed")
     monkeypatch.setenv("PATH", "")  # no gcloud
     with pytest.raises(ProposerError, match="no Google credentials") as caught:
@@ -134,7 +134,7 @@ def test_missing_google_credentials_are_told_at_the_start(monkeypatch, tmp_path)
     ("api", "variable"),
     [("bedrock", "AWS_REGION"), ("vertex", "CLOUD_ML_REGION"), ("vertex", "ANTHROPIC_VERTEX_PROJECT_ID")],
 )
-def test_a_missing_place_is_told_at_the_start(monkeypatch, request, tmp_path, api, variable):
+def test_a_missing_region_or_project_is_reported_at_the_start(monkeypatch, request, tmp_path, api, variable):
     request.getfixturevalue(api)
     monkeypatch.delenv(variable)
     with pytest.raises(ProposerError) as caught:
@@ -143,7 +143,7 @@ def test_a_missing_place_is_told_at_the_start(monkeypatch, request, tmp_path, ap
 
 
 @pytest.mark.parametrize(("api", "module"), [("bedrock", "boto3"), ("vertex", "google.auth")])
-def test_a_missing_package_is_told_with_the_command_that_installs_it(monkeypatch, tmp_path, api, module):
+def test_a_missing_package_is_reported_with_the_command_that_installs_it(monkeypatch, tmp_path, api, module):
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ProposerError, match="is missing") as caught:
         Messages(config(tmp_path, proposer=api, model=MODELS[api]))

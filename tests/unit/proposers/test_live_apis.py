@@ -1,4 +1,4 @@
-"""What the real APIs promise. Each costs about a cent, and is skipped without its key.
+"""The promises of the real APIs. Each test costs about a cent, and is skipped without its key.
 
 ANTHROPIC_API_KEY=… OPENAI_API_KEY=… python -m pytest -m network tests/unit/proposers/test_live_apis.py
 """
@@ -46,9 +46,9 @@ def test_a_conversation_with_tools_goes_there_and_back(api, tmp_path):
     task = f"Call {SUBMIT.name} with a short reason. When it is refused, call it again with another one."
     opening = Opening(system="You test an API.", material="RATE = 0.02", task=task)
     notebook, exchanges = Notebook(), []
-    with open_chat(live_config(tmp_path, api)).connect() as line:
+    with open_chat(live_config(tmp_path, api)).connect() as connection:
         for _ in range(2):
-            answer = line.ask(opening, exchanges, [EDITOR, SUBMIT], notebook)
+            answer = connection.ask(opening, exchanges, [EDITOR, SUBMIT], notebook)
             assert isinstance(answer, Answer) and answer.stop is Stop.CALLS, answer
             assert answer.calls[0].name == SUBMIT.name and isinstance(answer.calls[0].input["why"], str)
             refused = ["Refused: another reason, please."] * len(answer.calls)
@@ -57,26 +57,26 @@ def test_a_conversation_with_tools_goes_there_and_back(api, tmp_path):
     assert all(0 < usage.cost_usd < 0.05 for usage in notebook.usages)
 
 
-def test_words_go_back_as_well(api, tmp_path):
-    with open_chat(live_config(tmp_path, api)).connect() as line:
+def test_prose_goes_back_as_well(api, tmp_path):
+    with open_chat(live_config(tmp_path, api)).connect() as connection:
         opening = Opening(system="You test an API.", material="-", task="Say the word blue. Call nothing.")
-        answer = line.ask(opening, [], [EDITOR, SUBMIT], Notebook())
+        answer = connection.ask(opening, [], [EDITOR, SUBMIT], Notebook())
         assert isinstance(answer, Answer) and answer.stop is Stop.SAID
         exchange = Exchange(answer=answer, words="Say it again.")
-        assert isinstance(line.ask(opening, [exchange], [EDITOR, SUBMIT], Notebook()), Answer)
+        assert isinstance(connection.ask(opening, [exchange], [EDITOR, SUBMIT], Notebook()), Answer)
 
 
-def test_a_wrong_key_and_a_wrong_model_are_told_apart(api, tmp_path, monkeypatch):
+def test_a_wrong_key_and_a_wrong_model_are_distinguished(api, tmp_path, monkeypatch):
     with (
         open_chat(
             live_config(tmp_path, api, model="no-such-model", price_input_usd=0, price_output_usd=0)
-        ).connect() as line,
+        ).connect() as connection,
         pytest.raises(ProposerError) as caught,
     ):
-        line.ask(OPENING, [], [SUBMIT], Notebook())
+        connection.ask(OPENING, [], [SUBMIT], Notebook())
     assert "model" in caught.value.message
     if api in ("anthropic", "openai"):
         monkeypatch.setenv(KEYS[api], "sk-wrong-canary-0123456789")
-        with open_chat(live_config(tmp_path, api)).connect() as line, pytest.raises(ProposerError) as caught:
-            line.ask(OPENING, [], [SUBMIT], Notebook())
+        with open_chat(live_config(tmp_path, api)).connect() as connection, pytest.raises(ProposerError) as caught:
+            connection.ask(OPENING, [], [SUBMIT], Notebook())
         assert "does not accept the key" in caught.value.message and "canary" not in caught.value.message

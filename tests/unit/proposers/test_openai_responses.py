@@ -4,55 +4,26 @@ from __future__ import annotations
 
 import json
 import sys
-import traceback
 
 import pytest
 
 from runner.errors import ProposerError
 from runner.proposers.llm import open_chat
-from runner.proposers.llm.chat import Answer, Call, Stop, Unanswered
-from runner.proposers.llm.openai_responses import Responses, can_be_strict
-from runner.proposers.llm.request_policy import ATTEMPTS, MAX_RETRY_AFTER_SECONDS, MAX_WAIT_SECONDS
+from runner.proposers.llm.chat import Answer, Call, Stop
+from runner.proposers.llm.openai_responses import can_be_strict
 from tests.support import fake_openai as fake
-from tests.support.chats import (
-    CANARY,
-    EDITOR,
-    OPENING,
-    SUBMIT,
-    Asker,
-    Notebook,
-    asking,
-    config,
-    forget_environment,
-    replied,
-)
-from tests.support.fake_anthropic import Reply, cut, ends_early, garbage
-from tests.support.fake_openai import REASONING, FakeOpenAI
-
-pytest.importorskip("openai", reason="the optional package openai is not installed")
+from tests.support.chats import CANARY, EDITOR, OPENING, SUBMIT, replied
+from tests.support.fake_anthropic import Reply, cut
+from tests.support.fake_openai import REASONING
 
 GOOD = {"why": "A higher learning rate trains faster."}
 OK = fake.call("submit", GOOD)
 
 
-@pytest.fixture(autouse=True)
-def environment(monkeypatch, tmp_path):
-    forget_environment(monkeypatch, tmp_path)
-    monkeypatch.setenv("OPENAI_API_KEY", CANARY)
-
-
-def openai_config(folder, **settings):
-    return config(folder, **{"proposer": "openai", "model": fake.MODEL, **settings})
-
-
 @pytest.fixture
-def ask(monkeypatch, tmp_path):
-    """Hold a conversation with a script: what came of it, the server, and the waits."""
-
-    def open_responses(settings, sleep):
-        return open_chat(openai_config(tmp_path, **settings), sleep=sleep)
-
-    return asking(monkeypatch, tmp_path, FakeOpenAI, "OPENAI_BASE_URL", open_responses)
+def ask(openai, monkeypatch, tmp_path):
+    """Hold a conversation with a script: the outcome, the server, and the waits."""
+    return openai.asking(monkeypatch, tmp_path)
 
 
 # --- the request --------------------------------------------------------------------------------------------
@@ -71,7 +42,7 @@ def test_an_answer_has_calls_text_and_thinking(ask):
     assert len(server.requests) == 1 and waits == []
 
 
-def test_nothing_is_stored_and_reasoning_comes_sealed(ask):
+def test_the_server_stores_nothing_and_reasoning_arrives_encrypted(ask):
     _, server, _ = ask(OK)
     (body,) = server.requests
     assert body["store"] is False and body["include"] == ["reasoning.encrypted_content"]
@@ -86,7 +57,7 @@ def test_a_model_that_does_not_reason_is_not_asked_for_reasoning(ask):
     assert "include" not in server.requests[0]
 
 
-def test_tools_are_functions_strict_where_the_schema_allows(ask):
+def test_tools_are_functions_that_are_strict_if_the_schema_allows_it(ask):
     _, server, _ = ask(OK, settings={"editor": "builtin"})
     editor, submit = server.requests[0]["tools"]
     assert (editor["type"], editor["name"], editor["strict"]) == ("function", EDITOR.name, False)
@@ -138,7 +109,7 @@ def test_a_call_with_any_input_survives(ask, name, wanted):
 
 
 @pytest.mark.parametrize("arguments", ["", "{", '{"why": NaN}', "edit it"])
-def test_arguments_that_are_no_json_stay_text(ask, arguments):
+def test_arguments_that_are_not_json_stay_text(ask, arguments):
     asked, _, _ = ask(fake.response(fake.function_call("submit", arguments)))
     assert asked.last.calls[0].input == arguments
 
@@ -149,7 +120,7 @@ def test_an_answer_that_no_request_can_carry_back_is_asked_again(ask):
 
 
 def test_an_end_without_items_is_completed_by_the_stream(ask):
-    """As some servers do that imitate the API."""
+    """Some servers that imitate the API omit them."""
     events = list(OK.events)
     name, data = events[-1]
     events[-1] = name, {**data, "response": {**data["response"], "output": []}}
@@ -183,122 +154,6 @@ def test_every_end_has_a_meaning(ask, reply, stop, detail):
     assert [row["cost_usd"] > 0 for row in asked.booked] == [True]
 
 
-def test_an_answer_that_was_paid_for_is_rebuilt_and_not_asked_again(monkeypatch, tmp_path):
-    notebook, answers = Notebook(), []
-    with FakeOpenAI([fake.call("submit", [1, "é"])]) as server:
-        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
-        for _ in range(2):
-            with Responses(openai_config(tmp_path)).connect() as line:
-                answers.append(line.ask(OPENING, [], [SUBMIT], notebook))
-    assert len(server.requests) == 1 and answers[0] == answers[1]
-
-
-# --- faults -------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "fault",
-    [
-        fake.error(500, "server_error"),
-        fake.error(503, None),
-        fake.error(429, "rate_limit_exceeded"),
-        fake.error(408, None),
-        cut(OK, 0),
-        cut(OK, 1),
-        cut(OK, 6),
-        ends_early(OK, 0),
-        ends_early(OK, 6),
-        fake.breaks(OK, 6, "server_error"),
-        fake.breaks(OK, 0, "rate_limit_exceeded"),
-        fake.breaks_as_of_old(OK, 6, "server_error"),
-        fake.fails("server_error"),
-        fake.fails("a_new_kind_of_trouble"),
-        garbage(OK, 3),
-    ],
-)
-def test_a_transient_fault_is_tried_again(ask, fault):
-    asked, server, waits = ask(fault, OK)
-    assert isinstance(asked.last, Answer), asked.last
-    assert len(server.requests) == 2 and len(waits) == 1 and 0 < waits[0] <= MAX_WAIT_SECONDS
-    assert server.requests[0] == server.requests[1]
-    assert server.headers[1].get("x-stainless-retry-count", "0") == "0"
-
-
-def test_retry_after_is_honoured_within_a_cap(ask):
-    _, _, waits = ask(fake.error(429, "rate_limit_exceeded", retry_after="17"), OK)
-    assert waits == [17.0]
-    _, _, waits = ask(fake.error(429, "rate_limit_exceeded", retry_after="86400"), OK)
-    assert waits == [MAX_RETRY_AFTER_SECONDS]
-
-
-def test_an_api_that_stays_down_gives_no_answer(ask):
-    asked, server, waits = ask(*[fake.error(503, None)] * ATTEMPTS)
-    assert isinstance(asked.last, Unanswered) and asked.last.again and asked.booked == []
-    assert "503" in asked.last.reason and len(server.requests) == ATTEMPTS and len(waits) == ATTEMPTS - 1
-
-
-def test_an_hour_of_overload_ends_with_the_answer(monkeypatch, tmp_path):
-    waits, outcomes = [], []
-
-    def overloaded_for_an_hour(_):
-        return fake.error(529, None) if sum(waits) < 3600 else OK
-
-    with FakeOpenAI([overloaded_for_an_hour] * 1000) as server:
-        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
-        with Responses(openai_config(tmp_path), sleep=waits.append).connect() as line:
-            while not outcomes or isinstance(outcomes[-1], Unanswered):
-                outcomes.append(line.ask(OPENING, [], [SUBMIT], Notebook()))
-    assert isinstance(outcomes[-1], Answer) and all(outcome.again for outcome in outcomes[:-1])
-
-
-def test_no_server_at_all_is_no_answer(monkeypatch, tmp_path):
-    with FakeOpenAI([]) as server:
-        url = server.url
-    monkeypatch.setenv("OPENAI_BASE_URL", url)
-    asked = Asker(tmp_path)(Responses(openai_config(tmp_path), sleep=lambda _: None))
-    assert isinstance(asked.last, Unanswered) and "no connection to 127.0.0.1" in asked.last.reason
-
-
-@pytest.mark.parametrize(
-    ("fault", "reason", "remedy"),
-    [
-        (fake.error(401, "invalid_api_key", f"wrong key: {CANARY}"), "does not accept the key", "OPENAI_API_KEY"),
-        (fake.error(403, "unsupported_country_region_territory"), "may not use model 'gpt-5'", "--model"),
-        (fake.error(404, "model_not_found"), "no model 'gpt-5'", "--model"),
-        (fake.error(400, "model_not_found"), "no model 'gpt-5'", "--model"),
-        (fake.Reply(status=404, body="nothing"), "no Responses API at 127.0.0.1", "OPENAI_BASE_URL"),
-        (fake.error(429, "insufficient_quota"), "no credit", "add credit"),
-        (fake.error(400, "billing_hard_limit_reached"), "spending limit", "raise the limit"),
-        (fake.error(400, "unsupported_parameter", "no such thing"), "no such thing", None),
-        (fake.error(400, "context_length_exceeded"), "refuses the request", None),
-        (fake.breaks(OK, 2, "insufficient_quota"), "no credit", "add credit"),
-        (fake.breaks(OK, 2, "invalid_prompt", f"not {CANARY}"), "refuses the request", None),
-        (fake.fails("bio_policy"), "refuses the request", None),
-    ],
-)
-def test_what_cannot_be_helped_by_asking_again_is_a_clear_error(ask, fault, reason, remedy):
-    asked, server, waits = ask(fault)
-    assert isinstance(asked.last, ProposerError) and reason in asked.last.message
-    assert (remedy or "") in (asked.last.remedy or "")
-    assert len(server.requests) == 1 and waits == []
-    assert asked.last.__cause__ is None
-
-
-def test_a_conversation_that_the_api_does_not_take_any_more_is_given_up(ask):
-    too_long = fake.error(400, "context_length_exceeded", "the window is full")
-    asked, _, waits = ask(OK, too_long, replies=[lambda answer: replied(answer, "no")])
-    assert isinstance(asked.last, Unanswered) and not asked.last.again
-    assert "the window is full" in asked.last.reason and waits == []
-
-
-def test_a_stop_in_the_middle_of_an_answer_books_what_has_arrived(ask):
-    moments = iter([False] * 100 + [True] * 1000)
-    asked, server, waits = ask(fake.say("x" * 30_000), stopping=lambda: next(moments))
-    assert asked.last == Unanswered(reason="stopped", again=True) and waits == []
-    (booked,) = asked.booked
-    assert 0 < booked["output_tokens"] < 5000 and asked.kept == b"" and len(server.requests) == 1
-
-
 # --- money --------------------------------------------------------------------------------------------------
 
 
@@ -311,7 +166,7 @@ def test_every_kind_of_token_is_booked_to_the_cent(ask):
     assert booked["cost_usd"] == pytest.approx(0.1 + 0.015 + 0.1)
 
 
-def test_what_is_written_to_the_cache_is_priced_as_such(ask):
+def test_tokens_written_to_the_cache_are_priced_as_such(ask):
     cost = fake.usage(input_tokens=200_000, output_tokens=0, cached_tokens=50_000, cache_write_tokens=100_000)
     settings = {"model": "mine", "price_input_usd": 1.0, "price_output_usd": 2.0}
     (booked,) = ask(fake.call("submit", GOOD, cost=cost), settings=settings)[0].booked
@@ -319,19 +174,19 @@ def test_what_is_written_to_the_cache_is_priced_as_such(ask):
     assert booked["cost_usd"] == pytest.approx(0.05 + 0.5 * 0.05 + 1.25 * 0.1)
 
 
-def test_an_unknown_price_is_refused_at_the_start(tmp_path):
+def test_an_unknown_price_is_refused_at_the_start(openai, tmp_path):
     with pytest.raises(ProposerError, match="price of model 'claude-opus-5-5' is not known"):
-        Responses(openai_config(tmp_path, model="claude-opus-5-5"))
+        openai.open(tmp_path, model="claude-opus-5-5")
 
 
-def test_a_cut_answer_is_booked_by_a_guess(ask):
-    """The API tells what a prompt costs at the end only."""
+def test_an_answer_that_was_cut_off_is_booked_by_an_estimate(ask):
+    """The API reports the cost of a prompt only at the end."""
     long = fake.call("submit", {"why": "x" * 30_000})
     asked, server, _ = ask(cut(long, len(long.events) - 4), OK)
-    guessed, whole = asked.booked
+    estimated, whole = asked.booked
     prompt = len(json.dumps(server.requests[0]))
-    assert guessed["input_tokens"] == pytest.approx(prompt / 3, rel=0.05)
-    assert 10_000 <= guessed["output_tokens"] <= 11_000
+    assert estimated["input_tokens"] == pytest.approx(prompt / 3, rel=0.05)
+    assert 10_000 <= estimated["output_tokens"] <= 11_000
     assert (whole["input_tokens"], whole["output_tokens"]) == (1000, 200)
 
 
@@ -340,48 +195,11 @@ def test_a_response_that_failed_is_booked_by_what_it_says(ask):
     assert [(row["input_tokens"], row["output_tokens"]) for row in asked.booked] == [(7, 5), (1000, 200)]
 
 
-def test_the_budget_is_looked_at_before_every_attempt(ask):
-    room = iter([None, "the budget is spent"])
-    asked, server, _ = ask(cut(OK, 3), OK, budget=lambda: next(room))
-    assert asked.last == Unanswered(reason="the budget is spent", again=True) and len(server.requests) == 1
+# --- the package --------------------------------------------------------------------------------------------
 
 
-# --- the key and the package --------------------------------------------------------------------------------
-
-
-def test_an_answer_that_quotes_the_key_is_booked_but_not_kept(ask):
-    asked, _, _ = ask(
-        fake.say(f"Your key is {CANARY}."), OK, replies=[lambda answer: replied(answer, words="Submit.")]
-    )
-    assert isinstance(asked.last, Answer) and len(asked.booked) == 2
-    assert b"Let me see." in asked.kept
-
-
-def test_a_missing_key_is_told_at_the_start(monkeypatch, tmp_path):
-    monkeypatch.delenv("OPENAI_API_KEY")
-    with pytest.raises(ProposerError, match="no key") as caught:
-        Responses(openai_config(tmp_path))
-    assert "OPENAI_API_KEY" in caught.value.remedy
-
-
-@pytest.mark.parametrize("key", [CANARY + "\n", CANARY + "é", f"'{CANARY} '"])
-def test_a_key_with_a_line_end_is_refused_without_showing_it(monkeypatch, tmp_path, key):
-    monkeypatch.setenv("OPENAI_API_KEY", key)
-    with pytest.raises(ProposerError, match="no key has") as caught:
-        Responses(openai_config(tmp_path))
-    assert CANARY not in "".join(traceback.format_exception(caught.value))
-
-
-@pytest.mark.parametrize("url", ["http://host:port", "localhost:8000", "/v1", "http://"])
-def test_an_unusable_base_url_is_told_at_the_start(monkeypatch, tmp_path, url):
-    monkeypatch.setenv("OPENAI_BASE_URL", url)
-    with pytest.raises(ProposerError, match="cannot be set up") as caught:
-        Responses(openai_config(tmp_path))
-    assert "OPENAI_BASE_URL" in caught.value.remedy
-
-
-def test_a_missing_package_is_told_with_the_command_that_installs_it(monkeypatch, tmp_path):
+def test_a_missing_package_is_reported_with_the_command_that_installs_it(openai, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "openai", None)
     with pytest.raises(ProposerError, match="openai is missing") as caught:
-        open_chat(openai_config(tmp_path))
+        open_chat(openai.config(tmp_path))
     assert caught.value.remedy == "pip install 'autoresearch-runner[openai]'"

@@ -110,7 +110,7 @@ def test_values_are_scaled_in_the_style_of_the_old_literal(value, factor, expect
     assert scaled(constant(value), factor) == expected
 
 
-def test_rates_are_no_fractions_and_batches_stay_powers_of_two():
+def test_rates_are_not_fractions_and_batches_stay_powers_of_two():
     assert scaled(constant(0.3, "LEARNING_RATE"), 4.0) == "1.2"
     assert scaled(constant(8, "BATCH_ROWS"), 1.4) == "16"
     assert scaled(constant(8, "NUM_LAYERS"), 1.4) == "11"

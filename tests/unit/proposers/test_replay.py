@@ -103,7 +103,7 @@ def test_such_a_mail_applies(tmp_path):
 
 
 @pytest.mark.parametrize("subject", ["=?nonsense?q?x?=", "=?UTF-8?b?!!!?=", "=?UTF-8?q?=ff=fe?="])
-def test_a_broken_subject_harms_nobody(subject):
+def test_a_broken_subject_does_no_harm(subject):
     assert split(f"Subject: {subject}\n\n{DIFF}").diff == DIFF
 
 
@@ -137,7 +137,7 @@ def test_an_unusable_patch_is_a_proposal_that_is_refused_with_its_reason(tmp_pat
     assert isinstance(refusal, edits.Refusal) and reason in refusal.reason
 
 
-def test_a_missing_or_empty_folder_is_told_at_the_start(tmp_path):
+def test_a_missing_or_empty_folder_is_reported_at_the_start(tmp_path):
     for folder in (None, tmp_path / "none", tmp_path):
         with pytest.raises(ProposerError) as caught:
             ReplayProposer(folder)

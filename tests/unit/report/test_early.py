@@ -11,9 +11,10 @@ from runner.cli import cli
 from runner.cli.display import verdict_line
 from runner.cli.workspace import as_json
 from runner.decision.early_stopping import NUM_FRACTIONS
+from runner.proposers.combine import near_misses
 from runner.proposers.researcher.digest import digest
 from runner.proposers.researcher.experiments_tool import read
-from runner.proposers.researcher.plateau import near_misses, plateau
+from runner.proposers.researcher.plateau import plateau
 from runner.records import Curve, Experiment, Phase, Proposal, RunEnd, RunRecord, StopReason, Verdict
 from runner.report.early import early_line, early_stops, upper_limit
 from runner.report.explain import explain

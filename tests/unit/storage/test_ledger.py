@@ -24,7 +24,7 @@ from runner.records import (
     Usage,
     Verdict,
 )
-from runner.storage.ledger import ANSWERS_OF_FORMAT_3, CONVERSATIONS, SCHEMA, SEALED, Ledger, exclusive, is_running
+from runner.storage.ledger import ANSWERS_OF_FORMAT_3, CONVERSATIONS, SCHEMA, SEALED, Ledger
 
 
 @pytest.fixture
@@ -415,26 +415,3 @@ def test_a_ledger_of_another_version_is_refused(ledger, tmp_path):
     ledger._db.execute("PRAGMA user_version = 99")
     with pytest.raises(LedgerError, match="format 99"):
         Ledger(tmp_path / "ledger.db")
-
-
-def _hold(folder, pipe):
-    with exclusive(folder):
-        pipe.send(os.getpid())
-        signal.pause()
-
-
-def test_a_second_controller_is_refused_and_the_first_one_named_until_it_dies(tmp_path):
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    holder = context.Process(target=_hold, args=(tmp_path, theirs))
-    holder.start()
-    pid = ours.recv()
-    assert is_running(tmp_path)
-    with pytest.raises(LedgerError, match=f"process {pid}"), exclusive(tmp_path):
-        pass
-    os.kill(pid, signal.SIGKILL)
-    holder.join()
-    holder.close()
-    with exclusive(tmp_path):
-        assert is_running(tmp_path)
-    assert not is_running(tmp_path)
