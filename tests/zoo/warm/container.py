@@ -21,6 +21,8 @@ from runner.sandbox.session import Mounts
 
 FORKS = Path(__file__).with_name("forks.py")
 BOXES = "/boxes"
+ANSWER_SECONDS = 120.0
+"""More than any limit of a phase."""
 
 
 class WarmContainer:
@@ -67,27 +69,29 @@ class WarmContainer:
 def open_container(engine: Engine, image_id: str, locked: Path, boxes: Path, core: int) -> Iterator[WarmContainer]:
     """Start it; remove it whatever happens."""
     (launcher,) = locked.rglob("launcher.py")
-    api = engine.client.api
-    container = api.create_container(
-        image_id,
-        ["/opt/venv/bin/python", "-I", "/forks.py", f"/locked/{launcher.relative_to(locked)}"],
-        user="0:0",
-        stdin_open=True,
-        environment=["OMP_NUM_THREADS=1", "MKL_NUM_THREADS=1"],
-        labels={f"{LABEL}kind": "warm"},
-        host_config=api.create_host_config(
-            network_mode="none",
-            cpuset_cpus=str(core),
-            binds=[f"{FORKS}:/forks.py:ro", f"{locked}:/locked:ro", f"{boxes}:{BOXES}"],
-        ),
-    )["Id"]
-    try:
-        stream = api.attach_socket(container, params={"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1})
-        with closing(stream):
-            api.start(container)
-            yield WarmContainer(boxes, stream)
-    finally:
-        api.remove_container(container, force=True)
+    # A client of its own: the production path closes the connections of the shared one.
+    with closing(engine.another_client()) as client:
+        container = client.api.create_container(
+            image_id,
+            ["/opt/venv/bin/python", "-I", "/forks.py", f"/locked/{launcher.relative_to(locked)}"],
+            user="0:0",
+            stdin_open=True,
+            environment=["OMP_NUM_THREADS=1", "MKL_NUM_THREADS=1"],
+            labels={f"{LABEL}kind": "warm"},
+            host_config=client.api.create_host_config(
+                network_mode="none",
+                cpuset_cpus=str(core),
+                binds=[f"{FORKS}:/forks.py:ro", f"{locked}:/locked:ro", f"{boxes}:{BOXES}"],
+            ),
+        )["Id"]
+        try:
+            params = {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
+            with closing(client.api.attach_socket(container, params=params)) as stream:
+                stream._sock.settimeout(ANSWER_SECONDS)
+                client.api.start(container)
+                yield WarmContainer(boxes, stream)
+        finally:
+            client.api.remove_container(container, force=True)
 
 
 @dataclass(frozen=True, kw_only=True)
