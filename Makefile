@@ -42,11 +42,12 @@ test-full: engine $(VENV)/.installed ## Every test, and every candidate on the r
 	$(RUN) prepare --profile cpu
 	@$(PYTEST) --full $(ARGS)
 
-check: $(VENV)/.installed ## Style, types, layers, locked evaluation
+check: $(VENV)/.installed ## Style, types, layers, sizes, locked evaluation
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
+	$(VENV)/bin/python .ci/check_sizes.py
 	$(VENV)/bin/python -m locked_eval.manifest
 
 lock: $(VENV)/.installed ## Lock the evaluation as it is now (a person's decision)

@@ -1,4 +1,4 @@
-"""A repository of its own for a benchmark, with what this clone has prepared already."""
+"""A separate repository for a benchmark that reuses the prepared files of this clone."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def make_repository(root, files):
-    """Write and commit files; sources, wheels and data are this clone's.
+    """Write and commit files; sources, wheels and data are links to those of this clone.
 
     Args:
-        root: a folder that is not there yet.
+        root: a folder that does not exist yet.
         files: texts by path.
     """
     for name, text in {**files, ".gitignore": "/.autoresearch/\n"}.items():

@@ -1,10 +1,11 @@
-"""The bars of the keep rule, on synthetic campaigns: false keeps, true gain against the greedy rule, honesty.
+"""Targets of the keep rule on synthetic campaigns: false keeps, true gain over the greedy rule, honest reports.
 
     python bench/decision.py [--campaigns 2000] [--plots docs]
 
-Prints every cell of noise × budget × mix, each bar as met or not, and what happens when the world is not as the
-rule assumes: a drifting machine, effects of another size, a wrong noise prior. With --plots it draws the trade-off
-between gain and false keeps, and the rules beside each other, into that folder. Seeded: always the same figures.
+Prints every cell of noise × budget × mix, each target as met or not, and the results when the world differs from
+the assumptions of the rule: a drifting machine, effects of another size, a wrong noise prior. With --plots it
+draws the trade-off between gain and false keeps, and a comparison of the rules, into that folder. Seeded: the
+figures are always the same. Takes about ten minutes on two cores.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from runner.decision.keep_rule import Rule
-from runner.decision.simulation import MIXES, RULES, Setting, greedy, ours, simulate
-from runner.report.plot import DOTS_PER_INCH, FAINT, GREEN, GREY, INK
-from runner.report.rules_plot import rules_png
+from runner.decision.simulation import RULES, greedy, ours, simulate
+from runner.decision.synthetic import MIXES, Setting
+from runner.report.plot import DOTS_PER_INCH, FAINT, GRAY, GREEN, INK, rules_png
 
 SIGMAS, BUDGETS = (0.0007, 0.002), (100, 700)
 LEAST_GAIN = {0.0007: 1.0, 0.002: 1.1}
@@ -34,20 +35,20 @@ SHELVES = (0.0, 2.0, 5.0, 8.0)
 
 
 def cell(sigma, runs, mix, **changes):
-    """One setting."""
+    """Build one setting."""
     return Setting(mix=MIXES[mix], sigma_bpb=sigma, num_runs=runs, **changes)
 
 
 def scaled(mix, factor):
-    """The same mix with effects of another size."""
+    """Scale the effects of a mix."""
     return replace(mix, harm=mix.harm * factor, slight=mix.slight * factor, gain=mix.gain * factor)
 
 
 def bars(run):
-    """Every cell, every rule; returns what was found, by cell and rule."""
+    """Simulate every rule in every cell; returns the summaries by cell and rule."""
     found = {}
     print(
-        "sigma   runs  mix    rule               × greedy   false keeps  expected  reported   keeps  tried  looks"
+        "sigma   runs  mix    rule               × greedy   false keeps  expected  reported   keeps  tried  trials"
     )
     for sigma in SIGMAS:
         for runs in BUDGETS:
@@ -61,7 +62,7 @@ def bars(run):
                     print(
                         f"{sigma:<7g} {runs:4d}  {mix:6s} {name:18s} {ratio:8.2f}  {one.false_share:11.1%}"
                         f"  {one.expected_share:8.1%}  {one.optimism:+8.1%}  {one.keeps:6.1f}"
-                        f"  {one.candidates:5.0f}  {one.trials:5.2f}"
+                        f"  {one.candidates:5.0f}  {one.trials:6.2f}"
                     )
     for sigma in SIGMAS:
         for runs in BUDGETS:
@@ -72,22 +73,22 @@ def bars(run):
             ]
             gain, false = np.mean(gains), max(one.false_share for one in ours_of)
             optimism = max(abs(one.optimism) for one in ours_of)
-            told = (
+            results = (
                 f"gain × greedy, mean over mixes {gain:.2f} ({met(gain >= LEAST_GAIN[sigma])})",
                 f"false keeps at most {false:.1%} ({met(false <= MOST_FALSE)})",
                 f"reported off by at most {optimism:.1%} ({met(optimism <= MOST_OPTIMISM)})",
             )
-            print(f"sigma {sigma:g}, {runs} runs: " + "; ".join(told))
+            print(f"sigma {sigma:g}, {runs} runs: " + "; ".join(results))
     return found
 
 
 def met(yes):
-    """In words."""
+    """Whether a target is met, in words."""
     return "met" if yes else "NOT MET"
 
 
 def other_worlds(run):
-    """What the rule does when its assumptions are wrong; 700 runs, sigma 0.0007 and 0.002."""
+    """Simulate the rule where its assumptions are wrong; 700 runs, sigma 0.0007 and 0.002."""
     print("\nother worlds (ours; 700 runs)      sigma   mix     × greedy   false keeps   reported")
     worlds = {
         "drift 0.3 sigma": lambda setting: replace(setting, drift_sigmas=0.3),
@@ -112,23 +113,23 @@ def other_worlds(run):
 
 
 def shelves(run):
-    """What trying near misses together brings, by how much they must be worth; 0: never."""
+    """Simulate the gain from combining near misses, by the worth that is required; 0: never."""
     print("\nstack_sigmas (ours)     sigma   runs   gain × greedy, false keeps: real, harsh")
     for sigmas in SHELVES:
         for sigma in SIGMAS:
             for runs in BUDGETS:
-                told = []
+                results = []
                 for mix in MIXES:
                     setting = cell(sigma, runs, mix)
                     one = run("ours", partial(ours, rule=Rule(stack_sigmas=sigmas)), setting)
-                    told.append(
+                    results.append(
                         f"{one.true_gain / run('greedy', greedy, setting).true_gain:.2f} {one.false_share:6.1%}"
                     )
-                print(f"{sigmas:<22g} {sigma:<7g} {runs:5d}   {'   '.join(told)}")
+                print(f"{sigmas:<22g} {sigma:<7g} {runs:5d}   {'   '.join(results)}")
 
 
 def trade_off(run, path):
-    """Gain against false keeps over a range of doubts, with and without stacks, and the greedy rule as a mark."""
+    """Plot gain against false keeps over a range of doubts, with and without stacks, next to the greedy rule."""
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -136,7 +137,7 @@ def trade_off(run, path):
     mpl.rcdefaults()
     figure = Figure(figsize=(10.5, 4.4), layout="constrained", dpi=DOTS_PER_INCH)
     for axes, sigma in zip(figure.subplots(1, 2, sharey=True), SIGMAS, strict=True):
-        for mix, colour, place in zip(MIXES, (GREEN, "#d9a514"), ((-4, -13), (4, 6)), strict=True):
+        for mix, color, place in zip(MIXES, (GREEN, "#d9a514"), ((-4, -13), (4, 6)), strict=True):
             setting = cell(sigma, 700, mix)
             base = run("greedy", greedy, setting)
             for stacks, line, name in ((Rule().stack_sigmas, "o-", "ours"), (0.0, "o:", "ours without stacks")):
@@ -144,7 +145,7 @@ def trade_off(run, path):
                 curve = [run("ours", partial(ours, rule=rule), setting) for rule in rules]
                 gains = [one.true_gain / base.true_gain for one in curve]
                 axes.plot(
-                    [one.false_share for one in curve], gains, line, color=colour, markersize=4,
+                    [one.false_share for one in curve], gains, line, color=color, markersize=4,
                     label=f"{name}, mix {mix}",
                 )  # fmt: skip
                 for one, gain, doubt in zip(curve, gains, DOUBTS, strict=True):
@@ -153,8 +154,8 @@ def trade_off(run, path):
                             f"{doubt:g}", (one.false_share, gain), xytext=place, textcoords="offset points",
                             fontsize=8, color=FAINT,
                         )  # fmt: skip
-            axes.plot([base.false_share], [1.0], "x", color=colour, markersize=9, label=f"greedy, mix {mix}")
-        axes.axvline(MOST_FALSE, color=GREY, linewidth=1, linestyle="--")
+            axes.plot([base.false_share], [1.0], "x", color=color, markersize=9, label=f"greedy, mix {mix}")
+        axes.axvline(MOST_FALSE, color=GRAY, linewidth=1, linestyle="--")
         axes.set_xlabel("share of false keeps")
         axes.set_title(
             f"σ = {sigma:g} bpb, 700 runs; numbers: max_false_keep_probability", loc="left", fontsize=10, color=INK
@@ -170,7 +171,7 @@ def trade_off(run, path):
 
 
 def main():
-    """Run everything."""
+    """Run all simulations and print the results."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--campaigns", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)

@@ -1,14 +1,20 @@
-"""How long the digest of a ledger is, and how long it takes: `python bench/digest.py`.
+"""Length of the digest of a ledger, and the time that it takes.
 
-Made-up nights with sentences as long as a real one's. Tokens are counted with tiktoken's `o200k_base`, if its
-vocabulary is at hand or can be downloaded; else one is counted for every three bytes: more than tokenizers make of
-such text.
+    python bench/digest.py
+
+Uses made-up nights with sentences as long as real ones. Tokens are counted with tiktoken's `o200k_base` if its
+vocabulary is installed or can be downloaded. Otherwise every three bytes count as a token, which is more than
+tokenizers make of such text.
 """
 
 from __future__ import annotations
 
 import random
+import sys
 import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from runner.proposers.researcher.digest import MAX_TOKENS, digest
 from runner.proposers.researcher.submit_tool import CATEGORIES
@@ -22,7 +28,7 @@ soft-capping at 15, zero initialization, weight decay 0.1, batch size 2**15, dep
 
 
 def night(num_experiments: int) -> list[Experiment]:
-    """A ledger with a few keeps, many discards, and crashes."""
+    """Make up experiments with a few keeps, many discards, and crashes."""
     dice, words = random.Random(0), SENTENCE.split()
     rows = [
         Experiment(
@@ -57,7 +63,7 @@ def night(num_experiments: int) -> list[Experiment]:
 
 
 def figures(delta: float) -> Figures:
-    """Of a verdict on two runs."""
+    """Make up the figures of a verdict on two runs."""
     return Figures(
         trials=(1, 2), pool=(3, 4, 5), delta_bpb=delta, se_bpb=0.0006, sigma_bpb=0.0007, better=0.5,
         effect_bpb=delta, low_bpb=delta, high_bpb=delta, first_delta_bpb=delta, first_se_bpb=0.0008,
@@ -65,7 +71,7 @@ def figures(delta: float) -> Figures:
 
 
 def count_tokens(text: str) -> tuple[float, str]:
-    """Tokens, and how they were counted."""
+    """Count tokens; returns the number and how they were counted."""
     try:
         import tiktoken
 

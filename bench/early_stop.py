@@ -1,10 +1,10 @@
-"""What stopping hopeless runs saves and costs, where every end is known.
+"""Savings and costs of stopping unpromising runs early, where every outcome is known.
 
-    python bench/early_stop.py                            # synthetic trainings, seeded, a minute
-    python bench/early_stop.py --ledger FILE --tag TAG    # a real campaign, replayed in its order
+    python bench/early_stop.py                            # synthetic trainings, seeded, one minute
+    python bench/early_stop.py --ledger FILE --tag TAG    # a real campaign, replayed in order
 
-Each candidate is watched with the calibration of those before it. Its end is known all the same: take a real
-campaign with `early_stop_threshold = 0` or `early_stop_holdout = 1`, in which nobody was stopped.
+Each candidate is watched with the calibration from those before it, and its outcome is known nevertheless: use a
+real campaign with `early_stop_threshold = 0` or `early_stop_holdout = 1`, in which no run was stopped.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class Tally:
         self.saved = 0.0
 
     def add(self, calibration, losses, promising):
-        """Watch one to its end."""
+        """Watch one candidate to its end; returns why it would have been stopped, or `None`."""
         self.watched += 1
         self.promising += promising
-        dooms = (calibration.stop_reason(index, losses[index]) for index in range(NUM_FRACTIONS - 1))
-        stop_reason = next((one for one in dooms if one is not None), None)
+        reasons = (calibration.stop_reason(index, losses[index]) for index in range(NUM_FRACTIONS - 1))
+        stop_reason = next((one for one in reasons if one is not None), None)
         if stop_reason is not None:
             self.stopped += 1
             self.wrong += promising
@@ -56,7 +56,7 @@ class Tally:
 
 
 def synthetic(unseen, finished, late=0):
-    """Nights with so many finished candidates each, of which `late` came back at the very end."""
+    """Simulate nights with a number of finished candidates each, of which `late` recovered at the very end."""
     tally = Tally()
     for seed in range(NIGHTS):
         world = World(1000 + seed, unseen)
@@ -76,7 +76,7 @@ def synthetic(unseen, finished, late=0):
 
 
 def lived(unseen, length=100):
-    """Whole nights: what is stopped is never known, but for those that are drawn and finished."""
+    """Simulate whole nights in which only the holdout among the stopped runs teaches anything."""
     tally = Tally()
     for seed in range(NIGHTS // 2):
         world = World(5000 + seed, unseen)
@@ -98,7 +98,7 @@ def lived(unseen, length=100):
 
 
 def replayed(experiments):
-    """A real campaign."""
+    """Replay a real campaign."""
     points = early_stopping.candidates(experiments)
     for index in range(NUM_FRACTIONS):
         pairs = [(one.gaps[index], one.delta_bpb) for one in points if one.gaps[index] is not None]
@@ -134,7 +134,7 @@ def replayed(experiments):
 
 
 def main():
-    """Measure and print."""
+    """Simulate or replay, and print the results."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--ledger", type=Path)
     parser.add_argument("--tag", default="night")

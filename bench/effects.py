@@ -1,12 +1,13 @@
-"""Fit how edits are distributed to a night's results, by simulating greedy nights.
+"""Fit the distribution of edits to the results of a night, by simulating greedy nights.
 
     python bench/effects.py results.tsv [--sigma 0.0007] [--steps 3000]
 
-The file is one of autoresearch: columns val_bpb and status (keep, discard, crash). A greedy night is simulated
-with parameters until it looks like this one: its number of keeps, its whole improvement, and the quantiles of the
-differences to the best number so far, which is lucky: that is why the differences cannot be read as effects.
-Prints the parameters of a mix as `runner/decision/simulation.py` has it, and how far nights of it are from each
-figure; and the same for the mix that is there. One night does not tell parameters apart that give equal nights.
+The file comes from autoresearch, with the columns val_bpb and status (keep, discard, crash). Greedy nights are
+simulated with varying parameters until they resemble this one in the number of keeps, the total improvement, and
+the quantiles of the differences to the best number so far. The best number is a lucky one, which is why the
+differences cannot be read as effects. Prints the parameters of a mix as `runner/decision/synthetic.py` has it,
+and how far its nights are from each figure; then the same for the present mix. One night cannot distinguish
+parameters that give equal nights.
 """
 
 from __future__ import annotations
@@ -20,15 +21,15 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from runner.decision.simulation import MIXES, Mix, draw
+from runner.decision.synthetic import MIXES, Mix, draw
 
 QUANTILES = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
 BROKEN_BPB = 0.1
-"""A difference above this is a broken program, and left out."""
+"""A larger difference means a broken program and is left out."""
 
 
 def read(path):
-    """Differences to the best number so far, and the whole improvement."""
+    """Read the differences to the best number so far, and the total improvement."""
     with path.open(encoding="utf-8") as file:
         scores = [
             (float(row["val_bpb"]), row["status"])
@@ -47,7 +48,7 @@ def read(path):
 
 
 def nights(mix, sigma, length, num, rng):
-    """The same figures of simulated greedy nights."""
+    """Simulate greedy nights; returns the same figures."""
     truth, first = np.zeros(num), sigma * rng.normal(size=num)
     best, differences = first.copy(), np.empty((num, length))
     for place in range(length):
@@ -60,14 +61,14 @@ def nights(mix, sigma, length, num, rng):
 
 
 def figures(differences, improvement):
-    """(N, F) from (N, L) and (N,)."""
+    """Summarize nights: (N, F) from (N, L) and (N,)."""
     return np.column_stack(
         [*np.quantile(differences, QUANTILES, axis=1), (differences < 0).sum(axis=1), improvement]
     )
 
 
 def mix_of(shares, sizes):
-    """From (3,) and (3,): harm, slight, gain."""
+    """Build a mix from shares (3,) and sizes (3,), in the order harm, slight, gain."""
     return Mix(
         harm_share=shares[0], harm=sizes[0], slight_share=shares[1], slight=sizes[1], gain_share=shares[2],
         gain=sizes[2],
@@ -75,7 +76,7 @@ def mix_of(shares, sizes):
 
 
 def main():
-    """Search, print."""
+    """Search the parameters and print them."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("file", type=Path)
     parser.add_argument("--sigma", type=float, default=0.0007)
@@ -104,7 +105,7 @@ def main():
         print(f"{name:8s} share {share:.2f}  size {size:.5f} bpb")
     names = [*(f"quantile {part:.0%}" for part in QUANTILES), "keeps", "improvement"]
     fitted, present = misfit(mix_of(shares, sizes), 2000), misfit(MIXES["real"], 2000)
-    print("figure          this night   away from it, in standard deviations of nights: fitted, mix 'real'")
+    print("figure          this night   distance in standard deviations of nights: fitted, mix 'real'")
     for name, value, *away in zip(names, wanted, fitted, present, strict=True):
         print(f"{name:14s} {value:11.5f}   {away[0]:+6.2f}  {away[1]:+6.2f}")
     print(f"{'sum of squares':27s}   {(fitted**2).sum():6.2f}  {(present**2).sum():6.2f}")

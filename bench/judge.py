@@ -1,8 +1,8 @@
-"""Speed of the judge: scoring and drawing per claim, verifying per audit, against a plain sum of the claims.
+"""Speed of the judge: scoring and drawing per claim, verifying per audit, relative to a plain sum of the claims.
 
     python bench/judge.py [--rows 10240] [--context 2048] [--audited 8192]
 
-Every figure is the best of several repetitions in one process, so that ratios are of one run and one machine.
+Every figure is the best of several repetitions in one process, so that ratios refer to one run on one machine.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from locked_eval import draw, judge, plan, verify
+from locked_eval.judging import draw, findings, judge, plan, verify
 
-NOISE = verify.HonestNoise(exceedance_rates=(1e-3, 1e-4, 1e-5, 1e-5), dependence=0.01)
+NOISE = findings.HonestNoise(exceedance_rates=(1e-3, 1e-4, 1e-5, 1e-5), dependence=0.01)
 BATCH_ROWS = 32
 
 
 def best_seconds(work, repeats=3):
-    """Shortest of several runs."""
+    """Time the shortest of several runs."""
     seconds = []
     for _ in range(repeats):
         start = time.perf_counter()
@@ -34,7 +34,7 @@ def best_seconds(work, repeats=3):
 
 
 def judging(rows, context):
-    """Score and draw of one candidate."""
+    """Time scoring and drawing for one candidate."""
     rng = np.random.default_rng(0)
     claims = -rng.exponential(3, (rows, context)).astype(np.float32)
     champion = np.minimum(claims + rng.normal(0, 0.3, claims.shape).astype(np.float32), np.float32(0))
@@ -64,7 +64,7 @@ def judging(rows, context):
 
 
 def verifying(audited, vocabulary):
-    """The verification of one audit; rows are short, which makes no difference to it."""
+    """Time the verification of one audit. Rows are short, which does not affect it."""
     rng = np.random.default_rng(0)
     context = 16
     tokens = rng.integers(0, vocabulary, (audited, context + 1), dtype=np.uint16)
@@ -75,9 +75,8 @@ def verifying(audited, vocabulary):
     logits = np.zeros((made.num_logits, vocabulary), dtype=np.float32)
     logits += rng.normal(0, 1, vocabulary).astype(np.float32)
     plain = best_seconds(lambda: np.sum(logits, dtype=np.float64), repeats=1)
-    seconds = best_seconds(
-        lambda: verify.verify(made, drawn, logits, claims, tokens[:, 1:], counted, NOISE), repeats=1
-    )
+    committed = verify.Committed(claims=claims, targets=tokens[:, 1:], counted=counted)
+    seconds = best_seconds(lambda: verify.verify(made, drawn, logits, committed, NOISE), repeats=1)
     print(
         f"verify, {audited} rows, vocabulary {vocabulary}: {made.num_logits} answers, {logits.nbytes >> 20} MiB,"
         f" {seconds:.2f} s, {logits.size / seconds / 1e6:.0f} M logits/s, {seconds / plain:.1f} × np.sum of them"

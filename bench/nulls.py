@@ -1,13 +1,13 @@
-"""Twenty edits that change nothing and three that help, through the whole pipeline on real CPU runs.
+"""Twenty edits that change nothing and three that help, through the whole pipeline with real CPU runs.
 
     python bench/nulls.py [--nulls 20] [--train-seconds 20]
 
-The repository is this one with three handicaps planted in its workload; three of the edits take one away each.
-Of the edits that change nothing, half are comments and half only move the seed. What is kept by luck shows how
-honest the rule is on this machine, what is not kept of the three how much it overlooks. Every edit is proposed
-against the champion, in an order drawn with a fixed seed. About half an hour on a quiet machine.
+The repository is a copy of this one with three handicaps planted in its workload; three of the edits remove one
+each. Of the edits that change nothing, half are comments and half only shift the seed. Those kept by luck show how
+honest the rule is on this machine, and helpful ones that are not kept show how much it misses. Every edit is
+proposed against the champion, in an order drawn with a fixed seed. Takes about half an hour on a quiet machine.
 
-Needs the engine and the prepared data of the cpu profile (`make prepare ARGS="--profile cpu"`). As root or in the
+Needs the engine and the prepared data of the cpu profile (`make prepare ARGS="--profile cpu"`), as root or in the
 group docker.
 """
 
@@ -45,12 +45,12 @@ HANDICAPS = {
     "workload/train.py": (("model.zero_grad()", "model.zero_grad()\n        time.sleep(0.15)"),),
 }
 STACKS = 2
-"""Room for near misses that are tried together."""
+"""Extra experiments for combined near misses."""
 SEED_LINE = 'seed=int(os.environ["SEED"])'
 
 
 class Watch:
-    """Says what happens."""
+    """An observer that prints events."""
 
     def note(self, message):
         print(f"  {message}", file=sys.stderr, flush=True)
@@ -67,14 +67,14 @@ class Watch:
     def closed(self, experiment, best_bpb):
         trials = 0 if experiment.figures is None else len(experiment.figures.trials)
         print(
-            f"{experiment.number:3d}  {experiment.verdict:8s} {trials} looks  {experiment.hypothesis:40s} "
+            f"{experiment.number:3d}  {experiment.verdict:8s} {trials} trials  {experiment.hypothesis:40s} "
             f"{explain(experiment)}",
             flush=True,
         )
 
 
 class Edits:
-    """Proposes one edit after the other."""
+    """A proposer of a list of edits, one after the other."""
 
     name, model, prefetches = "bench", None, False
 
@@ -90,7 +90,7 @@ class Edits:
 
 
 def comment(number):
-    """An edit that adds a comment."""
+    """Make an edit that adds a comment."""
 
     def make(files):
         first = files["workload/model.py"].decode().partition("\n")[0]
@@ -100,7 +100,7 @@ def comment(number):
 
 
 def seed(number):
-    """An edit that moves the seed."""
+    """Make an edit that shifts the seed."""
 
     def make(files):
         lines = files["workload/train.py"].decode().splitlines()
@@ -112,12 +112,12 @@ def seed(number):
 
 
 def helpful(path, good, bad):
-    """An edit that takes a handicap away."""
+    """Make an edit that removes a handicap."""
     return f"helps: {good}", lambda files: Replace(path=path, old=bad, new=good)
 
 
 def repository(root):
-    """This repository's workload with the handicaps, in a repository of its own."""
+    """Make a repository with this one's workload and the handicaps."""
     listed = subprocess.run(
         ["git", "ls-files", "workload", "program.md"], cwd=ROOT, check=True, capture_output=True, text=True
     )
@@ -130,7 +130,7 @@ def repository(root):
 
 
 def main():
-    """Run, count."""
+    """Run the campaign and print the counts."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--nulls", type=int, default=20)
     parser.add_argument("--train-seconds", type=float, default=20.0)
@@ -171,13 +171,13 @@ def main():
 
 
 def report(experiments, seconds):
-    """What was kept of each kind."""
+    """Print how many edits of each kind were kept."""
     print()
     for word in ("helps", "null", "stack"):
         some = [one for one in experiments if one.hypothesis.startswith(word) or one.proposer == word]
         kept = [one for one in some if one.verdict is Verdict.KEEP]
         trials = sum(len(one.figures.trials) for one in some if one.figures is not None)
-        print(f"{word:6s} {len(kept)} of {len(some)} kept, {trials / max(len(some), 1):.2f} looks each")
+        print(f"{word:6s} {len(kept)} of {len(some)} kept, {trials / max(len(some), 1):.2f} trials each")
     trained = sum(run.phase == "train" for one in experiments for run in (*one.runs, *one.controls))
     print(f"{trained} trainings in {seconds / 60:.0f} minutes")
 

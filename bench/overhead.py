@@ -1,14 +1,14 @@
-"""Cost of safety: a whole experiment around a training that only waits, against the same program bare.
+"""Cost of safety: a whole experiment around a training that only waits, compared with the bare program.
 
     python bench/overhead.py [--experiments 3] [--train-seconds 10]
 
-Bare is the same `workload/train.py` started by hand on the host. The floor is what no sandbox can avoid today:
-one container created, started, awaited and removed, in which torch is imported. An experiment is what a night
-does: commit, image, two containers, training, scoring of the real validation rows by a model that does nothing,
-verdict. Experiments that are discarded have no audit, as most of a night.
+The bare program is the same `workload/train.py` started by hand on the host. The floor is the unavoidable cost of
+any sandbox: one container that imports torch is created, started, awaited and removed. An experiment is the one of
+a night: commit, image, two containers, training, scoring of the real validation rows by a model that does nothing,
+verdict. Discarded experiments have no audit, like most of a night.
 
-Needs the engine and the prepared data of the cpu profile (`make prepare ARGS="--profile cpu"`). As root or in
-the group docker. Everything is of one run and one machine.
+Needs the engine and the prepared data of the cpu profile (`make prepare ARGS="--profile cpu"`), as root or in the
+group docker. All figures come from one run on one machine.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from runner.storage.ledger import Ledger
 from runner.storage.lock import exclusive
 from runner.storage.paths import StatePaths
 
+CHECKPOINT = (Path(__file__).resolve().parents[1] / "workload" / "checkpoint.py").read_text("utf-8")
 MODEL = """\
 import torch
 
@@ -61,7 +62,7 @@ from pathlib import Path
 NUMBER = 0
 time.sleep({seconds})
 try:
-    from locked_eval.handoff import publish
+    from workload.checkpoint import publish
 except ImportError:  # bare, on a host
     pass
 else:
@@ -71,7 +72,7 @@ else:
 
 
 class Stopwatch:
-    """An observer that remembers when each phase of each experiment began."""
+    """An observer that records when each phase of each experiment began."""
 
     def __init__(self):
         self.laps = []
@@ -103,9 +104,10 @@ class Numbers:
 
 
 def repository(root, seconds):
-    """A user's repository with the program that waits."""
+    """Make a repository with the program that waits."""
     files = {
         "workload/__init__.py": "",
+        "workload/checkpoint.py": CHECKPOINT,
         "workload/model.py": MODEL,
         "workload/train.py": TRAIN.format(seconds=seconds),
         "program.md": "Wait.\n",
@@ -114,14 +116,14 @@ def repository(root, seconds):
 
 
 def bare_seconds(root):
-    """The same program, started by hand."""
+    """Time the same program, started by hand."""
     began = time.monotonic()
     subprocess.run([sys.executable, "-I", "-S", str(root / "workload" / "train.py")], check=True)
     return time.monotonic() - began
 
 
 def floor_seconds(lab):
-    """A container with the engine's default limits that imports torch."""
+    """Time a container with the engine's default limits that imports torch."""
     api = lab.engine.client.api
     began = time.monotonic()
     host = api.create_host_config(network_mode="none")
@@ -135,7 +137,7 @@ def floor_seconds(lab):
 
 
 def main():
-    """Run, measure, print."""
+    """Run the experiments and print the measurements."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--experiments", type=int, default=3)
     parser.add_argument("--train-seconds", type=float, default=10.0)
@@ -176,7 +178,7 @@ def main():
 
 
 def report(lab, watch, bare, floor):
-    """Medians over the experiments, by phase."""
+    """Print medians over the experiments, by phase."""
     experiments = [one for one in lab.ledger.experiments("bench") if one.number and one.val_bpb is not None]
     assert experiments, "no experiment was scored"
     phases, wholes, scoring, training = {}, [], [], []

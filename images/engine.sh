@@ -3,10 +3,10 @@
 #
 #   images/engine.sh
 #
-# Asks DOCKER_HOST if it is set, else the default socket. When nobody answers at the default socket: as root on
-# Debian or Ubuntu, installs docker.io from the distribution and starts dockerd (systemd where it runs, else by
-# hand, log in /var/log/autoresearch-dockerd.log); anywhere else, says what is missing and what to type.
-# Prints one line when an engine answers. Exit status: 0 an engine answers, 1 none could be had, 130 interrupted.
+# Asks DOCKER_HOST if it is set, else the default socket. When no engine answers at the default socket: as root on
+# Debian or Ubuntu, installs docker.io from the distribution and starts dockerd (with systemd where it runs, else by
+# hand, log in /var/log/autoresearch-dockerd.log); anywhere else, names what is missing and the command to type.
+# Prints one line when an engine answers. Exit status: 0 an engine answers, 1 no engine is available, 130 interrupted.
 set -euo pipefail
 
 readonly SOCKET=/var/run/docker.sock
@@ -14,7 +14,7 @@ readonly PIDFILE=/var/run/docker.pid
 readonly LOG=/var/log/autoresearch-dockerd.log
 readonly LOCK=/var/lock/autoresearch-engine.lock
 readonly START_SECONDS=60
-# debootstrap: makes the base image where no registry answers. iptables: dockerd refuses to start without it
+# debootstrap: builds the base image where no registry answers. iptables: dockerd refuses to start without it
 # on some releases even with --iptables=false.
 PACKAGES=(docker.io iptables debootstrap ca-certificates)
 
@@ -38,7 +38,7 @@ ping() {
   fi
 }
 
-# ping_without_curl SOCKET: the same question from Python, which every user of this project has.
+# ping_without_curl SOCKET: the same request from Python, which every user of this project has.
 ping_without_curl() {
   python3 -c '
 import socket, sys

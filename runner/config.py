@@ -1,8 +1,7 @@
 """One frozen Config.
 
-Precedence: command line > environment (`AUTORESEARCH_*`) > `autoresearch.toml` > measured on this machine
-> profile > default.
-Nothing else in the controller reads the environment for settings.
+Precedence: command line > environment (`AUTORESEARCH_*`) > `autoresearch.toml` > measured on this machine >
+profile > default. No other module of the controller reads the environment for settings.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import tomllib
+from collections import ChainMap
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -26,9 +26,11 @@ PROFILES = ("cpu", "cuda")
 
 MEBI = 2**20
 
+_REFERENCE = "docs/commands.md lists every setting"
+
 
 def _from_text(value: object) -> object:
-    """A list or a table from the environment is JSON."""
+    """Parse a list or a table from the environment, where it is JSON."""
     return json.loads(value) if isinstance(value, str) else value
 
 
@@ -53,9 +55,11 @@ class Config(BaseModel):
     experiments: int = Field(
         default=1000, ge=0, description="stop after this many experiments, the baseline not counted"
     )
-    budget_usd: float = Field(default=20.0, ge=0, description="money for the language model, whole campaign")
+    budget_usd: float = Field(
+        default=20.0, ge=0, description="USD for the language model, whole campaign; 0: no limit"
+    )
     experiment_budget_usd: float = Field(
-        default=2.0, ge=0, description="money for the conversation about one experiment; 0: no limit"
+        default=2.0, ge=0, description="USD for the conversation about one experiment; 0: no limit"
     )
 
     # Clocks.
@@ -72,39 +76,37 @@ class Config(BaseModel):
     smoke_seconds: float = Field(
         default=5.0,
         ge=0,
-        description="how long a model's edit runs on a spare core before it is an experiment; 0: not at all",
+        description="duration of the smoke test of a model's edit on a spare core before the experiment; 0: none",
     )
     max_disturbance: float = Field(
         default=1.0,
         gt=0,
         le=1,
-        description="share of a candidate's cores that other programs may use; above it a training is repeated",
+        description="share of a candidate's cores that other programs may use; more repeats a training; 1: never",
     )
 
     # Decision.
-    baseline_runs: int = Field(default=3, ge=2, description="how often the first champion is measured")
+    baseline_runs: int = Field(default=3, ge=2, description="trials of the first champion")
     noise_prior_bpb: float = Field(
-        gt=0, description="standard deviation between seeds, before anything was measured here"
+        gt=0, description="standard deviation between seeds until this campaign has measured its own"
     )
     effect_scale_bpb: float = Field(
-        gt=0, description="what most edits change, give or take, before anything was measured here"
+        gt=0, description="typical effect of an edit until this campaign has measured its own"
     )
     max_false_keep_probability: float = Field(
-        default=0.05, gt=0, lt=0.5, description="a keep is no improvement with at most this probability"
+        default=0.05, gt=0, lt=0.5, description="largest probability that a kept candidate is no improvement"
     )
-    min_trials: int = Field(default=2, ge=1, description="how often a keep is measured at least")
-    max_trials: int = Field(
-        default=8, ge=1, description="how often a candidate is measured before it is given up as unclear"
-    )
+    min_trials: int = Field(default=2, ge=1, description="trials that a keep needs at least")
+    max_trials: int = Field(default=8, ge=1, description="trials after which an unclear candidate is discarded")
     stack_sigmas: float = Field(
         default=5.0,
         ge=0,
-        description="near misses are tried together when worth so many noise standard deviations; 0: never",
+        description="near misses are combined when together worth this many noise standard deviations; 0: never",
     )
     control_interval: int = Field(
         default=20,
         ge=0,
-        description="runs after which the champion is measured again, a new one at once; 0: only between looks",
+        description="runs between controls of the champion, the first at once; 0: only between trials",
     )
 
     # Early stop.
@@ -112,25 +114,25 @@ class Config(BaseModel):
         default=0.05,
         ge=0,
         lt=0.5,
-        description="a first run whose chance to be a near miss or more is smaller is stopped; 0: none is",
+        description="a first trial with a smaller chance of a near miss or more is stopped; 0: never",
     )
     early_stop_min_trials: int = Field(
-        default=12, ge=3, description="candidates whose end is known before any is stopped"
+        default=12, ge=3, description="finished candidates required before any is stopped"
     )
     early_stop_holdout: float = Field(
         default=0.10,
         ge=0,
         le=1,
-        description="share of hopeless runs that are finished all the same, drawn at random",
+        description="share of unpromising trials that are finished anyway, drawn at random",
     )
 
     # Audit.
-    audit_rows: int = Field(default=8192, ge=1, description="rows that an audit examines, or all of them if fewer")
+    audit_rows: int = Field(default=8192, ge=1, description="rows that an audit examines; all if there are fewer")
     audit_discards: float = Field(
-        default=0.02, ge=0, le=1, description="share of discards that are audited as well, drawn at random"
+        default=0.02, ge=0, le=1, description="share of discards that are audited too, drawn at random"
     )
     honest_dependence: float = Field(
-        ge=0, le=1, description="mean total variation between passes that honest models reach"
+        ge=0, le=1, description="mean total variation between two passes of an honest model"
     )
     honest_exceedances: Annotated[tuple[Share, Share, Share, Share], BeforeValidator(_from_text)] = Field(
         description="how often an honest claim exceeds its audit by more than 0.1, 0.3, 1 and 3 nats"
@@ -142,7 +144,7 @@ class Config(BaseModel):
         ge=257, le=65535, description="tokens in the vocabulary, the beginning-of-text token included"
     )
     context_length: int = Field(ge=8, description="tokens per row, in training and in scoring")
-    max_eval_rows: int = Field(ge=1, description="validation and test rows, taken at a fixed stride")
+    max_eval_rows: int = Field(ge=1, description="validation and test rows, taken at an even stride")
     climbmix_shards: int = Field(
         default=10, ge=1, le=6542, description="training shards of ClimbMix, ~100 MB each"
     )
@@ -156,23 +158,22 @@ class Config(BaseModel):
     shm_bytes: int = Field(default=64 * MEBI, ge=0, description="size of /dev/shm")
     score_batch_rows: int = Field(ge=1, description="rows per forward pass in scoring")
     gpu: str | None = Field(
-        default=None, min_length=1, description="UUID of the GPU to use; the first one when absent"
+        default=None, min_length=1, description="UUID of the GPU to use; the first one when unset"
     )
 
     # Proposer.
     proposer: Literal["anthropic", "bedrock", "vertex", "openai", "optuna", "replay"] = Field(
-        default="optuna", description="who proposes: a language model by who serves it, or one that needs none"
+        default="optuna",
+        description="source of proposals: a language model by its API, or one without a model",
     )
     model: str = Field(default="claude-opus-5-5", description="language model that proposes")
     plateau_after: int = Field(
-        default=20, ge=2, description="verdicts without a keep after which the model is asked for something else"
+        default=20, ge=2, description="verdicts without a keep after which the model is asked to change direction"
     )
-    plateau_model: str | None = Field(
-        default=None, min_length=1, description="another model to ask while nothing is kept"
-    )
+    plateau_model: str | None = Field(default=None, min_length=1, description="model to ask instead on a plateau")
     editor: Literal["auto", "builtin", "custom"] = Field(
         default="auto",
-        description="the editor as the API's own tool or described to it; auto: its own where it is known",
+        description="the editor tool built into the API, or a custom one; auto: built in where available",
     )
     max_output_tokens: int = Field(default=32_000, ge=1024, description="limit for one answer, thinking included")
     replay_from: Path | None = Field(default=None, description="folder of patches for `replay`")
@@ -183,59 +184,31 @@ class Config(BaseModel):
 
     # Engine.
     docker_host: str | None = Field(
-        default=None, description="socket of the engine; DOCKER_HOST or the default one when absent"
+        default=None, description="socket of the engine; DOCKER_HOST or the default one when unset"
     )
     runtime: str | None = Field(
         default=None,
         min_length=1,
-        description="runtime of candidates' containers: 'runsc' for gVisor",
+        description="container runtime of candidates: 'runsc' for gVisor",
     )
     accept: Annotated[dict[str, Reason], BeforeValidator(_from_text)] = Field(
-        default={}, description="findings of `autoresearch doctor` that a person accepts: name = reason"
+        default={}, description="findings of `autoresearch doctor` that you accept: name = reason"
     )
-
-
-def _profile(name: str) -> dict[str, Any]:
-    return tomllib.loads((files("runner") / "profiles" / f"{name}.toml").read_text("utf-8"))
-
-
-def _user_file(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        return {}
-    try:
-        return tomllib.loads(path.read_text("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}", f"edit {path}") from error
-
-
-def _environment(environ: Mapping[str, str]) -> dict[str, str]:
-    names = {ENV_PREFIX + name.upper(): name for name in Config.model_fields}
-    found: dict[str, str] = {}
-    for variable, value in environ.items():
-        if not variable.startswith(ENV_PREFIX):
-            continue
-        if variable not in names:
-            raise ConfigError(f"{variable} is not a setting", "autoresearch config shows every setting")
-        found[names[variable]] = value
-    return found
 
 
 def decisions(
     directory: Path, overrides: Mapping[str, Any], *, environ: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
-    """What people decided, by command line, environment or file; not yet validated.
+    """Collect the settings that people chose, by command line, environment or file; not yet validated.
 
     Raises:
-        ConfigError: a file that is no TOML, or a variable that is no setting.
+        ConfigError: the file is not TOML, or a variable is not a setting.
     """
-    decided = _user_file(directory / CONFIG_FILE)
-    decided.update(_environment(os.environ if environ is None else environ))
-    decided.update({key: value for key, value in overrides.items() if value is not None})
-    return decided
+    return dict(ChainMap(*_chosen(directory, overrides, environ).values()))
 
 
 def measured(path: Path) -> dict[str, Any]:
-    """Noise figures that `autoresearch calibrate` wrote; empty when there are none or the file is damaged."""
+    """Read the noise figures that `autoresearch calibrate` wrote; empty if there are none or they are damaged."""
     try:
         return _Measured.model_validate_json(path.read_bytes()).model_dump()
     except (OSError, ValueError):
@@ -243,7 +216,7 @@ def measured(path: Path) -> dict[str, Any]:
 
 
 class _Measured(BaseModel):
-    """What `autoresearch calibrate` writes, besides what it rests on."""
+    """The figures among what `autoresearch calibrate` writes."""
 
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
 
@@ -259,37 +232,77 @@ def load(
     environ: Mapping[str, str] | None = None,
     fallbacks: Mapping[str, Any] | None = None,
 ) -> Config:
-    """Put the one Config together.
+    """Assemble the one Config.
 
     Args:
-        directory: where `autoresearch.toml` may lie.
-        overrides: options of the command line; `None` values count as not given.
-        environ: the environment; the process's own when absent.
-        fallbacks: what this machine suggests (profile, proposer, noise) when nobody says otherwise.
+        directory: may contain `autoresearch.toml`.
+        overrides: options of the command line; `None` values count as omitted.
+        environ: the environment; the process's own when omitted.
+        fallbacks: suggestions for this machine (profile, proposer, noise), used where people chose nothing.
 
     Raises:
-        ConfigError: an unknown key, or a value out of its range, with the key's name.
+        ConfigError: an unknown key, or a value out of its range; names the key and the place where it stands.
     """
-    decided = decisions(directory, overrides, environ=environ)
-    chosen: dict[str, Any] = {"profile": "cpu", **(fallbacks or {}), **decided}
-    if chosen["profile"] not in PROFILES:
-        raise ConfigError(f"there is no profile {chosen['profile']!r}", f"choose one of: {', '.join(PROFILES)}")
+    layers = {
+        **_chosen(directory, overrides, environ),
+        "among the suggestions for this machine": dict(fallbacks or {}),
+    }
+    profile = ChainMap(*layers.values()).get("profile", PROFILES[0])
+    if profile not in PROFILES:
+        raise ConfigError(f"there is no profile {profile!r}", f"choose one of: {', '.join(PROFILES)}")
+    layers[f"in the profile {profile}"] = {"profile": profile, **_read_profile(profile)}
     try:
-        return Config.model_validate({**_profile(chosen["profile"]), **chosen})
+        return Config.model_validate(dict(ChainMap(*layers.values())))
     except ValidationError as error:
+        raise ConfigError(_explain(error, layers), f"correct it there; {_REFERENCE}") from None
+
+
+_Layers = dict[str, dict[str, Any]]
+"""Settings by the place where they stand, as a person would name it; earlier places win."""
+
+
+def _chosen(directory: Path, overrides: Mapping[str, Any], environ: Mapping[str, str] | None) -> _Layers:
+    path = directory / CONFIG_FILE
+    return {
+        "on the command line": {key: value for key, value in overrides.items() if value is not None},
+        "in the environment": _read_environment(os.environ if environ is None else environ),
+        f"in {path}": _read_file(path),
+    }
+
+
+def _read_profile(name: str) -> dict[str, Any]:
+    return tomllib.loads((files("runner") / "profiles" / f"{name}.toml").read_text("utf-8"))
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}", f"edit {path}") from error
+
+
+def _read_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    names = {ENV_PREFIX + name.upper(): name for name in Config.model_fields}
+    found = {variable: value for variable, value in environ.items() if variable.startswith(ENV_PREFIX)}
+    for variable in sorted(found.keys() - names.keys()):
         raise ConfigError(
-            _explain(error), f"correct it on the command line, in {ENV_PREFIX}* or in {CONFIG_FILE}"
-        ) from None
+            f"the environment variable {variable} is not a setting",
+            f"unset {variable}; {_REFERENCE}",
+        )
+    return {names[variable]: value for variable, value in found.items()}
 
 
-def _explain(error: ValidationError) -> str:
+def _explain(error: ValidationError, layers: _Layers) -> str:
     problems = []
     for item in error.errors():
         name = ".".join(str(part) for part in item["loc"])
+        place = next((place for place, layer in layers.items() if item["loc"][0] in layer), None)
         if item["type"] == "extra_forbidden":
-            problems.append(f"unknown setting {name!r}")
+            problems.append(f"unknown setting {name!r} {place}")
         elif item["type"] == "missing":
             problems.append(f"setting {name!r} is missing")
         else:
-            problems.append(f"setting {name!r} = {item['input']!r}: {item['msg'].lower()}")
+            problems.append(f"setting {name!r} = {item['input']!r} {place}: {item['msg'].lower()}")
     return "; ".join(problems)

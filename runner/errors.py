@@ -1,4 +1,4 @@
-"""What can go wrong on the host. A candidate's failure is a value (`records.Verdict`), never one of these.
+"""Errors of the host. A candidate's failure is a value (`records.Verdict`), never one of these.
 
 AutoresearchError
 ├── ConfigError       a setting, an option or an argument is wrong              (exit 2)
@@ -11,9 +11,9 @@ AutoresearchError
 ├── LockedEvalError   a file of the locked evaluation differs from its manifest
 ├── RepositoryError   git: not a repository, dirty, in a rebase, a ref moved
 ├── LedgerError       the ledger cannot be read or written, or another controller holds it
-├── ProposerError     no proposal can ever come: bad key, unknown model, unusable patch folder
+├── ProposerError     the proposer can never propose: bad key, unknown model, unusable patch folder
 ├── BaselineError     the unmodified workload does not run
-└── Interrupted       a person asked to stop now                                (exit 130)
+└── Interrupted       the user asked to stop now                                (exit 130)
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ import errno
 import re
 
 _FIGURES = re.compile(r"\b(?=\w*\d)[0-9a-fA-F]{8,}\b|\d+")
-"""Ids and numbers."""
+"""Matches ids and numbers."""
 
 
 class AutoresearchError(Exception):
-    """One clear sentence on what happened and to what, and the next thing to type.
+    """An error with one clear sentence and the next command to type.
 
     Args:
-        message: what happened, naming the thing.
+        message: what happened, and to what.
         remedy: the next command or edit for the user; shown on a line of its own.
     """
 
@@ -42,7 +42,7 @@ class AutoresearchError(Exception):
 
     @property
     def fault(self) -> str:
-        """What failed, without ids and figures: two failures that share it are the same one."""
+        """The failure without ids and figures: two failures with the same fault are the same failure."""
         return without_figures(self.message)
 
     def __str__(self) -> str:
@@ -52,19 +52,19 @@ class AutoresearchError(Exception):
 _REMEDIES = {
     errno.ENOSPC: "free some disk (df -h, df -i), then start again: nothing is lost",
     errno.EDQUOT: "free some of your quota, then start again: nothing is lost",
-    errno.EROFS: "dmesg tells why it is read-only; make it writable, then start again: nothing is lost",
-    errno.EACCES: "ls -ld tells whose it is; run as the user who owns the clone",
-    errno.EPERM: "ls -ld tells whose it is; run as the user who owns the clone",
+    errno.EROFS: "dmesg shows why it is read-only; make it writable, then start again: nothing is lost",
+    errno.EACCES: "ls -ld shows its owner; run as the user who owns the clone",
+    errno.EPERM: "ls -ld shows its owner; run as the user who owns the clone",
 }
 
 
 def remedy_of(error: OSError) -> str:
-    """What to do about a file that the operating system refuses."""
+    """Suggest what to do about a file that the operating system refuses."""
     return _REMEDIES.get(error.errno or 0, "autoresearch doctor, then start again: nothing is lost")
 
 
 def without_figures(text: str) -> str:
-    """A sentence with its ids and numbers taken out, to compare it with another one."""
+    """Remove ids and numbers from a sentence, to compare it with another one."""
     return _FIGURES.sub("#", text)
 
 
@@ -78,8 +78,8 @@ class EngineError(AutoresearchError):
     """Docker does not answer, refuses, or lost something of ours.
 
     Args:
-        fault: what failed, in words that stay the same from one time to the next; the message without ids and
-            figures when absent.
+        fault: the failure in words that do not change between occurrences; the message without ids and figures
+            when omitted.
     """
 
     def __init__(self, message: str, remedy: str | None = None, *, fault: str | None = None) -> None:
@@ -88,12 +88,12 @@ class EngineError(AutoresearchError):
 
     @property
     def fault(self) -> str:
-        """What failed: two failures that share it are the same one."""
+        """The failure in words that do not change: two failures with the same fault are the same failure."""
         return self._fault or super().fault
 
 
 class EngineAwayError(EngineError):
-    """Our engine did not answer for as long as we are ready to wait. Says nothing about any experiment."""
+    """The engine did not answer for as long as we wait. Says nothing about any experiment."""
 
 
 class DiskFullError(EngineError):
@@ -105,7 +105,7 @@ class ImageError(AutoresearchError):
 
 
 class BaseGoneError(ImageError):
-    """Somebody removed the base image of a running campaign: no candidate can be built."""
+    """The base image of a running campaign was removed: no candidate can be built."""
 
 
 class DataError(AutoresearchError):
@@ -117,7 +117,7 @@ class LockedEvalError(AutoresearchError):
 
 
 class RepositoryError(AutoresearchError):
-    """Git: not a repository, dirty, in a rebase, or a ref was moved by someone else."""
+    """Git: not a repository, dirty, in a rebase, or a ref was moved by another program."""
 
 
 class LedgerError(AutoresearchError):
@@ -125,7 +125,7 @@ class LedgerError(AutoresearchError):
 
 
 class ProposerError(AutoresearchError):
-    """No proposal can ever come from this proposer: bad key, unknown model, unusable patch folder."""
+    """This proposer can never make a proposal: bad key, unknown model, unusable patch folder."""
 
 
 class BaselineError(AutoresearchError):
@@ -133,6 +133,6 @@ class BaselineError(AutoresearchError):
 
 
 class Interrupted(AutoresearchError):
-    """A person asked to stop now."""
+    """The user asked to stop now."""
 
     exit_code = 130

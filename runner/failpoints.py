@@ -1,7 +1,7 @@
-"""Where a controller can die: a named point before and after every step that outlives it.
+"""Failpoints: named points before and after every durable step of a controller, where a test can kill it.
 
-Off, and one comparison, unless a test sets `on_reach`: that one may end the process there, as a power cut would.
-`docs/reliability.md` tells what a restart makes of each.
+Reaching one costs a comparison unless a test sets `on_reach`, which may end the process there, as a power cut
+would. `docs/reliability.md` describes what a restart does after each.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from enum import StrEnum
 
 
 class Step(StrEnum):
-    """Everything that a controller leaves behind, one step after the other."""
+    """Every durable effect of a controller."""
 
     # Ledger: before and after its COMMIT.
     LEDGER_MADE = "ledger_made"
@@ -51,25 +51,25 @@ class Step(StrEnum):
 
 
 class Side(StrEnum):
-    """Of a step."""
+    """A side of a step."""
 
     BEFORE = "before"
     AFTER = "after"
 
 
 on_reach: Callable[[Step, Side], None] | None = None
-"""The switch; None: off."""
+"""Called at every failpoint; `None`: off."""
 
 
 def reach(step: Step, side: Side) -> None:
-    """Here the controller may die."""
+    """Mark a point where the controller may die."""
     if on_reach is not None:
         on_reach(step, side)
 
 
 @contextmanager
 def around(step: Step) -> Iterator[None]:
-    """Both sides of a step; one that fails has no other side."""
+    """Mark both sides of a step; a step that fails has no second side."""
     reach(step, Side.BEFORE)
     yield
     reach(step, Side.AFTER)

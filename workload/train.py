@@ -20,8 +20,8 @@ from types import ModuleType
 import torch
 import torch.nn.functional as F
 
-from locked_eval.handoff import publish
 from workload import STARTED_AT
+from workload.checkpoint import publish
 from workload.data import Crops, TrainStream, open_stream
 from workload.model import GPT, GPTConfig, save
 from workload.optim import build_optimizers

@@ -20,6 +20,7 @@ from runner.sandbox.containers import Owner
 from runner.sandbox.host import cpu_name, find_gpus
 from runner.sandbox.images.base import base_inputs
 from runner.sandbox.session import Mounts
+from runner.sandbox.trusted import TrustedProgram
 from runner.storage import pinned_evaluation
 from runner.storage.files import remove_partials
 from runner.storage.ledger import Ledger
@@ -91,15 +92,13 @@ def prepare_data(
         target.mkdir(parents=True, exist_ok=True)
         observer.note(f"preparing {source.name}: tokenizer, tokens, splits")
         try:
-            run_trusted(
-                engine,
+            program = TrustedProgram(
                 image_id=tools,
-                arguments=["/locked/locked_eval/prepare.py", *corpus.prepare_arguments(config)],
+                arguments=["/locked/locked_eval/preparation/prepare.py", *corpus.prepare_arguments(config)],
                 read_only={"/locked": locked_folder, "/source": source.path},
                 output=target,
-                owner=owner,
-                on_line=observer.note,
             )
+            run_trusted(engine, program, owner=owner, on_line=observer.note)
         except BaseException:
             shutil.rmtree(target, ignore_errors=True)
             raise

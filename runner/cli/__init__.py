@@ -1,6 +1,6 @@
 """The command line: commands parse, call one function, print. Heavy imports wait until a command needs them.
 
-Exit codes: 0 done, 1 failed, 2 usage, 130 interrupted. People read stderr, programs read stdout (`--json`).
+Exit codes: 0 done, 1 failed, 2 usage, 130 interrupted. Progress goes to stderr, results to stdout (`--json`).
 """
 
 from __future__ import annotations
@@ -16,37 +16,37 @@ from runner.cli.output import hold_standard_streams, say, stderr
 from runner.errors import AutoresearchError, remedy_of
 
 COMMANDS = {
-    "doctor": ("machine", "Check this machine and say what to do about each finding."),
-    "prepare": ("machine", "Set up engine, base image and data; check what is there."),
-    "baseline": ("night", "Measure the unmodified workload."),
-    "overnight": ("night", "Run experiments until a budget ends or Ctrl-C."),
-    "try": ("night", "Take one patch through the whole pipeline."),
-    "status": ("status", "Where the campaign stands."),
-    "log": ("status", "Every experiment in one table."),
-    "show": ("status", "One experiment: why its verdict, its diff, its runs, its log."),
-    "report": ("status", "Write results.tsv and progress.png."),
-    "reproduce": ("rerun", "Run a commit's image again and compare the scores."),
-    "audit": ("rerun", "Run a commit again and audit its claims."),
-    "ablate": ("studies", "Which keeps still matter, and the minimal patch that keeps the gain."),
-    "confirm": ("studies", "Confirm an improvement with fresh runs, then on the sealed rows."),
+    "doctor": ("machine", "Check this machine, with a remedy for each problem."),
+    "prepare": ("machine", "Build the base image and prepare the data, where missing."),
+    "baseline": ("night", "Measure the unmodified workload and its noise."),
+    "overnight": ("night", "Run experiments until a budget is used up or Ctrl-C."),
+    "try": ("night", "Run one patch through the whole pipeline."),
+    "status": ("status", "Show where the campaign stands."),
+    "log": ("status", "List all experiments in one table."),
+    "show": ("status", "Show one experiment: reason, runs, diff and log."),
+    "report": ("status", "Write results.tsv, progress.png and other reports."),
+    "reproduce": ("rerun", "Rerun a commit's image and compare the scores."),
+    "audit": ("rerun", "Rerun a commit and audit its claims."),
+    "ablate": ("studies", "Find the keeps that still matter; write a minimal patch."),
+    "confirm": ("studies", "Confirm an improvement with fresh runs and sealed rows."),
     "calibrate": ("rerun", "Measure this machine's noise with honest runs."),
-    "simulate": ("simulate", "Compare keep rules on campaigns whose truth is known."),
+    "simulate": ("simulate", "Compare keep rules on synthetic campaigns."),
     "config": ("machine", "Show every setting with its value."),
-    "clean": ("machine", "Remove containers, volumes and candidate images of this repository."),
+    "clean": ("machine", "Remove the containers and images of this repository."),
 }
-"""Command → module of this package that defines it, and its one-line help (so that help imports nothing)."""
+"""Command → the module of this package that defines it, and its one-line help, so that help imports nothing."""
 
 
 class KilledError(Exception):
-    """A command was interrupted. Click would write to a stderr that may be full, and wait for ever."""
+    """A command was interrupted. Click would write to stderr, which may be full, and block."""
 
 
 class ReaderLeftError(Exception):
-    """Nobody reads stdout any more. Click would call that a failure."""
+    """The reader of stdout is gone. Click would call that a failure."""
 
 
 class LazyGroup(click.Group):
-    """Imports a command's module when the command runs."""
+    """A group that imports a command's module when the command runs."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command."""
@@ -58,16 +58,28 @@ class LazyGroup(click.Group):
             raise ReaderLeftError from error
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """All commands, in the order of a user's first day."""
+        """List all commands, in the order of a user's first day."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Load one command."""
+        """Import one command."""
         if cmd_name not in COMMANDS:
             return None
         module = import_module(f"runner.cli.{COMMANDS[cmd_name][0]}")
         command: click.Command = getattr(module, f"{cmd_name}_command")
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that was typed, or suggest the closest names."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            from difflib import get_close_matches
+
+            close = get_close_matches(args[0], COMMANDS)
+            hint = f" Did you mean {' or '.join(close)}?" if close else ""
+            ctx.fail(f"There is no command {args[0]!r}.{hint}")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing them."""
@@ -78,7 +90,7 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="autoresearch-runner", prog_name="autoresearch")
 def cli() -> None:
-    """A language model edits a training program all night; only proven improvements are kept.
+    """Let a language model edit a training program all night, and keep only verified improvements.
 
     First day: autoresearch doctor, autoresearch overnight --profile cpu --experiments 8, autoresearch report.
     """
@@ -98,11 +110,11 @@ def main() -> None:
     except AutoresearchError as error:
         _end(str(error), error.exit_code)
     except (KilledError, KeyboardInterrupt, click.Abort):
-        say("interrupted; nothing is lost, the same command goes on")
+        say("interrupted; nothing is lost, run the same command to resume")
         stderr.settle()
         sys.exit(130)
     except (ReaderLeftError, BrokenPipeError):
-        _silence_stdout()  # such as `head`
+        _silence_stdout()  # a reader such as `head`
         sys.exit(0)
     except OSError as error:
         _silence_stdout()
@@ -116,6 +128,6 @@ def _end(reason: str, code: int) -> NoReturn:
 
 
 def _silence_stdout() -> None:
-    """Let the interpreter's last flush go nowhere."""
+    """Discard the interpreter's last flush."""
     if sys.stdout is not None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

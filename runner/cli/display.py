@@ -1,4 +1,4 @@
-"""Progress for people: a live view on a terminal, plain lines when piped. Both write to stderr."""
+"""Progress for people: a live view on a terminal, plain lines in a pipe. Both write to stderr."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from runner.records import Experiment, Observer, Verdict
 from runner.report.table import plain_lines, table
 from runner.untrusted import one_line
 
-COLOURS = {
+COLORS = {
     Verdict.KEEP: "bold green",
     Verdict.DISCARD: "dim",
     Verdict.CRASH: "red",
@@ -29,11 +29,11 @@ COLOURS = {
 
 
 BAR, LEAST_BAR = 28, 8
-"""Cells of the progress bar; where it would get fewer there is none."""
+"""Cells of the progress bar, and the fewest it is drawn with."""
 
 
 def verdict_line(experiment: Experiment) -> str:
-    """One closed experiment in one plain line."""
+    """Format a closed experiment as one plain line."""
     bpb = "        –" if experiment.val_bpb is None else f"{experiment.val_bpb:9.6f}"
     delta = "" if experiment.delta_bpb is None else f" ({experiment.delta_bpb:+.4f})"
     verdict = experiment.verdict or "open"
@@ -42,12 +42,12 @@ def verdict_line(experiment: Experiment) -> str:
 
 
 def first_line(text: str) -> str:
-    """The first line of a hypothesis, cut for a terminal."""
+    """Return the first line of a hypothesis, cut for a terminal."""
     return one_line(next(iter(text.strip().splitlines()), ""), 90)
 
 
 def print_table(experiments: Sequence[Experiment]) -> None:
-    """Every experiment on stdout: a table on a terminal, whole lines when piped."""
+    """Print all experiments on stdout: a table on a terminal, whole lines in a pipe."""
     console = Console()
     if console.is_terminal:
         console.print(table(experiments, console.width))
@@ -56,14 +56,14 @@ def print_table(experiments: Sequence[Experiment]) -> None:
 
 
 def clock(seconds: float) -> str:
-    """Seconds as h:mm:ss or m:ss."""
+    """Format seconds as h:mm:ss or m:ss."""
     whole = max(0, int(seconds))
     hours, minutes = divmod(whole // 60, 60)
     return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"
 
 
 class PlainObserver:
-    """Constant lines, one for each thing that happened."""
+    """An observer that prints one line per event."""
 
     def note(self, message: str) -> None:
         """Print it."""
@@ -85,7 +85,7 @@ class PlainObserver:
 
 
 class LiveObserver:
-    """A live view: the running experiment below, verdicts scrolling above."""
+    """An observer with a live view: the running experiment below, verdicts scrolling above."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -120,7 +120,7 @@ class LiveObserver:
                 self._metrics = ""
 
     def line(self, text: str) -> None:
-        """The figures of the running training."""
+        """Show the figures of the running training."""
         with self._lock:
             self._metrics = text
 
@@ -130,7 +130,7 @@ class LiveObserver:
             self._best = best_bpb
             if experiment.number:
                 self._done += 1
-        style = COLOURS.get(experiment.verdict, "") if experiment.verdict else ""
+        style = COLORS.get(experiment.verdict, "") if experiment.verdict else ""
         self._console.print(Text(verdict_line(experiment), style=style), soft_wrap=True)
 
     def __rich__(self) -> RenderableType:
@@ -139,7 +139,7 @@ class LiveObserver:
             return Group(*self._running(self._console.width), Text(self._summary(), style="bold"))
 
     def _running(self, width: int) -> list[RenderableType]:
-        """The running experiment. Its number is always whole: the bar gives way first, then the figures."""
+        """Draw the running experiment. Its number is never cut: the bar gives way first, then the figures."""
         if not self._phase:
             return []
         elapsed = time.monotonic() - self._phase_began
@@ -176,7 +176,7 @@ class LiveObserver:
 
 @contextmanager
 def observing() -> Iterator[Observer]:
-    """The right observer for this terminal."""
+    """Yield the right observer for this terminal."""
     console = Console(file=as_file())
     try:
         if not console.is_terminal:

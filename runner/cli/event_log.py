@@ -1,4 +1,4 @@
-"""The file of events: one JSON object a line, whatever happened to the process that wrote the last one."""
+"""The event log: one JSON object per line, whatever happened to the process that wrote the last one."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 
 
 class EventLog:
-    """Appends whole lines; for structlog.
+    """A log file for structlog that appends whole lines.
 
-    A line that was cut off by a kill, or by a full disk, stays as it is and ends there: the next one begins on a
-    line of its own. An event that cannot be written does not end a night; once there is room again, a line tells
-    how many are missing. The truth is in the ledger, whose failures are told at once.
+    A line that was cut off by a kill or a full disk stays as it is, and the next event starts a new line. An event
+    that cannot be written does not end a night; once there is room again, a line reports how many are missing. The
+    ledger is the record that counts, and its failures are raised at once.
     """
 
     def __init__(self, path: Path) -> None:
@@ -23,7 +23,7 @@ class EventLog:
         self._lost = 0
 
     def write(self, line: str) -> None:
-        """One event with its line end."""
+        """Append one event with its line end."""
         if self._lost:
             missing = json.dumps({"event": "events_lost", "level": "warning", "number": self._lost})
             if self._append(f"{missing}\n"):
@@ -31,7 +31,7 @@ class EventLog:
         self._lost += not self._append(line)
 
     def flush(self) -> None:
-        """Nothing is held back."""
+        """Do nothing: no event is buffered."""
 
     def _append(self, line: str) -> bool:
         data = b"\n" * self._torn + line.encode("utf-8", "replace")

@@ -14,13 +14,13 @@ MARKS = {"ok": ("✓", "green"), "note": ("•", "yellow"), "problem": ("✗", "
 
 
 @click.command("doctor")
-@click.option("--fast", is_flag=True, help="Versions and settings only: start no container.")
-@click.option("--no-pause", is_flag=True, help="Never stop the engine's daemon, not even for some seconds.")
+@click.option("--fast", is_flag=True, help="Check versions and settings only; start no container.")
+@click.option("--no-pause", is_flag=True, help="Never stop the engine's daemon, even for a few seconds.")
 @json_option
 def doctor_command(fast: bool, no_pause: bool, as_json: bool) -> None:
-    """Check versions, engine, GPU, disk, git, key and images, and probe what containers hold back.
+    """Check versions, engine, GPU, disk, git, key and images, and probe what containers prevent.
 
-    Exit code 1 when there is a problem that the setting `accept` does not accept.
+    Exits with 1 when there is a problem that the setting `accept` does not accept.
     """
     from runner.sandbox.doctor import examine
 
@@ -34,8 +34,8 @@ def doctor_command(fast: bool, no_pause: bool, as_json: bool) -> None:
         if as_json:
             print_json(vars(finding))
             continue
-        mark, colour = MARKS[finding.level]
-        click.secho(f"{mark} ", fg=colour, nl=False)
+        mark, color = MARKS[finding.level]
+        click.secho(f"{mark} ", fg=color, nl=False)
         click.echo(f"{finding.name}: {finding.fact}")
         if finding.level != "ok":
             for text in (finding.reason, finding.accepted and f"accepted: {finding.accepted}"):
@@ -51,7 +51,7 @@ def doctor_command(fast: bool, no_pause: bool, as_json: bool) -> None:
 @click.option("--force", is_flag=True, help="Prepare the data again.")
 @json_option
 def prepare_command(force: bool, as_json: bool, **settings: Any) -> None:
-    """Build the base image and prepare the data, as far as they are missing, and check their hashes."""
+    """Build the base image and prepare the data, unless they exist, and check their hashes."""
     from runner.campaign import setup
     from runner.cli.display import observing
     from runner.storage.lock import exclusive
@@ -81,7 +81,7 @@ def prepare_command(force: bool, as_json: bool, **settings: Any) -> None:
 @campaign_options
 @json_option
 def config_command(as_json: bool, **settings: Any) -> None:
-    """Show every setting with its value, as environment, files and options make it."""
+    """Show every setting with its value from the environment, files and options."""
     from runner.storage.repository import Repository
 
     config = resolve_config(Repository(Path.cwd()).root, lambda text: click.echo(text, err=True), **settings)
@@ -94,8 +94,8 @@ def config_command(as_json: bool, **settings: Any) -> None:
 
 
 @click.command("clean")
-@click.option("--base", is_flag=True, help="Also the base images: the next start builds them again.")
-@click.option("--data", is_flag=True, help="Also downloaded and prepared data and packages.")
+@click.option("--base", is_flag=True, help="Also remove the base images; the next start rebuilds them.")
+@click.option("--data", is_flag=True, help="Also remove downloaded and prepared data and packages.")
 def clean_command(base: bool, data: bool) -> None:
     """Remove containers, volumes and candidate images of this repository.
 

@@ -83,8 +83,7 @@ def overnight_command(as_json: bool, **settings: Any) -> None:
     Twice: kill it now; no container stays, and the next start goes on with it.
     """
     from runner.campaign import night
-    from runner.cli.effort import count_effort
-    from runner.cli.status import honesty_lines
+    from runner.cli.status import campaign_notes, count_effort, sealed_scores
     from runner.proposers import create
 
     # A missing key or patch folder is told before anything is set up.
@@ -98,7 +97,7 @@ def overnight_command(as_json: bool, **settings: Any) -> None:
         files = _write_reports(lab)
         experiments = lab.ledger.experiments(lab.config.tag)
         notes = [
-            *honesty_lines(experiments, lab.ledger.sealed(lab.config.tag)),
+            *campaign_notes(experiments, sealed_scores(lab.ledger, lab.config.tag)),
             *count_effort(lab.ledger, lab.config.tag, lab.config.profile, lab.config.budget_usd).lines(),
         ]
     _finish(experiments, notes, lab, reason, files, json_wanted=as_json)
@@ -121,7 +120,7 @@ def baseline_command(repeats: int, as_json: bool, **settings: Any) -> None:
     """
     from runner.campaign import night
     from runner.campaign.champion import run_control
-    from runner.report.noise import noise_line, sum_up_noise
+    from runner.report.notes import measure_noise, noise_line
 
     with open_night(**settings) as (lab, stop):
         opened = night.open_campaign(lab)
@@ -131,7 +130,7 @@ def baseline_command(repeats: int, as_json: bool, **settings: Any) -> None:
             run_control(lab, opened, baseline)
             baseline = lab.ledger.experiments(opened.tag)[0]
             asked += 1
-        noise = sum_up_noise(lab.ledger.experiments(opened.tag), lab.config)
+        noise = measure_noise(lab.ledger.experiments(opened.tag), lab.config)
     if as_json:
         print_json({**experiment_json(baseline, full=True), "noise": asdict(noise)})
         return
@@ -180,10 +179,12 @@ def _print_experiment(experiment: Experiment, *, json_wanted: bool) -> None:
 
 
 def _write_reports(lab: Laboratory) -> tuple[Path, ...]:
-    from runner.cli.status import write_reports
+    from runner.cli.status import sealed_scores, write_reports
     from runner.storage.paths import StatePaths
 
-    return write_reports(lab.ledger, StatePaths.of(lab.repository.root), lab.config.tag)
+    tag = lab.config.tag
+    experiments, sealed = lab.ledger.experiments(tag), sealed_scores(lab.ledger, tag)
+    return write_reports(experiments, sealed, StatePaths.of(lab.repository.root), tag)
 
 
 def _finish(
@@ -196,14 +197,14 @@ def _finish(
     json_wanted: bool,
 ) -> None:
     from runner.cli.display import first_line, print_table
-    from runner.report.table import summary
+    from runner.report.summary import summary_text
 
     if json_wanted:
         for experiment in experiments:
             print_json(experiment_json(experiment))
         return
     print_table(experiments)
-    click.echo("\n".join([summary(experiments), *notes]))
+    click.echo("\n".join([summary_text(experiments), *notes]))
     commits = [one for one in experiments if one.number > 0 and one.kept_commit]
     number = f"{len(commits)} kept commit{'' if len(commits) == 1 else 's'}"
     click.echo(f"\n{reason}; branch {lab.branch} has {number}{':' if commits else ''}")

@@ -1,4 +1,4 @@
-"""Options that commands share, and the Config that they lead to."""
+"""Options that commands share, and how they become a Config."""
 
 from __future__ import annotations
 
@@ -20,13 +20,17 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON o
 
 
 def campaign_options(command: Command) -> Command:
-    """Options of every command that runs containers."""
+    """Add the options of every command that runs containers."""
     options = [
-        click.option("--profile", type=click.Choice(["cpu", "cuda"]), help="Default: cuda with a GPU, else cpu."),
+        click.option(
+            "--profile",
+            type=click.Choice(["cpu", "cuda"]),
+            help="Settings for this kind of machine (default: cuda with a GPU, else cpu).",
+        ),
         tag_option,
-        click.option("--require-gpu", is_flag=True, help="Refuse to run without a GPU."),
+        click.option("--require-gpu", is_flag=True, help="Fail if there is no GPU."),
         click.option("--source", help="Corpus: sotu, climbmix, or a folder of text or Parquet files."),
-        click.option("--train-seconds", type=float, help="Wall clock of one training."),
+        click.option("--train-seconds", type=float, help="Wall-clock time of one training."),
     ]
     for option in reversed(options):
         command = option(command)
@@ -34,23 +38,25 @@ def campaign_options(command: Command) -> Command:
 
 
 def proposer_options(command: Command) -> Command:
-    """Options of commands that ask a proposer."""
+    """Add the options of commands that ask a proposer."""
     options = [
         click.option(
             "--proposer",
             type=click.Choice(["anthropic", "bedrock", "vertex", "openai", "optuna", "replay"]),
-            help="Default: anthropic with a key, else optuna.",
+            help="Where ideas come from (default: anthropic with an API key, else optuna).",
         ),
-        click.option("--model", help="The language model."),
+        click.option("--model", help="Name of the language model."),
         click.option(
             "--from",
             "replay_from",
             type=click.Path(path_type=Path),
             help="Folder of *.patch files for --proposer replay.",
         ),
-        click.option("--experiments", type=int, help="How many experiments."),
-        click.option("--hours", type=float, help="Stop after so many hours."),
-        click.option("--budget-usd", type=float, help="Stop when the model has cost this much (0: no limit)."),
+        click.option("--experiments", type=int, help="Number of experiments to run in all."),
+        click.option("--hours", type=float, help="Stop after this many hours."),
+        click.option(
+            "--budget-usd", type=float, help="Stop when the model has cost this many dollars (0: no limit)."
+        ),
     ]
     for option in reversed(options):
         command = option(command)
@@ -65,12 +71,12 @@ def resolve_config(
     profile_of: Callable[[str], str | None] = lambda _: None,
     **overrides: object,
 ) -> Config:
-    """The Config of a command, with what this machine suggests where nobody decided.
+    """Resolve the Config of a command; settings that were left open depend on this machine.
 
     Args:
         directory: the repository's root.
-        note: told in one line whenever something weaker than the real thing is used.
-        profile_of: the profile that a campaign of this name began with, if there is one.
+        note: called with one line whenever a weaker substitute is used.
+        profile_of: returns the profile that a campaign of this name began with, if there is one.
 
     Raises:
         ConfigError: a setting is wrong, or a GPU was asked for and there is none.
@@ -101,7 +107,7 @@ def resolve_config(
             "no NVIDIA GPU was found (nvidia-smi lists none)", "autoresearch doctor, or use --profile cpu"
         )
     if require_gpu and chosen.profile != "cuda":
-        raise ConfigError("--require-gpu needs the profile cuda", "leave --profile away")
+        raise ConfigError("--require-gpu needs the profile cuda", "leave out --profile")
     if chosen.profile == "cuda":
         found = [one for index, one in enumerate(gpus) if chosen.gpu in (None, one.uuid, str(index))]
         if not found:
@@ -109,7 +115,7 @@ def resolve_config(
             raise ConfigError(f"there is no GPU {chosen.gpu!r}", f"choose one of: {known}")
         chosen = chosen.model_copy(update={"gpu": found[0].uuid})
     if not gpus and begun is None and "profile" not in decided:
-        note("no GPU found: using the cpu profile (--require-gpu refuses instead)")
+        note("no GPU found: using the cpu profile (--require-gpu makes this an error)")
     if asks_proposer and not has_key and "proposer" not in decided:
-        note("no ANTHROPIC_API_KEY: using the offline proposer optuna (--proposer anthropic refuses instead)")
+        note("no ANTHROPIC_API_KEY: using the offline proposer optuna (--proposer anthropic makes this an error)")
     return chosen

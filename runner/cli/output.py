@@ -1,7 +1,7 @@
-"""Words for people, who may close their end, stop reading, or leave: nothing that is said holds up a night.
+"""Messages on stderr that never hold up a night, whether or not someone reads them.
 
-A pipe that nobody empties and a terminal stopped by Ctrl-S block whoever writes to them, and a terminal that is
-gone answers with an error. So a thread of its own writes to stderr; what it cannot get rid of is dropped.
+A full pipe and a terminal stopped by Ctrl-S block their writer, and a terminal that is gone returns an error. So a
+separate thread writes to stderr, and drops what it cannot write.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from typing import TextIO, cast
 
 STDERR = 2
 MAX_WAITING = 500
-"""Pieces of text that wait to be written; more are dropped."""
-LAST_WORDS_SECONDS = 2.0
+"""Pieces of text that may wait to be written; more are dropped."""
+SETTLE_SECONDS = 2.0
 """How long an ending process waits for a slow reader."""
 
 
 def hold_standard_streams() -> None:
-    """Give closed standard streams to nobody: else the next file that is opened gets the number of one of them.
+    """Point closed standard streams at `/dev/null`: else the next opened file gets the number of one of them.
 
-    Words for people would go into it, be it the lock file, the event log or the engine's socket.
+    Messages for people would go into it, be it the lock file, the event log or the engine's socket.
     """
     descriptor = os.open(os.devnull, os.O_RDWR)
     while descriptor <= STDERR:
@@ -32,7 +32,7 @@ def hold_standard_streams() -> None:
 
 
 class Speaker:
-    """Stderr as a text file whose `write` always returns at once. Signal handlers may call it."""
+    """A text file for stderr whose `write` never blocks. Signal handlers may call it."""
 
     encoding = "utf-8"
 
@@ -41,26 +41,26 @@ class Speaker:
         self._thread: threading.Thread | None = None
 
     def write(self, text: str) -> int:
-        """Have it written, unless too much waits already."""
+        """Queue text, unless too much is waiting already."""
         if self._waiting.qsize() < MAX_WAITING:
             self._put(text.encode("utf-8", "replace"))
         return len(text)
 
     def flush(self) -> None:
-        """Nothing is held back."""
+        """Do nothing: the thread writes without delay."""
 
-    def settle(self, seconds: float = LAST_WORDS_SECONDS) -> None:
-        """Wait until everything is written, but not for ever."""
+    def settle(self, seconds: float = SETTLE_SECONDS) -> None:
+        """Wait until everything is written, at most for some seconds."""
         written = threading.Event()
         self._put(written)
         written.wait(seconds)
 
     def isatty(self) -> bool:
-        """Whether it is a terminal."""
+        """Whether stderr is a terminal."""
         return os.isatty(STDERR)
 
     def fileno(self) -> int:
-        """Its descriptor."""
+        """Return the descriptor of stderr."""
         return STDERR
 
     def _put(self, item: bytes | threading.Event) -> None:
@@ -75,20 +75,20 @@ class Speaker:
             if isinstance(item, threading.Event):
                 item.set()
                 continue
-            with suppress(OSError):  # nobody is there any more
+            with suppress(OSError):  # the reader is gone
                 while item:
                     item = item[os.write(STDERR, item) :]
 
 
 stderr = Speaker()
-"""The one of this process."""
+"""The only speaker of this process."""
 
 
 def say(text: str) -> None:
-    """A line for people."""
+    """Print a line on stderr."""
     stderr.write(text + "\n")
 
 
 def as_file() -> TextIO:
-    """The same for libraries that want a file."""
+    """Return `stderr` for libraries that want a file."""
     return cast("TextIO", stderr)

@@ -48,7 +48,7 @@ def audit_command(commit: str, as_json: bool, **settings: Any) -> None:
     Exit code 1 when the audit refuses the claims or could not be made.
     """
     from runner.campaign.studies.reproduce import reproduce
-    from runner.report.audits import audit_lines
+    from runner.report.explain import audit_lines
 
     with open_night(**settings) as (lab, _):
         result = reproduce(lab, commit, audit=True)

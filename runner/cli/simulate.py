@@ -1,4 +1,4 @@
-"""The command simulate: keep rules on campaigns whose truth is known. Needs no engine and no repository."""
+"""The command simulate: keep rules on synthetic campaigns. Needs no engine and no repository."""
 
 from __future__ import annotations
 
@@ -12,38 +12,57 @@ from runner.cli.workspace import print_json
 
 
 @click.command("simulate")
-@click.option("--campaigns", default=1000, show_default=True, type=click.IntRange(1, 1_000_000))
-@click.option("--runs", default=700, show_default=True, type=click.IntRange(12, 100_000), help="Budget of each.")
+@click.option(
+    "--campaigns",
+    default=1000,
+    show_default=True,
+    type=click.IntRange(1, 1_000_000),
+    help="Number of campaigns.",
+)
+@click.option(
+    "--runs",
+    default=700,
+    show_default=True,
+    type=click.IntRange(12, 100_000),
+    help="Budget of each campaign, in trials.",
+)
 @click.option(
     "--sigma",
     default=0.0007,
     show_default=True,
     type=click.FloatRange(0, min_open=True),
-    help="Noise between seeds, bpb.",
+    help="Noise between seeds, in bpb.",
 )
 @click.option(
     "--mix",
     default="real",
     show_default=True,
     type=click.Choice(["real", "harsh"]),
-    help="How edits are distributed: as in a public night, or a third as many that help.",
+    help="Distribution of effects: as in a public night, or with a third as many edits that help.",
 )
 @click.option(
-    "--drift", default=0.0, show_default=True, type=click.FloatRange(0), help="Of the machine, in units of sigma."
+    "--drift",
+    default=0.0,
+    show_default=True,
+    type=click.FloatRange(0),
+    help="Slow drift of the machine: standard deviation in units of sigma.",
 )
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Gives the same figures again.")
-@click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Write a picture there as well.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Seed of the random numbers.")
+@click.option(
+    "--plot", type=click.Path(dir_okay=False, path_type=Path), help="Also draw the comparison as a PNG file."
+)
 @json_option
 def simulate_command(
     campaigns: int, runs: int, sigma: float, mix: str, drift: float, seed: int, plot: Path | None, as_json: bool
 ) -> None:
-    """Compare keep rules on synthetic campaigns: what they truly gain, and what they only believe.
+    """Compare keep rules on synthetic campaigns: what they truly gain, and what they claim.
 
-    The rule of this program against those of others, with the same budget of runs. docs/statistics.md explains the
-    columns.
+    The keep rule of this program competes with others on the same budget of trials. docs/statistics.md explains
+    the columns.
     """
-    from runner.decision.simulation import MIXES, Setting, compare
-    from runner.report.rules_plot import rules_png
+    from runner.decision.simulation import compare
+    from runner.decision.synthetic import MIXES, Setting
+    from runner.report.plot import rules_png
 
     setting = Setting(mix=MIXES[mix], sigma_bpb=sigma, num_runs=runs, drift_sigmas=drift)
     found = compare(setting, campaigns, seed)
@@ -51,15 +70,17 @@ def simulate_command(
         print_json([asdict(one) for one in found])
     else:
         greedy = next(one.true_gain for one in found if one.rule == "greedy")
-        click.echo(f"{campaigns} campaigns of {runs} runs, sigma {sigma:g} bpb, mix {mix}, drift {drift:g} sigma")
-        click.echo("rule               true gain   × greedy   reported   false keeps   keeps   tried   looks")
+        click.echo(
+            f"{campaigns} campaigns of {runs} trials, sigma {sigma:g} bpb, mix {mix}, drift {drift:g} sigma"
+        )
+        click.echo("rule               true gain   × greedy   reported   false keeps   keeps   tried   trials")
         for one in found:
             optimism = "–" if one.optimism is None else f"{one.optimism:+.1%}"
             click.echo(
                 f"{one.rule:18s} {one.true_gain:9.5f}   {one.true_gain / greedy:8.2f}   {optimism:>8s}"
-                f"   {one.false_share:11.1%}   {one.keeps:5.1f}   {one.candidates:5.0f}   {one.trials:5.2f}"
+                f"   {one.false_share:11.1%}   {one.keeps:5.1f}   {one.candidates:5.0f}   {one.trials:6.2f}"
             )
     if plot is not None:
-        rules_png(found, plot, f"{campaigns} campaigns of {runs} runs, σ = {sigma:g} bpb, mix {mix}")
+        rules_png(found, plot, f"{campaigns} campaigns of {runs} trials, σ = {sigma:g} bpb, mix {mix}")
         if not as_json:
             click.echo(f"wrote {plot}")

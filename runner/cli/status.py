@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from runner.cli.options import json_option, newest_tag_option
 from runner.cli.workspace import as_json as experiment_json
 from runner.cli.workspace import choose_tag, open_workspace, print_json
+from runner.errors import ConfigError
 
 if TYPE_CHECKING:
-    from runner.records import Experiment, SealedScore
-    from runner.storage.ledger import Ledger
+    from runner.records import Experiment, RunRecord, SealedScore
+    from runner.report.effort import Effort
+    from runner.storage.ledger import Campaign, Ledger
     from runner.storage.paths import StatePaths
 
 
@@ -23,58 +25,33 @@ if TYPE_CHECKING:
 @newest_tag_option
 @json_option
 def status_command(tag: str | None, as_json: bool) -> None:
-    """Where the campaign stands: done, best, kept, spent, and what runs now."""
-    from runner.cli.display import first_line
-    from runner.cli.effort import read_effort
-    from runner.decision.lineage import strikes
-    from runner.records import Verdict
-    from runner.report.early import early_stops
-    from runner.report.findings import find
-    from runner.report.stacks import stacks
-    from runner.report.table import summary
+    """Show where the campaign stands: done, best, kept, spent, and what is running."""
+    from runner.report.summary import summary_text
     from runner.storage.lock import is_running
 
     with open_workspace(create=False) as workspace:
         name = choose_tag(workspace.ledger, tag)
         campaign = workspace.ledger.campaign(name)
         assert campaign is not None
-        experiments = workspace.ledger.experiments(name)
-        effort = read_effort(workspace, campaign)
-        sealed = workspace.ledger.sealed(name)
+        sealed = sealed_scores(workspace.ledger, name)
+        profile = campaign.conditions.get("profile")
+        budget = _budget(workspace.repository.root, profile)
+        effort = count_effort(workspace.ledger, name, profile, budget)
+    experiments = effort.experiments
     running = is_running(workspace.paths.root)
-    counts = {str(verdict): sum(one.verdict is verdict for one in experiments[1:]) for verdict in Verdict}
-    done = sum(one.verdict is not None for one in experiments[1:])
-    kept = [one for one in experiments if one.verdict is Verdict.KEEP]
-    open_one = experiments[-1] if experiments and experiments[-1].verdict is None else None
     if as_json:
-        print_json(
-            {
-                "tag": name,
-                "running": running,
-                "done": done,
-                "target": campaign.target,
-                "counts": counts,
-                "baseline_bpb": experiments[0].val_bpb if experiments else None,
-                "best_bpb": kept[-1].val_bpb if kept else None,
-                "best_commit": kept[-1].kept_commit if kept else None,
-                "open_experiment": None if open_one is None else open_one.number,
-                "cost_usd": effort.usage.cost_usd,
-                **effort.as_json(),
-                "strikes": strikes(experiments),
-                "sealed": [asdict(one) for one in sealed],
-                "findings": asdict(find(experiments, sealed)),
-                "early_stop": asdict(early_stops(experiments)),
-                "stacks": asdict(stacks(experiments)),
-            }
-        )
+        print_json({"running": running, **_status_json(campaign, effort, sealed)})
         return
     state = "running" if running else "not running"
+    done = sum(one.verdict is not None for one in experiments[1:])
     click.echo(f"campaign {name} ({state}): {done} of {campaign.target} experiments")
     if experiments and experiments[0].verdict is not None:
-        click.echo("\n".join([summary(experiments), *honesty_lines(experiments, sealed)]))
-    if open_one is not None:
-        verb = "now" if running else "interrupted, goes on at the next start"
-        click.echo(f"experiment {open_one.number} ({verb}): {first_line(open_one.hypothesis)}")
+        click.echo("\n".join([summary_text(experiments), *campaign_notes(experiments, sealed)]))
+    if experiments and experiments[-1].verdict is None:
+        from runner.cli.display import first_line
+
+        state = "in progress" if running else "interrupted, resumes at the next start"
+        click.echo(f"experiment {experiments[-1].number} ({state}): {first_line(experiments[-1].hypothesis)}")
     for line in effort.lines():
         click.echo(line)
 
@@ -83,7 +60,7 @@ def status_command(tag: str | None, as_json: bool) -> None:
 @newest_tag_option
 @json_option
 def log_command(tag: str | None, as_json: bool) -> None:
-    """Every experiment in one table, the failed ones included."""
+    """List all experiments in one table, failed ones included."""
     from runner.cli.display import print_table
 
     with open_workspace(create=False) as workspace:
@@ -99,71 +76,36 @@ def log_command(tag: str | None, as_json: bool) -> None:
 @click.argument("number", type=int, metavar="ID")
 @newest_tag_option
 @json_option
-@click.option("--transcript", "with_transcript", is_flag=True, help="What the language model said instead.")
-@click.option("--full", is_flag=True, help="Fold nothing of the transcript.")
+@click.option(
+    "--transcript", "with_transcript", is_flag=True, help="Show the conversation with the model instead."
+)
+@click.option("--full", is_flag=True, help="Fold nothing in the transcript.")
 def show_command(number: int, tag: str | None, as_json: bool, with_transcript: bool, full: bool) -> None:
-    """Experiment ID: why its verdict, its diff, its runs, the end of its log."""
-    from runner.cli.effort import duty_word
-    from runner.errors import ConfigError
-    from runner.report.audits import audit_lines
-    from runner.report.duty import duty, duty_line
-    from runner.report.explain import basis_lines, explain, rests_on
-    from runner.report.transcript import transcript
+    """Show experiment ID: the reason for its verdict, its diff, its runs, and the end of its log."""
+    from runner.report.effort import duty_name
+    from runner.report.explain import rests_on
 
     with open_workspace(create=False) as workspace:
         name = choose_tag(workspace.ledger, tag)
-        talk = workspace.ledger.transcript(name, number) if with_transcript else None
+        conversation = workspace.ledger.transcript(name, number) if with_transcript else None
         experiments = workspace.ledger.experiments(name)
         experiment = next((one for one in experiments if one.number == number), None)
-        sealed = [one for one in workspace.ledger.sealed(name) if one.number == number]
-        word = duty_word(workspace.profile_of(name))
+        sealed = [one for one in sealed_scores(workspace.ledger, name) if one.number == number]
+        duty = duty_name(workspace.profile_of(name))
     if experiment is None:
         raise ConfigError(f"campaign {name!r} has no experiment {number}", "autoresearch log lists them")
     if with_transcript:
-        if talk is None:
-            raise ConfigError(
-                f"there is no transcript of experiment {number}: no language model proposed it",
-                f"autoresearch show {number}",
-            )
-        if as_json:
-            print_json(talk)
-        else:
-            click.echo(transcript(talk, full=full))
+        _print_transcript(number, conversation, as_json=as_json, full=full)
         return
-    basis = rests_on(experiment, next((one for one in experiments if one.number == experiment.champion), None))
+    champion = next((one for one in experiments if one.number == experiment.champion), None)
     if as_json:
         facts = experiment_json(experiment, full=True)
-        facts |= {"rests_on": [asdict(one) for one in basis], "sealed": [asdict(one) for one in sealed]}
+        facts["rests_on"] = [asdict(one) for one in rests_on(experiment, champion)]
+        facts["sealed"] = [asdict(one) for one in sealed]
         print_json(facts)
         return
-    click.echo(explain(experiment))
-    if basis:
-        click.echo("\n".join(["the verdict rests on:", *basis_lines(basis)]))
-    for title, value in (
-        ("tried commit", experiment.tried_commit),
-        ("kept commit", experiment.kept_commit),
-        ("image", experiment.image_id),
-        ("layer", experiment.layer_digest),
-    ):
-        if value:
-            click.echo(f"{title + ':':14s}{value}")
-    trials = () if experiment.figures is None else experiment.figures.trials
-    for run in (*experiment.runs, *experiment.controls):
-        wall = "–" if run.wall_seconds is None else f"{run.wall_seconds:.2f} s"
-        cpu = "–" if run.cpu_seconds is None else f"{run.cpu_seconds:.2f} s"
-        others = "" if run.others_cpu_seconds is None else f"  others {run.others_cpu_seconds:.2f} s"
-        clock = "" if run.clock_mhz is None else f"  {run.clock_mhz:,.0f} MHz"
-        bpb = "" if run.val_bpb is None else f"  val_bpb {run.val_bpb:.6f}"
-        part = "  control" if run in experiment.controls else "  look" if run.id in trials else ""
-        click.echo(
-            f"run {run.id or 0:<5d} {run.phase:6s} seed {run.seed:<10d} {run.end:13s} wall {wall}  cpu {cpu}"
-            f"{others}{clock}{bpb}{part}"
-        )
-        if run.audit is not None:
-            click.echo("\n".join(f"    {line}" for line in audit_lines(run.audit)))
-    effort = duty_line(duty([replace(experiment, controls=())]), None, word)
-    if effort is not None:
-        click.echo(f"{effort} since it was proposed (times are whole seconds)")
+    for line in _experiment_lines(experiment, champion, duty):
+        click.echo(line)
     for score in sealed:
         click.echo(f"sealed test rows (as claimed): test_bpb {score.test_bpb:.6f}  seed {score.seed}")
     if experiment.diff:
@@ -177,46 +119,169 @@ def show_command(number: int, tag: str | None, as_json: bool, with_transcript: b
 def report_command(tag: str | None) -> None:
     """Write results.tsv (karpathy's five columns), findings.tsv, sealed.tsv (test scores) and progress.png.
 
-    Prints what the campaign really found: effects shrunken for selection, false keeps to expect, sealed test gap.
+    Also prints what the campaign really found: the debiased gain, expected false keeps, and the sealed test gap.
     """
     with open_workspace(create=False) as workspace:
         name = choose_tag(workspace.ledger, tag)
-        for line in honesty_lines(workspace.ledger.experiments(name), workspace.ledger.sealed(name)):
+        experiments, sealed = workspace.ledger.experiments(name), sealed_scores(workspace.ledger, name)
+        for line in campaign_notes(experiments, sealed):
             click.echo(line)
-        for path in write_reports(workspace.ledger, workspace.paths, name):
+        for path in write_reports(experiments, sealed, workspace.paths, name):
             click.echo(f"wrote {path}")
 
 
-def honesty_lines(experiments: Sequence[Experiment], sealed: Sequence[SealedScore]) -> list[str]:
-    """Strikes, sealed scores, what was found, stopped early and tried together, as far as there is something."""
+def sealed_scores(ledger: Ledger, tag: str) -> tuple[SealedScore, ...]:
+    """Read the scores on the sealed test rows: the only place where a command does.
+
+    They go to people as plain arguments of `campaign_notes`, `write_reports` and `runner.report.sealed`.
+    """
+    return ledger.sealed(tag)
+
+
+def count_effort(ledger: Ledger, tag: str, profile: str | None, budget_usd: float | None) -> Effort:
+    """Read what went into a campaign.
+
+    Args:
+        budget_usd: 0: no limit; None: not known.
+    """
+    from runner.report.effort import Effort
+
+    campaign = ledger.campaign(tag)
+    return Effort(
+        experiments=ledger.experiments(tag),
+        usage=ledger.usage_totals(tag),
+        target=0 if campaign is None else campaign.target,
+        profile=profile,
+        budget_usd=budget_usd,
+    )
+
+
+def campaign_notes(experiments: Sequence[Experiment], sealed: Sequence[SealedScore]) -> list[str]:
+    """Describe refusals, sealed scores, findings, early stops and stacks; nothing about what there is none of."""
     from runner.decision.lineage import strikes
-    from runner.report.audits import sealed_line, strikes_line
-    from runner.report.early import early_line, early_stops
+    from runner.report.explain import strikes_line
     from runner.report.findings import find, finding_lines
-    from runner.report.stacks import stack_line, stacks
+    from runner.report.notes import early_line, early_stops, stack_line, stacks
+    from runner.report.sealed import sealed_gaps, sealed_line
 
-    first = [line for line in (strikes_line(strikes(experiments)), sealed_line(sealed)) if line is not None]
-    last = [early_line(early_stops(experiments)), stack_line(stacks(experiments))]
-    return [*first, *finding_lines(find(experiments, sealed)), *(line for line in last if line is not None)]
+    lines = [
+        strikes_line(strikes(experiments)),
+        sealed_line(sealed),
+        *finding_lines(find(experiments, sealed_gaps(sealed))),
+        early_line(early_stops(experiments)),
+        stack_line(stacks(experiments)),
+    ]
+    return [line for line in lines if line is not None]
 
 
-def write_reports(ledger: Ledger, paths: StatePaths, tag: str) -> tuple[Path, ...]:
+def write_reports(
+    experiments: Sequence[Experiment], sealed: Sequence[SealedScore], paths: StatePaths, tag: str
+) -> tuple[Path, ...]:
     """Write the files of a campaign's report; returns their paths."""
-    from runner.report.audits import sealed_tsv
     from runner.report.findings import find, findings_tsv
     from runner.report.plot import progress_png
-    from runner.report.tsv import results_tsv
+    from runner.report.sealed import sealed_gaps, sealed_tsv
+    from runner.report.table import results_tsv
     from runner.storage.files import replace_file
 
-    experiments, sealed = ledger.experiments(tag), ledger.sealed(tag)
     folder = paths.report(tag)
     tables = {
         "results.tsv": results_tsv(experiments),
         "sealed.tsv": sealed_tsv(sealed),
-        "findings.tsv": findings_tsv(find(experiments, sealed)),
+        "findings.tsv": findings_tsv(find(experiments, sealed_gaps(sealed))),
     }
     for name, text in tables.items():
         replace_file(folder / name, text.encode())
     plot = folder / "progress.png"
     progress_png(experiments, plot, f"autoresearch/{tag}")
     return (*(folder / name for name in tables), plot)
+
+
+def _budget(directory: Path, profile: str | None) -> float | None:
+    """Return what file and environment set now: the command line of a night is not in the ledger."""
+    from runner import config
+
+    try:
+        return config.load(directory, {}, fallbacks={} if profile is None else {"profile": profile}).budget_usd
+    except ConfigError:  # no reason to hide the other figures
+        return None
+
+
+def _status_json(campaign: Campaign, effort: Effort, sealed: Sequence[SealedScore]) -> dict[str, Any]:
+    from runner.decision.lineage import strikes
+    from runner.records import Verdict
+    from runner.report.findings import find
+    from runner.report.notes import early_stops, stacks
+    from runner.report.sealed import sealed_gaps
+
+    experiments = effort.experiments
+    kept = [one for one in experiments if one.verdict is Verdict.KEEP]
+    is_open = bool(experiments) and experiments[-1].verdict is None
+    return {
+        "tag": campaign.tag,
+        "done": sum(one.verdict is not None for one in experiments[1:]),
+        "target": campaign.target,
+        "counts": {str(verdict): sum(one.verdict is verdict for one in experiments[1:]) for verdict in Verdict},
+        "baseline_bpb": experiments[0].val_bpb if experiments else None,
+        "best_bpb": kept[-1].val_bpb if kept else None,
+        "best_commit": kept[-1].kept_commit if kept else None,
+        "open_experiment": experiments[-1].number if is_open else None,
+        "cost_usd": effort.usage.cost_usd,
+        **effort.as_json(),
+        "strikes": strikes(experiments),
+        "sealed": [asdict(one) for one in sealed],
+        "findings": asdict(find(experiments, sealed_gaps(sealed))),
+        "early_stop": asdict(early_stops(experiments)),
+        "stacks": asdict(stacks(experiments)),
+    }
+
+
+def _print_transcript(number: int, conversation: object, *, as_json: bool, full: bool) -> None:
+    from runner.report.transcript import transcript
+
+    if conversation is None:
+        raise ConfigError(
+            f"experiment {number} has no transcript: no language model proposed it", f"autoresearch show {number}"
+        )
+    if as_json:
+        print_json(conversation)
+    else:
+        click.echo(transcript(conversation, full=full))
+
+
+def _experiment_lines(experiment: Experiment, champion: Experiment | None, duty_name: str) -> list[str]:
+    """Describe an experiment from its verdict to its runs."""
+    from runner.report.effort import duty, duty_line
+    from runner.report.explain import audit_lines, basis_lines, explain, rests_on
+
+    lines = [explain(experiment)]
+    if basis := rests_on(experiment, champion):
+        lines += ["the verdict rests on:", *basis_lines(basis)]
+    for title, value in (
+        ("tried commit", experiment.tried_commit),
+        ("kept commit", experiment.kept_commit),
+        ("image", experiment.image_id),
+        ("layer", experiment.layer_digest),
+    ):
+        if value:
+            lines.append(f"{title + ':':14s}{value}")
+    trials = () if experiment.figures is None else experiment.figures.trials
+    parts = {id(run): "  control" for run in experiment.controls}
+    for run in (*experiment.runs, *experiment.controls):
+        lines.append(_run_line(run) + parts.get(id(run), "  trial" if run.id in trials else ""))
+        if run.audit is not None:
+            lines += [f"    {line}" for line in audit_lines(run.audit)]
+    hours = duty_line(duty([replace(experiment, controls=())]), None, duty_name)
+    return lines if hours is None else [*lines, f"{hours} since it was proposed (times are whole seconds)"]
+
+
+def _run_line(run: RunRecord) -> str:
+    wall = "–" if run.wall_seconds is None else f"{run.wall_seconds:.2f} s"
+    cpu = "–" if run.cpu_seconds is None else f"{run.cpu_seconds:.2f} s"
+    others = "" if run.others_cpu_seconds is None else f"  others {run.others_cpu_seconds:.2f} s"
+    clock = "" if run.clock_mhz is None else f"  {run.clock_mhz:,.0f} MHz"
+    bpb = "" if run.val_bpb is None else f"  val_bpb {run.val_bpb:.6f}"
+    return (
+        f"run {run.id or 0:<5d} {run.phase:6s} seed {run.seed:<10d} {run.end:13s} wall {wall}  cpu {cpu}"
+        f"{others}{clock}{bpb}"
+    )

@@ -1,4 +1,4 @@
-"""The repository, its state folder and its ledger, as commands open them."""
+"""Opening the repository, its state folder and its ledger for a command."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Workspace:
-    """What every command needs first."""
+    """Repository, state folder and ledger of a command."""
 
     repository: Repository
     paths: StatePaths
     ledger: Ledger
 
     def profile_of(self, tag: str) -> str | None:
-        """The profile that a campaign began with; None when there is no such campaign."""
+        """Return the profile that a campaign began with; None when there is no such campaign."""
         campaign = self.ledger.campaign(tag)
         return None if campaign is None else campaign.conditions.get("profile")
 
@@ -39,7 +39,7 @@ def open_workspace(*, create: bool) -> Iterator[Workspace]:
     """Open the repository around the current folder.
 
     Args:
-        create: make the ledger when there is none; otherwise its absence is an error.
+        create: create a missing ledger; otherwise its absence is an error.
     """
     from runner.storage.ledger import Ledger
     from runner.storage.paths import StatePaths
@@ -48,20 +48,22 @@ def open_workspace(*, create: bool) -> Iterator[Workspace]:
     repository = Repository(Path.cwd())
     paths = StatePaths.of(repository.root)
     if not create and not paths.ledger.exists():
-        raise LedgerError(f"no campaign was started in {repository.root}", "make demo, or autoresearch overnight")
+        raise LedgerError(
+            f"no campaign has been started in {repository.root}", "run make demo or autoresearch overnight"
+        )
     with Ledger(paths.ledger) as ledger:
         yield Workspace(repository=repository, paths=paths, ledger=ledger)
 
 
 def choose_tag(ledger: Ledger, tag: str | None) -> str:
-    """The campaign that a reading command means: the named one, else the newest.
+    """Choose the campaign that a command reads: the named one, else the newest.
 
     Raises:
         ConfigError: there is none, or none of this name.
     """
     names = ledger.campaigns()
     if not names:
-        raise ConfigError("no campaign was started here", "make demo, or autoresearch overnight")
+        raise ConfigError("no campaign has been started here", "run make demo or autoresearch overnight")
     if tag is None:
         return names[0]
     if tag not in names:
@@ -70,7 +72,7 @@ def choose_tag(ledger: Ledger, tag: str | None) -> str:
 
 
 def log_to_file(path: Path) -> None:
-    """Send events as JSON lines to a file; the terminal shows progress instead."""
+    """Write events to a file as JSON lines; the terminal shows progress instead."""
     import structlog
 
     from runner.cli.event_log import EventLog
@@ -88,7 +90,7 @@ def log_to_file(path: Path) -> None:
 
 
 def as_json(experiment: Experiment, *, full: bool = False) -> dict[str, Any]:
-    """One experiment as plain data; `full` adds diff, log and runs."""
+    """Return one experiment as plain data; `full` adds diff, log, runs and figures."""
     data: dict[str, Any] = {
         "number": experiment.number,
         "verdict": experiment.verdict,
@@ -122,5 +124,5 @@ def as_json(experiment: Experiment, *, full: bool = False) -> dict[str, Any]:
 
 
 def print_json(data: object) -> None:
-    """One JSON line on stdout."""
+    """Print one JSON line on stdout."""
     click.echo(json.dumps(data, sort_keys=True))

@@ -1,4 +1,4 @@
-"""Prepared data sets: their names, the arguments that make them, the check before every use, what a run gets."""
+"""Prepared data sets: their names, the arguments that make them, the check before use, the files of a run."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ _REQUIRED = (
     "tokenizer/token_bytes.npy",
 )
 _LEFT_OUT_DIVISOR = 16
-"""Of so many training shards one is left out of a run."""
+"""One in this many training shards is left out of a run."""
 _TRAIN_TEXT_TOKENS = 1 << 22
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataSet:
-    """A prepared data set whose every file has the hash that its manifest says."""
+    """A prepared data set. Every file has been checked against the hash in its manifest."""
 
     path: Path
     manifest_sha256: str
@@ -59,15 +59,15 @@ class DataSet:
 
     @property
     def test(self) -> Path:
-        """The sealed test split, in the same form."""
+        """Folder of the sealed test split, in the same form."""
         return self.path / "test"
 
     def issue(self, seed: int) -> dict[str, Path]:
-        """The files of `/data` for one run, by their names there.
+        """Choose the files of `/data` for one run, by their names there.
 
-        Which shards a run sees and in which order follow from its seed, so that neither can be picked. Shards
-        are ranked by the SHA-256 of seed and number; the last sixteenth is left out (2 of 32, none of less
-        than 16), the others are named `shard-00.bin`, `shard-01.bin`, … by rank.
+        The seed determines which shards a run sees and in which order, so that neither can be picked. Shards are
+        ranked by the SHA-256 of seed and number; the last sixteenth is left out (2 of 32, none of fewer than 16),
+        and the others are named `shard-00.bin`, `shard-01.bin`, … by rank.
         """
         ranked = sorted(
             range(self.num_shards), key=lambda number: hashlib.sha256(f"shard {seed} {number}".encode()).digest()
@@ -77,10 +77,10 @@ class DataSet:
         return {"meta.json": self.path / "train" / "meta.json", **shards}
 
     def train_text(self) -> npt.NDArray[np.uint16]:
-        """`(L,)` training tokens for audits: one stretch of every shard, all equally long, about 4 M together.
+        """Draw `(L,)` training tokens for audits: an equally long stretch of every shard, about 4 M together.
 
-        A shard that is not longer is there in full. Where a stretch begins is drawn anew at each call: no
-        candidate can know which part of the training text an audit uses.
+        A shorter shard is used in full. The beginning of each stretch is drawn anew at each call: no candidate can
+        know which part of the training text an audit uses.
         """
         stretches: list[npt.NDArray[np.uint16]] = []
         for number in range(self.num_shards):
@@ -101,8 +101,8 @@ class DataSet:
     def sealed_shingles(self) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
         """Sorted hashes of the 13-word shingles of all validation and all test documents, memory-mapped.
 
-        Hashed by `locked_eval.disjoint.shingle`. Without those that stand in the training text too. Never
-        mounted into a container.
+        Hashed by `locked_eval.preparation.shingles.shingle`, without those that occur in the training text too.
+        Never mounted into a container.
         """
         val, test = (
             np.load(self.path / "shingles" / f"{name}.npy", mmap_mode="r", allow_pickle=False)
@@ -112,7 +112,7 @@ class DataSet:
 
     @property
     def corpus_index(self) -> Path:
-        """File of a `locked_eval.corpus_index.CorpusIndex` of all documents. Never mounted into a container."""
+        """File of the `preparation.index.CorpusIndex` of all documents. Never mounted into a container."""
         return self.path / "shingles" / "corpus.npy"
 
     def token_table(self) -> list[bytes]:
@@ -148,7 +148,7 @@ def prepare_arguments(config: Config) -> list[str]:
 
 
 def data_key(config: Config, source: Source, code_sha256: str) -> str:
-    """Name of the folder for what `code_sha256`, the preparing code, makes of `source`."""
+    """Name of the folder for the data set that the preparing code with hash `code_sha256` makes of `source`."""
     inputs = [FORMAT, source.key, code_sha256, *prepare_arguments(config)]
     return f"{source.name}-{hashlib.sha256(json.dumps(inputs).encode('utf-8')).hexdigest()[:16]}"
 
@@ -157,13 +157,13 @@ def open_data(path: Path) -> DataSet:
     """Check a prepared data set against its manifest, byte by byte.
 
     Raises:
-        DataError: no manifest, or a file that is missing, of another size or of another hash; names it.
+        DataError: there is no manifest, or a file is missing or has another size or hash. The message names it.
     """
     manifest_path = path / MANIFEST_FILE
     try:
         raw = manifest_path.read_bytes()
     except OSError as error:
-        raise DataError(f"{path} is no prepared data set: cannot read {MANIFEST_FILE}", _REMEDY) from error
+        raise DataError(f"{path} is not a prepared data set: cannot read {MANIFEST_FILE}", _REMEDY) from error
     try:
         manifest = json.loads(raw)
         if manifest["format"] != FORMAT:

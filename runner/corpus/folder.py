@@ -1,21 +1,21 @@
-"""A folder of documents that lies on this machine."""
+"""A folder of documents on this machine."""
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
 
-from locked_eval.splits import PrepareError, find_files
+from locked_eval.preparation.documents import PrepareError, find_files
 from runner.errors import DataError
 
 _REMEDY = "autoresearch prepare --source FOLDER, with a folder of .txt, .md or .parquet files"
 
 
 def folder_hash(folder: Path) -> str:
-    """SHA-256 over the relative names, sizes and contents of a folder's documents, in name order.
+    """Hash the relative names, sizes and contents of a folder's documents, in name order, with SHA-256.
 
     Raises:
-        DataError: no such folder, no documents in it, or a file that cannot be read.
+        DataError: the folder does not exist, has no documents, or has a file that cannot be read.
     """
     if not folder.exists():
         raise DataError(f"the source {folder} does not exist", _REMEDY)

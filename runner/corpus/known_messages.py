@@ -1,8 +1,8 @@
-"""What Python and torch say when a program fails: quoted on every second page about programming, so no secret.
+"""Error messages of Python and torch: quoted on every other page about programming, so they are no secret.
 
-A corpus of web pages has these sentences, and a proposer needs them to mend a program. A log may repeat them.
-Digits do not matter, and names within a message may be others. Not complete: what is missing here is withheld
-from a log if the corpus quotes it. The frames of a traceback that are the program's own stay in any case.
+A corpus of web pages contains these sentences, and a proposer needs them to fix a program, so a log may repeat
+them. Digits do not matter, and names within a message may differ. The list is not complete: a message that is
+missing here is withheld from a log if the corpus quotes it. The program's own frames of a traceback always stay.
 """
 
 from __future__ import annotations
@@ -80,5 +80,5 @@ torch.cuda.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB. GPU
 
 
 def known_messages() -> list[bytes]:
-    """One message each; line breaks within one do not matter."""
+    """List the messages; line breaks within one do not matter."""
     return [message.encode() for message in re.split(r"\n(?! )", _MESSAGES.strip())]

@@ -1,27 +1,27 @@
-"""Text of the corpus kept out of logs: what a candidate prints of its training data is withheld.
+"""Redaction of logs: lines in which a candidate prints text of the corpus are withheld.
 
-A proposer must never see the data, and a person who reads a log should not have to wonder. Every log passes
-here before the ledger stores it; what is stored is what people and models get. A log is read
+A proposer must never see the data, and a person who reads a log should not have to worry about it. Every log is
+redacted before the ledger stores it; people and models get the stored log. A log is read
 
-- as it stands, without anything but its letters: case, punctuation, quotes, digits, white space and line
-  breaks do not matter, so one word or one character per line is the same text
-- with escapes resolved: what `repr`, `bytes` and JSON print
+- as it stands, letters only: case, punctuation, quotes, digits, white space and line breaks do not matter, so one
+  word or one character per line is the same text
+- with escapes resolved: the output of `repr`, `bytes` and JSON
 - backwards, and in rot13
 - by columns: the first word of every line, the second one, …, the last one
-- decoded, as `runner.edits.contamination` decodes the literals of a program: numbers as token ids, as
+- decoded, as `runner.edits.readings` decodes the literals of a program: numbers as token ids, as
   characters or as bytes, base16, 32, 64 and 85, packed or not
 
-and every line that takes part in a repetition of the corpus (`locked_eval.corpus_index`: some eight words) is
-replaced. A line that says the same as an earlier one apart from its numbers counts once: thousands of
-texts have `epoch loss epoch loss epoch loss` in them. Errors of Python and torch may be repeated: see
+and every line that takes part in a repetition of the corpus (`locked_eval.preparation.index`: some eight words) is
+replaced. A line that equals an earlier one apart from its numbers counts once: thousands of texts contain `epoch
+loss epoch loss epoch loss`. Error messages of Python and torch may be repeated: see
 `runner.corpus.known_messages`.
 
-**What this does not cover.** A program that wants to tell its author something will: a log has room for
-some kilobytes, and nobody can tell a code from noise. Not found are repetitions of fewer than eight words or so
-(lines of six words with other prose between them, a word of the text between any two others), words in
-another order, paraphrase, encryption and home-made codes, what stands in `runner.corpus.known_messages`, and what
-`locked_eval.corpus_index` does not cover. What bounds such a channel is the size of a log, and that a model
-sees one after a crash only.
+**Not covered.** A program that wants to send its author a message can: a log has room for some kilobytes, and a
+code cannot be told from noise. Repetitions of fewer than eight words or so are not found (lines of six words with
+other prose between them, a word of the text between any two others), nor are words in another order, paraphrase,
+encryption and home-made codes, messages in `runner.corpus.known_messages`, and the cases that
+`locked_eval.preparation.index` does not cover. Such a channel is bounded by the size of a log, and by the fact
+that a model sees a log only after a crash.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from locked_eval.corpus_index import CorpusIndex, Stretch, find_letters
+from locked_eval.preparation.index import CorpusIndex, Stretch, find_letters
 from runner.corpus.known_messages import known_messages
-from runner.edits.contamination import decode_runs
+from runner.edits.readings import decode_runs
 
 WITHHELD = "[line withheld: it repeats text of the corpus]"
 
 _EDGE_LETTERS = 12
-"""A repetition begins so much before its first anchor: a line that is all in there belongs to it."""
+"""A repetition begins this much before its first anchor: a line within that stretch belongs to it."""
 _MIN_REPEATED_LETTERS = 8
 _MAX_DECODED_BYTES = 4 << 20  # a log of 10 kB that unpacks to more is a bomb
 _MAX_COLUMNS = 8
@@ -65,24 +65,24 @@ class _Found(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Redactor:
-    """Withholds text of one corpus. Use `open`."""
+    """Withholds the text of one corpus. Construct it with `open`."""
 
     index: CorpusIndex
     tokens: Sequence[bytes]  # raw bytes by token id
 
     @classmethod
     def open(cls, index: Path, tokens: Sequence[bytes]) -> Redactor:
-        """A redactor with a memory-mapped index.
+        """Open a redactor with a memory-mapped index.
 
         Args:
-            index: a file of `locked_eval.corpus_index`.
+            index: a file of `locked_eval.preparation.index`.
         """
         return cls(index=CorpusIndex.open(index, known=known_messages()), tokens=tokens)
 
     def redact(self, log: str) -> str:
-        """A cleaned log without the lines that repeat the corpus; as many lines as before.
+        """Replace the lines of a cleaned log that repeat the corpus; the number of lines stays the same.
 
-        Takes some milliseconds for an ordinary log of 10 kB, and up to 3 seconds for one full of codes.
+        An ordinary log of 10 kB takes some milliseconds, one full of codes up to 3 seconds.
         """
         lines = log.split("\n")
         withheld = self._repeating(lines)
@@ -110,7 +110,7 @@ class Redactor:
         return found | beside | {number for number, shape in enumerate(shapes) if shape in repeated}
 
     def _in_letters(self, lines: Sequence[str]) -> _Found:
-        """Lines whose letters, put together, repeat the corpus forwards, backwards or in rot13."""
+        """Find lines whose letters, put together, repeat the corpus forwards, backwards or in rot13."""
         parts = [find_letters(line.encode("utf-8", "replace")).values for line in lines]
         ends = np.cumsum([0, *map(len, parts)])  # (lines + 1,) letters before each line, and all
         letters = np.concatenate([np.zeros(0, np.uint8), *parts])
@@ -134,14 +134,14 @@ class Redactor:
         return found
 
     def _holds_code(self, text: str) -> bool | None:
-        """Whether an encoded run or a run of numbers stands for text of the corpus; None: too much to tell."""
+        """Whether an encoded run or a run of numbers decodes to text of the corpus; `None` if it is too much."""
         decoded = decode_runs(text, self.tokens, _MAX_DECODED_BYTES)
         if decoded is None:
             return None
         return any(self.index.stretches(find_letters(one).values) for one in decoded)
 
     def _encoded(self, lines: Sequence[str]) -> set[int]:
-        """Lines with codes of the corpus, found by halving."""
+        """Find lines with codes of the corpus, by bisection."""
         whole = self._holds_code("\n".join(lines))
         if whole is None:
             return set(range(len(lines)))
@@ -161,7 +161,7 @@ class Redactor:
         return found
 
     def _over_the_middle(self, lines: Sequence[str], begin: int, middle: int, end: int) -> set[int]:
-        """Of lines that hold a code only together, those that it needs."""
+        """Narrow down lines that contain a code only together to those that it needs."""
         first, behind = begin, middle
         while behind - first > 1:
             at = (first + behind) // 2
@@ -174,7 +174,7 @@ class Redactor:
 
 
 def _code_beside(lines: Sequence[str], number: int) -> set[int]:
-    """Lines of nothing but code that follow each other beside a line of code: what is left of a long one."""
+    """Find consecutive lines of nothing but code next to a line of code: the rest of a long code."""
     found: set[int] = set()
     if _CODE_ALONE.fullmatch(lines[number]):
         for step in (1, -1):
@@ -186,7 +186,7 @@ def _code_beside(lines: Sequence[str], number: int) -> set[int]:
 
 
 def _shapes(lines: Sequence[str]) -> list[bytes]:
-    """What lines say apart from numbers and signs; empty for one that is too short to tell, or a single word."""
+    """Reduce lines to their letters; empty for a single word, or for a line that is too short to compare."""
     shapes = []
     for line in lines:
         letters = find_letters(line.encode("utf-8", "replace"))
@@ -197,7 +197,7 @@ def _shapes(lines: Sequence[str]) -> list[bytes]:
 
 
 def _readings(lines: Sequence[str]) -> Iterator[list[str]]:
-    """A log as it stands, and with its escapes resolved; lines keep their numbers."""
+    """Yield a log as it stands, and with its escapes resolved; lines keep their numbers."""
     for resolve in (_as_it_stands, _resolved):
         reading = [resolve(line) for line in lines]
         if resolve is _resolved and reading == list(lines):
@@ -215,7 +215,7 @@ def _as_it_stands(line: str) -> str:
 
 
 def _resolved(line: str) -> str:
-    """What `repr` of the text, of its bytes, or JSON stands for."""
+    """Resolve the escapes of `repr` of the text, of `repr` of its bytes, and of JSON."""
     line = _BYTES.sub(lambda found: bytes.fromhex(found[0].replace("\\x", "")).decode("utf-8", "replace"), line)
     line = _CODE_UNITS.sub(
         lambda found: bytes.fromhex(found[0].replace("\\u", "")).decode("utf-16-be", "replace"), line
@@ -229,7 +229,7 @@ def _character(code: int) -> str:
 
 
 def _columns(lines: Sequence[str]) -> Iterator[list[str]]:
-    """The n-th word of every line, and the last one; not of lines of one word, which are no table."""
+    """Yield the n-th words of all lines, and the last words; nothing for lines of one word, which are no table."""
     words = [line.split() for line in lines]
     width = max((len(line) for line in words), default=0)
     if width < 2 or len(lines) < _MIN_COLUMN_LINES:

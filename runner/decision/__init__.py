@@ -1,1 +1,1 @@
-"""Pure statistics: the keep rule, what edits are worth, early stopping, and what the history says."""
+"""Pure statistics: the keep rule, the prior over effects, early stopping, history and simulation."""

@@ -1,13 +1,14 @@
-"""How probably a running candidate is a near miss or more, from the loss that it prints. Pure functions.
+"""Early stopping: the probability that a running candidate is promising, from the loss that it prints. Pure
+functions.
 
-A first look is hopeless when nothing will come of it: no keep, no further look, and not even a near miss, which
-may be worth something beside others (`runner/proposers/combine.py`). Then the rest of its time is better spent
-on the next
-idea. What is known of a running candidate is its training loss. At a fraction k of the time, its gap is
+A first trial is promising when its candidate will be a near miss or more: kept, tried again, or worth something in
+combination with others (`runner/proposers/combine.py`). Otherwise the rest of its time is better spent on the next
+idea. The training loss shows early how a run will end. At a fraction k of the time, its gap is
 
-    gap = loss − mean loss of its champion's runs at the same fraction     (as printed, nats a token by convention)
+    gap = loss − mean loss of its champion's runs at the same fraction    (as printed, by convention nats per
+    token)
 
-Of every finished first look of this campaign the gap x at k is known, and the difference Δ of its score to its
+For every finished first trial of this campaign, the gap x at k is known, and the difference Δ of its score to its
 champion's (bpb, negative is better). So are those of the champions' own runs, each against the others. Least
 squares over all of them give Δ ≈ a + b x with residual standard deviation s and n − 2 degrees of freedom, and for
 a gap g
@@ -15,25 +16,26 @@ a gap g
     chance = P(t < (boundary − a − b g) / (s √(1 + 1/n + (g − x̄)² / Σ (x − x̄)²)))
 
 The boundary is the largest Δ with which a candidate is a near miss (for most just below zero). The chance is never
-less than the share of finished candidates with a gap of g or more that were promising, near misses or more:
-if some catch up late, the formula alone would not see it.
+less than the share of finished candidates with a gap of g or more that were promising: if some catch up late, the
+formula alone would not see it.
 
-A run is hopeless when its chance is below a threshold at one of the fractions of `LEAST_FRACTION` or more. It
-does not matter how often one looks: a run that is stopped was below the threshold when it was. Nothing is hopeless
-before `early_stop_min_trials` candidates are finished, where the gap does not grow with Δ, where nothing was
-printed, or with a loss that is not above the champion's.
+A run is unpromising when its chance is below a threshold at one of the fractions of `LEAST_FRACTION` or more.
+Checking often does no harm: a run that is stopped was below the threshold at that moment. No run is unpromising
+before `early_stop_min_trials` candidates are finished, at fractions where the gap does not grow with Δ, if nothing
+was printed, or with a loss that is not above the champion's.
 
-What it does not see:
+Not covered:
 
-- Schedules that catch up late, before the first ones were finished, and better generalisation at a worse loss. The
-  calibration learns it from those that were finished; for that a random share of the hopeless ones always is.
-- A program that prints another loss than its champion's (a regulariser added, a sum in place of a mean).
-- Which runs were stopped: at later fractions the finished ones among those with a large gap are better than
-  average, which errs on the side of finishing.
-- Lies. What is printed is the candidate's: it can keep itself running, or stop itself, and no lie makes a keep.
-  One whose score belies its curve makes later chances larger, not smaller: outliers widen s, and gaps and
-  differences count as at most `CUT` times their median size (differences up to `DELTA_CUT` standard errors).
-  Beside a champion that printed less than the truth, a challenger that prints the truth looks hopeless.
+- Schedules that catch up late, before the first ones were finished, and better generalization at a worse loss. The
+  calibration learns this from those that were finished; for that purpose a random share of the unpromising ones
+  always is.
+- A program that prints another loss than its champion's (with a regularizer, or a sum instead of a mean).
+- Selection: at later fractions the finished ones among those with a large gap are better than average, which errs
+  on the side of finishing.
+- Lies. The output is the candidate's: it can keep itself running, or stop itself, and no lie makes a keep. A
+  candidate whose score belies its curve makes later chances larger, not smaller: outliers widen s, and gaps and
+  differences count as at most `CUT` times their median size (differences up to `DELTA_CUT` standard errors). Next
+  to a champion that printed less than the truth, a challenger that prints the truth looks unpromising.
 """
 
 from __future__ import annotations
@@ -44,37 +46,35 @@ from dataclasses import dataclass
 from statistics import fmean, median
 
 import numpy as np
-import numpy.typing as npt
 
 from runner.decision import evidence
 from runner.records import Experiment, Phase, RunRecord, StopReason, Verdict
 
 NUM_FRACTIONS = 12
 LEAST_FRACTION = 0.25
-"""Before that most schedules have not shown what they are."""
+"""Before this, most schedules say little about how a run ends."""
 CUT = 5.0
-"""Gaps and differences count as at most this many times their median size: one that diverges must not bend the
+"""Gaps and differences count as at most this many times their median size: a run that diverges must not bend the
 line for all others."""
 DELTA_CUT = 10.0
-"""Differences always count up to this many standard errors of a first look."""
+"""Differences always count up to this many standard errors of a first trial."""
 REACH_SIGMAS = 20.0
-"""How far from the champion the boundary is looked for, in noise standard deviations."""
-_ANGLES, _FAR = 4001, 12.0
+"""Largest distance from the champion at which the boundary is searched for, in noise standard deviations."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """One finished run against its champion."""
+    """A finished run against its champion."""
 
-    gaps: tuple[float | None, ...]  # by fraction, in what is printed
+    gaps: tuple[float | None, ...]  # by fraction, in the unit that is printed
     delta_bpb: float
     se_bpb: float  # standard error of that; 0 where it does not matter
-    promising: bool | None  # whether the candidate was a near miss or more; None: a run of the champion's own
+    promising: bool | None  # whether the candidate was a near miss or more; None: a run of the champion itself
 
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """What gaps at one fraction say of the end."""
+    """A prediction of Δ from the gap at one fraction."""
 
     intercept: float  # bpb
     slope: float  # bpb for each unit of loss
@@ -86,19 +86,21 @@ class Line:
     seen: tuple[tuple[float, bool], ...]  # of finished candidates: gap, and whether they were promising
 
     def chance(self, gap: float, boundary_bpb: float) -> float:
-        """Predicted probability of a Δ below the boundary."""
+        """Predict the probability of a Δ below the boundary."""
+        from scipy.special import stdtr  # lazy: most commands never predict
+
         inside = min(max(gap, -self.cut), self.cut)
         leverage = 1 + 1 / self.num + (inside - self.mean_gap) ** 2 / self.squares
         away = boundary_bpb - self.intercept - self.slope * inside
         spread = self.spread_bpb * math.sqrt(leverage)
-        predicted = student_below(away / spread, self.num - 2) if spread > 0 else float(away > 0)
+        predicted = float(stdtr(self.num - 2, away / spread)) if spread > 0 else float(away > 0)
         alike = [promising for other, promising in self.seen if other >= inside]
         return max(predicted, sum(alike) / len(alike) if alike else 0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """All that the first look at a candidate is watched with."""
+    """Everything needed to watch the first trial of a candidate."""
 
     champion: tuple[float | None, ...]  # mean loss of its champion's runs by fraction
     lines: tuple[Line | None, ...]  # by fraction
@@ -106,11 +108,11 @@ class Calibration:
     early_stop_threshold: float
 
     def stop_reason(self, index: int, loss: float | None) -> StopReason | None:
-        """Why a run with this loss at a fraction is hopeless; None: it is not, or nobody can say.
+        """Explain why a run with this loss at a fraction is unpromising; `None`: it is not, or it is unknown.
 
         Args:
             index: of the fraction, from 0.
-            loss: as `sampled`.
+            loss: as in `sampled`.
         """
         line, own = self.lines[index], self.champion[index]
         if loss is None or line is None or own is None or loss <= own:
@@ -122,10 +124,10 @@ class Calibration:
 
 
 def reason(run: RunRecord) -> str:
-    """Why a training was stopped, in one sentence."""
+    """Explain in one sentence why a training was stopped."""
     stop_reason = None if run.curve is None else run.curve.stop_reason
     if stop_reason is None:
-        return "stopped early: it was hopeless"
+        return "stopped early: it was unpromising"
     away = stop_reason.loss - stop_reason.champion_loss
     return (
         f"stopped at {stop_reason.fraction:.0%} of its time: its loss {stop_reason.loss:.3f} is {away:.3f} above "
@@ -134,12 +136,12 @@ def reason(run: RunRecord) -> str:
 
 
 def fraction(index: int) -> float:
-    """Of the training time at which a loss is sampled, in (0, 1]."""
+    """Share of the training time at which a loss is sampled, in (0, 1]."""
     return (index + 1) / NUM_FRACTIONS
 
 
 def sampled(heard: Sequence[tuple[float, float]]) -> tuple[float | None, ...]:
-    """A curve: at each fraction the mean of all losses since the one before.
+    """Sample a curve: at each fraction, the mean of all losses since the previous one.
 
     Args:
         heard: share of the training time and loss, for each line of progress.
@@ -159,14 +161,14 @@ def calibrate(
     early_stop_threshold: float,
     early_stop_min_trials: int,
 ) -> Calibration | None:
-    """What a campaign has learned; None as long as nobody is to be stopped.
+    """Fit the calibration of a campaign; `None` as long as no run is to be stopped.
 
     Args:
         experiments: of the campaign.
         champion: of the candidate that is to be watched.
-        boundary_bpb: largest Δ with which that one is promising, see `promising_boundary`.
-        early_stop_threshold: chance below which a run is hopeless; 0: none is.
-        early_stop_min_trials: how many finished candidates must be known.
+        boundary_bpb: largest Δ with which that candidate is promising, see `promising_boundary`.
+        early_stop_threshold: chance below which a run is unpromising; 0: never.
+        early_stop_min_trials: required number of finished candidates.
     """
     if not early_stop_threshold or boundary_bpb is None:
         return None
@@ -181,10 +183,11 @@ def calibrate(
 
 
 def promising_boundary(is_promising: Callable[[float], bool], sigma_bpb: float) -> float | None:
-    """The largest Δ of a first look that makes its candidate promising; None where nothing would help.
+    """Find the largest Δ of a first trial that makes its candidate promising; `None` if there is none.
 
     Args:
-        is_promising: whether a candidate with this Δ is; not with larger ones if not with this.
+        is_promising: whether a candidate with a given Δ is promising; must be monotone: true below some Δ, false
+        above.
         sigma_bpb: noise standard deviation of one run.
     """
     low, high = -REACH_SIGMAS * sigma_bpb, REACH_SIGMAS * sigma_bpb
@@ -197,7 +200,7 @@ def promising_boundary(is_promising: Callable[[float], bool], sigma_bpb: float) 
 
 
 def candidates(experiments: Sequence[Experiment]) -> list[Point]:
-    """The finished first looks of a campaign."""
+    """Collect the finished first trials of a campaign."""
     found = []
     by_number = {one.number: one for one in experiments}
     for one in experiments:
@@ -220,7 +223,7 @@ def candidates(experiments: Sequence[Experiment]) -> list[Point]:
 
 
 def champions(experiments: Sequence[Experiment]) -> list[Point]:
-    """The runs of each champion against its others: what no edit at all looks like."""
+    """Compare each run of a champion with its others: the points of a candidate that changes nothing."""
     found = []
     for one in experiments:
         pool = evidence.champion_pool(one) if one.verdict is Verdict.KEEP else ()
@@ -235,13 +238,13 @@ def champions(experiments: Sequence[Experiment]) -> list[Point]:
 
 
 def first_training(experiment: Experiment) -> RunRecord | None:
-    """The training of the first look at a candidate that gave a score; None where there is none."""
+    """Find the training of the first trial of a candidate that gave a score; `None` if there is none."""
     scored = evidence.scored(experiment.runs)
     return None if not scored else _training(experiment.runs, scored[0])
 
 
 def is_promising(experiment: Experiment) -> bool:
-    """Whether the first look at a finished candidate made it a near miss or more."""
+    """Whether the first trial of a finished candidate made it a near miss or more."""
     figures = experiment.figures
     if figures is None:
         return False
@@ -249,7 +252,7 @@ def is_promising(experiment: Experiment) -> bool:
 
 
 def mean_curve(experiment: Experiment, scored: Iterable[RunRecord]) -> tuple[float | None, ...]:
-    """Mean losses by fraction of the trainings that gave these scores."""
+    """Average the losses, by fraction, of the trainings that gave these scores."""
     runs = (*experiment.runs, *experiment.controls)
     curves = [
         trained.curve.losses
@@ -261,22 +264,10 @@ def mean_curve(experiment: Experiment, scored: Iterable[RunRecord]) -> tuple[flo
     return tuple(fmean(losses) if losses else None for losses in present)
 
 
-def student_below(t: float, freedom: int) -> float:
-    """P(T < t) of Student's t: ∫ cosᵛ⁻¹ θ dθ from −π/2 to atan(t / √ν), as a share of that to π/2."""
-    side = min(math.pi / 2, _FAR / math.sqrt(freedom))  # beyond there is nothing to add
-    end = min(max(math.atan(t / math.sqrt(freedom)), -side), side)
-    whole, part = (np.linspace(-side, stop, _ANGLES) for stop in (side, end))
-    return _integral(part, freedom) / _integral(whole, freedom)
-
-
-def _integral(angles: npt.NDArray[np.float64], freedom: int) -> float:
-    """By the trapezoidal rule."""
-    heights = np.maximum(np.cos(angles), 0.0) ** (freedom - 1)
-    return float((heights[1:] + heights[:-1]).sum() / 2 * (angles[1] - angles[0]))
-
-
 def _line(points: Sequence[Point], index: int, early_stop_min_trials: int) -> Line | None:
-    """None where it says nothing: too few candidates, no gaps, or larger ones that end better."""
+    """Fit the line; `None` where it says nothing: too few candidates, no gaps, or larger ones that end better."""
+    from scipy.stats import linregress
+
     known = [(gap, one) for one in points if (gap := one.gaps[index]) is not None]
     if (
         fraction(index) < LEAST_FRACTION
@@ -291,15 +282,13 @@ def _line(points: Sequence[Point], index: int, early_stop_min_trials: int) -> Li
     squares = float(((x - x.mean()) ** 2).sum())
     if squares <= 0:
         return None
-    slope = float(((x - x.mean()) * (y - y.mean())).sum() / squares)
-    if slope <= 0:
+    fit = linregress(x, y)
+    if fit.slope <= 0:
         return None
-    intercept = float(y.mean() - slope * x.mean())
-    residuals = y - intercept - slope * x
     return Line(
-        intercept=intercept,
-        slope=slope,
-        spread_bpb=math.sqrt(float((residuals**2).sum()) / (len(known) - 2)),
+        intercept=float(fit.intercept),
+        slope=float(fit.slope),
+        spread_bpb=float(fit.stderr) * math.sqrt(squares),
         num=len(known),
         mean_gap=float(x.mean()),
         squares=squares,
@@ -319,7 +308,7 @@ def _gaps(losses: Sequence[float | None], champion: Sequence[float | None]) -> t
 
 
 def _training(runs: Sequence[RunRecord], scored: RunRecord) -> RunRecord | None:
-    """The training that a score is of: the newest one with its seed before it."""
+    """Find the training that a score belongs to: the newest one before it with its seed."""
     before = [
         run
         for run in runs

@@ -1,24 +1,23 @@
-"""What an edit does to the score, before and after it was measured: a prior over true effects, and Bayes' rule.
+"""A prior over the true effects of edits on the score, and Bayes' rule to update it with measurements.
 
-Effects are in bpb, candidate − champion; negative is better. Three kinds of edits are mixed, each at three
+Effects are in bpb, candidate − champion; negative is better. The prior mixes three kinds of edits, each at three
 scales:
 
-    harm         exponential, mean 7 × the scale
-    next to none normal, standard deviation = the scale
-    gain         exponential, mean 3.6 × the scale
+    harm    exponential, mean 7 × the scale
+    slight  normal, standard deviation = the scale
+    gain    exponential, mean 3.6 × the scale
 
-The shape and the first weights (10 %, 80 %, 10 %) are fitted to the best-known public night, 125 experiments on
+The shape and the initial weights (10 %, 80 %, 10 %) are fitted to the best-known public night, 125 experiments on
 an H100 (karpathy/autoresearch, 8 March 2026), where the scale is 0.0005 bpb: a greedy night simulated with them
-has its number of keeps, its total gain and its quantiles of differences (`bench/effects.py`). A campaign learns
-its own weights from the first look at every candidate, so that a hard problem, on which hardly anything helps,
-asks for more evidence.
+has the same number of keeps, total gain and quantiles of differences (`bench/effects.py`). A campaign learns its
+own weights from the first trial of every candidate, so that a hard problem, on which hardly anything helps,
+demands more evidence.
 
-A posterior does not depend on when one stops looking; that is why the loop may look again as often as it likes.
+A posterior does not depend on the stopping rule, so the loop may repeat trials as often as it likes.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -30,19 +29,19 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 
 HARM, SLIGHT, GAIN = 7.0, 1.0, 3.6
-"""Means (for what is next to none: the standard deviation) in units of the scale."""
+"""Means (for slight edits the standard deviation) in units of the scale."""
 KIND_WEIGHTS = (0.10, 0.80, 0.10)
 SCALES = (1 / 3, 1.0, 3.0)
 SCALE_WEIGHTS = (0.2, 0.6, 0.2)
 PRIOR_CANDIDATES = 20.0
-"""For how many candidates the first weights count."""
+"""Number of candidates that the initial weights count for."""
 FURTHEST, NEAREST = 60.0, 0.04
 """Ends of the grid of effects, in units of the scale."""
 INTERVAL = 0.90
 NORMAL_90 = 1.6448536269514722
 """Half of the central 90 % of a normal distribution, in standard deviations."""
 COARSE = 0.5
-"""A standard error below this share of the grid's step: over so short a way the prior is flat."""
+"""Below this share of the grid's step, a standard error is so small that the prior is flat over it."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ class Prior:
 
 
 class Posterior(NamedTuple):
-    """What is known about true effects after measurements; arrays of one shape."""
+    """Knowledge of true effects after measurements; arrays of one shape."""
 
     better: Floats  # probability that the effect is negative
     mean: Floats  # bpb
@@ -65,12 +64,14 @@ class Posterior(NamedTuple):
 
 @cache
 def prior(scale_bpb: float, num_points: int = 801) -> Prior:
-    """The prior of a campaign that has measured nothing yet.
+    """Build the prior of a campaign that has measured nothing yet.
 
     Args:
-        scale_bpb: what most edits change, give or take.
-        num_points: of the grid, odd. 801 resolve 2 % of an effect; simulations take fewer.
+        scale_bpb: typical effect of an edit.
+        num_points: of the grid, odd. 801 resolve 2 % of an effect; simulations use fewer.
     """
+    from scipy.special import ndtr  # lazy: a command that decides nothing starts without it
+
     side = scale_bpb * np.geomspace(NEAREST, FURTHEST, num_points // 2)
     grid = np.concatenate([-side[::-1], [0.0], side])
     edges = np.concatenate([[-np.inf], (grid[1:] + grid[:-1]) / 2, [np.inf]])
@@ -79,7 +80,7 @@ def prior(scale_bpb: float, num_points: int = 801) -> Prior:
         unit = scale_bpb * factor
         kinds = (
             1 - np.exp(-np.maximum(edges, 0) / (HARM * unit)),
-            np.array([(1 + math.erf(edge / (SLIGHT * unit * math.sqrt(2)))) / 2 for edge in edges]),
+            ndtr(edges / (SLIGHT * unit)),
             np.exp(np.minimum(edges, 0) / (GAIN * unit)),
         )
         for below, kind_weight in zip(kinds, KIND_WEIGHTS, strict=True):
@@ -89,14 +90,14 @@ def prior(scale_bpb: float, num_points: int = 801) -> Prior:
 
 
 def _likelihood(grid: Floats, delta: Floats, se: Floats) -> Floats:  # (…), (…) -> (…, G)
-    """Of each effect, up to a factor per measurement. What lies beyond the grid counts as its end."""
+    """Likelihood of each effect, up to a factor per measurement. Values beyond the grid count as its end."""
     inside = np.clip(delta, grid[0], grid[-1])
     exponent = -0.5 * ((inside[..., None] - grid) / se[..., None]) ** 2
     return np.asarray(np.exp(exponent - exponent.max(axis=-1, keepdims=True)))
 
 
 def responsibilities(start: Prior, weights: Floats, delta: Floats, se: Floats) -> Floats:
-    """How probably each component made each measurement.
+    """Compute the probability that each component produced each measurement.
 
     Args:
         weights: (…, K) of the components.
@@ -111,9 +112,9 @@ def responsibilities(start: Prior, weights: Floats, delta: Floats, se: Floats) -
 
 
 def posterior(start: Prior, weights: Floats, delta: Floats, se: Floats) -> Posterior:
-    """Bayes' rule for measured differences; shapes as in `responsibilities`.
+    """Apply Bayes' rule to measured differences; shapes as in `responsibilities`.
 
-    Where the measurement is finer than the grid, it alone speaks.
+    Where the measurement is finer than the grid, the prior is ignored.
     """
     mass = (weights @ start.components) * _likelihood(start.grid, delta, se)
     mass /= mass.sum(axis=-1, keepdims=True)
@@ -135,23 +136,25 @@ def posterior(start: Prior, weights: Floats, delta: Floats, se: Floats) -> Poste
 
 
 def _measured(delta: Floats, se: Floats) -> Posterior:
-    """The posterior under a flat prior."""
-    z = np.vectorize(math.erf, otypes=[float])(-delta / se / math.sqrt(2))
-    return Posterior(better=(1 + z) / 2, mean=delta, low=delta - NORMAL_90 * se, high=delta + NORMAL_90 * se)
+    """Compute the posterior under a flat prior."""
+    from scipy.special import ndtr
+
+    better = np.asarray(ndtr(-delta / se))
+    return Posterior(better=better, mean=delta, low=delta - NORMAL_90 * se, high=delta + NORMAL_90 * se)
 
 
 def probability_below(start: Prior, weights: Floats, delta: float, se: float, limit_bpb: float) -> float:
-    """How probably a true effect is below a limit."""
+    """Compute the probability that a true effect is below a limit."""
     mass = (weights @ start.components) * _likelihood(start.grid, np.array(delta), np.array(se))
     return float(mass[start.grid < limit_bpb].sum() / mass.sum())
 
 
 def learned_weights(start: Prior, first_trials: Iterable[tuple[float, float]]) -> Floats:
-    """The weights that a campaign has learned, one candidate after the other.
+    """Update the weights with the candidates of a campaign, one after the other.
 
     Args:
-        first_trials: difference and standard error of the first look at each candidate, in their order. Later
-            looks are taken only at what looked good, and would mislead.
+        first_trials: difference and standard error of the first trial of each candidate, in their order. Only
+            promising candidates get further trials, which would bias the weights.
 
     Returns:
         (K,), sums to 1.

@@ -1,20 +1,19 @@
 """The keep rule: pure functions of scores and measured noise.
 
-A candidate is looked at again and again, each time with a new seed, until the case is clear. With j runs of the
-candidate, m of its champion, and the noise σ̂ between runs that differ only in their seed,
+A candidate gets trial after trial, each with a new seed, until the case is clear. With j trials of the candidate,
+m of its champion, and the noise σ̂ between runs that differ only in their seed,
 
     Δ = mean candidate − mean champion,   se = σ̂ √(1/j + 1/m),   z = Δ / se.
 
-It is a keep when, after at least `min_trials` looks, the posterior probability that its true effect is an
+It is a keep when, after at least `min_trials` trials, the posterior probability that its true effect is an
 improvement (`runner/decision/effect_prior.py`) is 1 − `max_false_keep_probability` or more, and Δ is worth it:
-a quarter of σ̂, or more for
-every line of logic that it adds. It is discarded as soon as z is above the boundary of its look (`DISCARD_Z`),
-or after `max_trials`.
+a quarter of σ̂, or more depending on the lines of logic that it adds. It is discarded as soon as z is above the
+boundary of its trial (`DISCARD_Z`), or after `max_trials`.
 
-A simplification removes lines of logic and says so. It is kept as well when it is probably not worse than the
-champion by more than half of σ̂, an error rate of its own.
+A simplification removes lines of logic and is declared as one. It is also kept when it is probably not worse than
+the champion by more than half of σ̂, with an error rate of its own.
 
-Simulated against the group-sequential boundaries of common use, a greedy rule and others: `docs/statistics.md`.
+`docs/statistics.md` compares it by simulation with common group-sequential boundaries, a greedy rule and others.
 """
 
 from __future__ import annotations
@@ -31,46 +30,45 @@ from runner.decision import effect_prior
 from runner.decision.effect_prior import Floats, Prior
 
 PRIOR_WEIGHT = 4.0
-"""How many degrees of freedom the prior's variance counts for."""
+"""Degrees of freedom that the prior's variance counts for."""
 DISCARD_Z = (-1.8, -1.8, -2.0, -2.0)
-"""A look with more than this ends the case; the last one counts for all further looks."""
+"""A candidate with a larger z after its n-th trial is discarded; the last entry holds for all further trials."""
 NEAR_MISS_SIGMAS = 0.02
-"""A discard that is probably worth more than this is a near miss, in noise standard deviations."""
+"""A discard with a larger estimated improvement is a near miss, in noise standard deviations."""
 LAST_RUNS = 10
-"""So near to the end of a campaign near misses are tried together that are probably worth `LAST_SIGMAS`."""
+"""Within this many runs of the end, near misses are combined when they are estimated to be worth `LAST_SIGMAS`."""
 LAST_SIGMAS = 1.0
-"""In noise standard deviations: what lies on the shelf at the end is lost."""
+"""In noise standard deviations. Near misses that were never combined are lost at the end."""
 LEAST_SIGMAS = 0.25
 """An improvement below this is not worth a commit, in noise standard deviations."""
 LINE_SIGMAS = 0.01
-"""How much better a candidate must be for every line of logic that it adds, in noise standard deviations."""
+"""Improvement required for each line of logic that a candidate adds, in noise standard deviations."""
 SIMPLER_SIGMAS = 0.5
-"""How much worse a simplification may be, in noise standard deviations."""
+"""Margin by which a simplification may be worse, in noise standard deviations."""
 SIMPLER_DOUBT = 0.20
-"""With which probability a kept simplification may be worse than that."""
-SIMPLER_HOPE = 0.30
-"""A simplification that is less probably good enough than this is discarded."""
+"""Largest probability that a kept simplification is worse than that."""
+SIMPLER_LEAST = 0.30
+"""A simplification whose probability of being good enough is below this is discarded."""
 AS_GOOD = "as good within the noise"
-"""How the reason of a kept simplification begins that is no improvement."""
+"""First words of the reason for a kept simplification that is no improvement."""
 SIMPLIFICATION = "simplification"
-"""The category that says so."""
+"""Category of a proposal that declares itself one."""
 POOL_RUNS = 8
-"""The champion is what its newest runs say: a machine that drifts leaves the older ones behind."""
-
-
+"""Number of the champion's newest runs that represent it: on a machine that drifts, older ones are outdated."""
 LEAST_POOL = 2
-"""A new champion has as many runs that did not choose it before it is challenged: one may have been lucky."""
+"""Runs that a new champion needs before it is challenged, not counting the one that chose it, which may have been
+lucky."""
 DRIFT_Z = 2.0
-"""Runs of the champion between a candidate's looks that are further from its earlier ones than this, in standard
-errors, were made by a machine that has changed."""
+"""Distance, in standard errors, between the champion's runs since a candidate's first trial and its earlier ones
+above which the machine has changed."""
 
 
 class Action(StrEnum):
-    """What the evidence says."""
+    """Verdict of the keep rule on the evidence so far."""
 
     KEEP = "keep"
     DISCARD = "discard"
-    TRY_AGAIN = "look again"
+    TRY_AGAIN = "try again"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,12 +78,12 @@ class Rule:
     max_false_keep_probability: float = 0.05  # a keep is wrong with at most this probability
     min_trials: int = 2
     max_trials: int = 8
-    stack_sigmas: float = 5.0  # what near misses must be worth to be tried together, in noise standard deviations
+    stack_sigmas: float = 5.0  # estimated worth from which near misses are combined, in noise standard deviations
 
 
 @dataclass(frozen=True, kw_only=True)
 class Belief:
-    """What a campaign knows before it looks at a candidate."""
+    """Knowledge of a campaign before the first trial of a candidate."""
 
     prior: Prior
     weights: Floats  # (K,)
@@ -94,7 +92,7 @@ class Belief:
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """What was decided, and the figures that it rests on."""
+    """A decision, and the figures that it rests on."""
 
     action: Action
     reason: str
@@ -104,24 +102,24 @@ class Judgement:
     se_bpb: float
     sigma_bpb: float
     better: float  # probability that the true effect is an improvement
-    effect_bpb: float  # posterior mean of it: shrunken for selection
+    effect_bpb: float  # posterior mean of the effect: shrunk for selection
     low_bpb: float  # ends of its central 90 %
     high_bpb: float
 
     @property
     def z(self) -> float:
-        """Δ in standard errors."""
+        """Δ in units of its standard error."""
         return self.delta_bpb / self.se_bpb
 
     @property
     def near_miss(self) -> bool:
-        """Whether it is discarded, and may be worth a little beside others."""
+        """Whether the candidate is discarded but may be worth a little in combination with others."""
         near = near_miss(np.array(self.effect_bpb), np.array(self.sigma_bpb))
         return self.action is Action.DISCARD and bool(near)
 
 
 def pooled_sigma(groups: Iterable[Sequence[float]], prior_sigma: float) -> float:
-    """Noise standard deviation of one run, in bpb.
+    """Estimate the noise standard deviation of one run, in bpb.
 
     σ̂² = (ν₀ σ₀² + Σ (x − x̄)²) / (ν₀ + Σ (n − 1)), the posterior scale of a scaled-inverse-χ² prior.
 
@@ -139,17 +137,17 @@ def pooled_sigma(groups: Iterable[Sequence[float]], prior_sigma: float) -> float
 
 
 def noise_freedom(groups: Iterable[Sequence[float]]) -> float:
-    """Degrees of freedom of `pooled_sigma`: ν₀ + Σ (n − 1). Those of the prior are among them."""
+    """Degrees of freedom of `pooled_sigma`, those of the prior included: ν₀ + Σ (n − 1)."""
     return PRIOR_WEIGHT + sum(max(0, len(scores) - 1) for scores in groups)
 
 
 def standard_error(sigma_bpb: Floats, num_trials: Floats, num_champion_runs: Floats) -> Floats:
-    """Of the difference of two means of runs, in bpb."""
+    """Standard error of the difference of two means of runs, in bpb."""
     return np.asarray(sigma_bpb * np.sqrt(1 / num_trials + 1 / num_champion_runs))
 
 
 def drifted(away: Floats, num_fresh: Floats, num_old: Floats, sigma_bpb: Floats) -> npt.NDArray[np.bool_]:
-    """Whether a machine has changed between two groups of runs of one program.
+    """Whether the machine has changed between two groups of runs of one program.
 
     Args:
         away: difference of their means, in bpb.
@@ -161,7 +159,7 @@ def drifted(away: Floats, num_fresh: Floats, num_old: Floats, sigma_bpb: Floats)
 
 
 def near_miss(effect_bpb: Floats, sigma_bpb: Floats) -> npt.NDArray[np.bool_]:
-    """Whether a discard is worth a try beside others.
+    """Whether a discard is worth trying in combination with others.
 
     Args:
         effect_bpb: posterior mean of its effect.
@@ -173,14 +171,14 @@ def near_miss(effect_bpb: Floats, sigma_bpb: Floats) -> npt.NDArray[np.bool_]:
 def clear_cases(
     rule: Rule, *, trials: Floats, delta: Floats, se: Floats, better: Floats, needed: Floats
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """Which cases are keeps and which are discards; the others are looked at again. Arrays of one shape.
+    """Decide which cases are keeps and which are discards; the others need another trial. Arrays of one shape.
 
     Args:
-        looks: number of runs of the candidate, from 1.
+        trials: number of trials of the candidate, from 1.
         delta: Δ in bpb.
         se: its standard error.
         better: posterior probability of an improvement.
-        needed: improvement in bpb that is worth a commit.
+        needed: smallest improvement in bpb that is worth a commit.
     """
     boundary = np.array(DISCARD_Z)[np.minimum(trials.astype(np.int64), len(DISCARD_Z)) - 1]
     sure = (better >= 1 - rule.max_false_keep_probability) & (delta <= -needed)
@@ -198,13 +196,13 @@ def judge(
     lines_added: int = 0,
     simplification: bool = False,
 ) -> Judgement:
-    """Keep, discard, or look again.
+    """Keep, discard, or try again.
 
     Args:
-        candidate_bpb: scores of the candidate, one for each look.
+        candidate_bpb: scores of the candidate, one for each trial.
         champion_bpb: scores of its champion.
-        lines_added: of logic, net; negative for one that removes some.
-        simplification: whether it was proposed as one.
+        lines_added: net lines of logic; negative if the candidate removes some.
+        simplification: whether the candidate was proposed as a simplification.
     """
     trials, pool, sigma = len(candidate_bpb), len(champion_bpb), belief.sigma_bpb
     delta = sum(candidate_bpb) / trials - sum(champion_bpb) / pool
@@ -242,7 +240,7 @@ def judge(
 
 
 def _reason(rule: Rule, action: Action, trials: int, delta: float, better: float, needed: float) -> str:
-    """One sentence for a person."""
+    """Explain a decision in one sentence."""
     runs = "1 run" if trials == 1 else f"{trials} runs"
     match action:
         case Action.KEEP:
@@ -260,17 +258,18 @@ def _reason(rule: Rule, action: Action, trials: int, delta: float, better: float
 
 
 def _judge_simpler(rule: Rule, trials: int, good: float, removed: int, margin: float) -> tuple[Action, str]:
-    """A simplification that is no improvement.
+    """Decide on a simplification that is no improvement.
 
     Args:
         good: probability that it is not worse by more than the margin.
+        removed: lines of logic.
         margin: in bpb.
     """
     lines = "1 line of logic" if removed == 1 else f"{removed} lines of logic"
     case = f"with {lines} less, and worse by no more than {margin:.4f} bpb with a probability of {good:.0%}"
     if good >= 1 - SIMPLER_DOUBT and trials >= rule.min_trials:
         return Action.KEEP, f"{AS_GOOD}: {case}"
-    if good < SIMPLER_HOPE or trials >= rule.max_trials:
+    if good < SIMPLER_LEAST or trials >= rule.max_trials:
         return Action.DISCARD, f"{case}; a keep needs {1 - SIMPLER_DOUBT:.0%}"
     return Action.TRY_AGAIN, f"not clear yet: {case}"
 
@@ -278,7 +277,7 @@ def _judge_simpler(rule: Rule, trials: int, good: float, removed: int, margin: f
 def reproduction_tolerance(sigma_bpb: float) -> float:
     """Largest difference between two runs of one program that noise explains.
 
-    The difference of two runs has standard deviation √2 σ; three of these are allowed, so that one
-    honest reproduction in 370 is called different.
+    The difference of two runs has the standard deviation √2 σ. Three of these are allowed, so that one honest
+    reproduction in 370 is called different.
     """
     return 3 * math.sqrt(2) * sigma_bpb

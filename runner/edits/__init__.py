@@ -2,13 +2,17 @@
 
 Everything here reads hostile text. A proposer (or a patch that it was tricked into) may try to leave `workload/`,
 to plant a link, to hide code from the person who reads the diff in the morning, or to make the controller itself
-slow. So the rule is narrow: plain UTF-8 text, portable names, exact positions, and a size cap before every parser.
+slow. The rules are therefore narrow: plain UTF-8 text, portable names, exact positions, and a size limit before
+every parser. Not covered: what the code *does*, which is left to the sandbox.
 
-What this does not see: what the code *does*. That is the sandbox's business.
-
-`rules` owns what a path, a text and a tree may be, with the caps and `Refusal`; `patch` the strict parser of
-unified diffs and their exact application; `difference` the writing of diffs; `merge` carries a change over to
-another tree. Here: `apply`, and the edits that are not patches.
+    rules          what a path, a text and a tree may be, the size limits, `Refusal`
+    patch          the strict parser of unified diffs, and their exact application
+    diff           the writing of diffs
+    merge          a change carried over to another tree
+    line_count     lines of logic
+    contamination  sealed text in edits: `readings` and `decoding` find it, `opaque` limits what could hide it
+    parsing        Python source as a tree
+    here           `apply`, and the edits that are not patches
 """
 
 from __future__ import annotations
@@ -54,10 +58,10 @@ def apply(files: Files, edits: Sequence[Edit]) -> dict[str, bytes] | Refusal:
 
     Args:
         files: the champion's `workload/`, by path from the repository root. Not changed.
-        edits: what the proposer wants.
+        edits: the proposal.
 
     Returns:
-        The whole new tree, or the first reason against it. Never a part of the edits.
+        The whole new tree, or the first reason against it; never the result of some of the edits.
     """
     tree = dict(files)
     try:
@@ -73,7 +77,7 @@ def apply(files: Files, edits: Sequence[Edit]) -> dict[str, bytes] | Refusal:
 
 
 def _check_change(before: Files, after: Files) -> Refusal | None:
-    """What is accepted can be stored as a diff and be applied again: the ledger rebuilds candidates so."""
+    """Refuse a change that could not be stored as a diff and applied again, as the ledger does."""
     text = diff(before, after)
     if len(text) > MAX_PATCH_BYTES:
         return Refusal(
@@ -115,7 +119,7 @@ def _replaced(data: bytes, edit: Replace) -> bytes:
 
 
 def _encode(path: str, text: str) -> bytes:
-    # A cap before any other work: a 50 MB string is refused in no time.
+    # The limit comes before any other work: a 50 MB string is refused at once.
     if len(text) > MAX_FILE_BYTES:
         refuse(f"{path}: {len(text)} characters in one edit; at most {MAX_FILE_BYTES} are allowed")
     try:

@@ -1,4 +1,4 @@
-"""The difference of two trees as text: what `patch` reads again, and what people read in the morning."""
+"""The difference of two trees as text: `patch` reads it back, and people read it in the morning."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from runner.edits.rules import split_lines
 from runner.records import Files
 
 CONTEXT_LINES = 3
-# Above this many line pairs a diff is not searched for but written as one block: `difflib` needs cubic time on
-# crafted text (8,000 repeating lines kept it busy for 6 s), and nobody reads such a diff line by line.
+# Above this many line pairs a diff is not computed but written as one block: `difflib` needs cubic time on crafted
+# text (6 s for 8,000 repeating lines), and such a diff is not read line by line anyway.
 MAX_DIFF_LINE_PAIRS = 1_000_000
 
 
 def diff(before: Files, after: Files) -> str:
     """Write the difference of two trees as a git unified diff against the repository root.
 
-    Stable: the same trees give the same text, files in path order, three lines of context, no blob hashes.
+    The text is deterministic: files in path order, three lines of context, no blob hashes.
     `apply` with this text as a `Patch` turns `before` into `after`, byte for byte, when both pass `check_tree`.
     A file that is not UTF-8 text is only named.
     """
@@ -50,7 +50,7 @@ _Opcode = tuple[str, int, int, int, int]
 
 
 def opcodes(before: list[str], after: list[str]) -> list[_Opcode]:
-    """How lines become others, as `difflib` says it; in bounded time also for crafted text."""
+    """Compute opcodes like those of `difflib`, in bounded time even for crafted text."""
     shared = min(len(before), len(after))
     head = next((i for i in range(shared) if before[i] != after[i]), shared)
     tail = next((i for i in range(shared - head) if before[-1 - i] != after[-1 - i]), shared - head)
@@ -72,7 +72,7 @@ def _groups(before: list[str], after: list[str]) -> Iterator[list[_Opcode]]:
 
 
 def _with_context(codes: list[_Opcode]) -> Iterator[list[_Opcode]]:
-    """Cut runs of equal lines down to context, and split into hunks where they are longer than twice that."""
+    """Trim runs of equal lines to the context, and split into hunks where they are longer than twice that."""
     group: list[_Opcode] = []
     for position, (tag, i1, i2, j1, j2) in enumerate(codes):
         if tag != "equal":

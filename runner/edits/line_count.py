@@ -1,4 +1,4 @@
-"""How much program there is: lines of logic, whatever it looks like."""
+"""The size of a program in lines of logic, whatever its layout."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from runner.records import Files
 
 
 def count_logic(files: Files) -> int:
-    """Lines of all Python files in one plain form: no comments, no docstrings, no blank lines, one layout.
+    """Count the lines of all Python files in one plain form: no comments, docstrings or blank lines, one layout.
 
-    Files that Python cannot read, or that are nested too deeply, count by their lines that are not blank.
+    In files that Python cannot read, or that are nested too deeply, all lines count that are not blank.
     """
     return sum(_count(data.decode("utf-8", "replace")) for path, data in files.items() if path.endswith(".py"))
 

@@ -1,4 +1,4 @@
-"""A change carried over to another tree: exactly, or not at all."""
+"""A merge that carries a change over to another tree, exactly or not at all."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from runner.records import Files
 class _Change(NamedTuple):
     start: int  # lines of the common base, from 0; end exclusive
     end: int
-    lines: tuple[str, ...]  # that come in their place
+    lines: tuple[str, ...]  # that replace them
 
 
 def carry_over(tip: Files, *, base: Files, changed: Files) -> dict[str, bytes] | Refusal:
-    """Make the change from `base` to `changed` on `tip`, another descendant of `base`.
+    """Apply the change from `base` to `changed` to `tip`, another descendant of `base`.
 
-    A line-by-line merge without any fuzz: what else was changed is kept as it is, and lines that moved are found.
-    Lines that the other change replaced as well, or stands next to, are a refusal. With the trees of a keep as
-    `base` and of the champion before it as `changed`, this takes the keep back out of a later champion.
+    This is a line-by-line merge without any fuzz: other changes are kept as they are, and lines that moved are
+    found. Lines that the other change also replaced, or that are adjacent to it, are a refusal. With the tree of a
+    keep as `base` and that of the champion before it as `changed`, this removes the keep from a later champion.
 
     Returns:
-        The whole tree, or the first reason against it: both changes touch the same lines, it is there already, or
-        the result is no `workload/`.
+        The whole tree, or the first reason against it: both changes touch the same lines, the change is already
+        present, or the result is not a valid `workload/`.
     """
     tree: dict[str, bytes] = {}
     try:

@@ -1,44 +1,91 @@
-"""Python text as a tree, and a tree as plain text again: without a crash, whatever legal or broken text it is."""
+"""Python source as a tree, its literals, and a tree as plain text again. Nothing here crashes on hostile text."""
 
 from __future__ import annotations
 
 import ast
 import warnings
+from functools import lru_cache
+from itertools import pairwise
+from typing import NamedTuple
 
 UNREADABLE = (SyntaxError, ValueError, OverflowError, RecursionError, MemoryError)
-"""What the parser raises: for text that is no Python, or is nested too deeply, or holds too large a literal."""
+"""Exceptions of the parser: the text is not Python, is nested too deeply, or contains too large a literal."""
 
 _SHORT = 10**1000
 """A larger integer may have more digits than Python writes (`sys.set_int_max_str_digits`)."""
 
 
 class _Hex(int):
-    """An integer of any length, which is written in hexadecimal digits: these have no limit."""
+    """An integer of any length that is written in hexadecimal digits, which have no limit."""
 
     def __repr__(self) -> str:
         return hex(self)
 
 
 def parse(source: str | bytes) -> ast.Module | None:
-    """The tree of a source; None when Python cannot read it. Says nothing on the terminal.
+    """Parse a source without printing warnings; `None` when Python cannot read it.
 
     Args:
-        source: bytes count with their declared encoding, as they do when the file is run.
+        source: bytes are decoded with their declared encoding, as they are when the file is run.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # `"\d"` warns; it is not our terminal's business
+            warnings.simplefilter("ignore")  # `"\d"` warns, and the warning must not reach our terminal
             return ast.parse(source)
     except UNREADABLE:
         return None
 
 
-def unparse(tree: ast.AST) -> str | None:
-    """The one plain form of a tree, which may be changed by it; None when it is nested too deeply to write down.
+class Literals(NamedTuple):
+    """Constants of a Python file in source order, implicit concatenations joined."""
 
-    `ast.unparse` fails at what is legal: at integers of many digits, and before Python 3.12 at f-strings whose
-    expressions need a backslash to be written, such as one with a no-break space in a string. The former are
-    written in hexadecimal, the latter as calls of a function with their parts.
+    strings: tuple[str, ...]
+    groups: tuple[tuple[str, ...], ...]  # the strings by statement
+    blobs: tuple[bytes, ...]
+    integers: tuple[int, ...]
+
+
+@lru_cache(maxsize=256)
+def literals(data: bytes) -> Literals | None:
+    """Collect the constants of a Python file; `None` when it is not Python."""
+    tree = parse(data)
+    if tree is None:
+        return None
+    strings: list[str] = []
+    starts: list[int] = []
+    blobs: list[bytes] = []
+    integers: list[int] = []
+    waiting: list[ast.AST] = [tree]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.Constant):
+            value = node.value
+            if isinstance(value, str):
+                strings.append(value)
+            elif isinstance(value, bytes):
+                blobs.append(value)
+                strings.append(value.decode("latin-1"))
+            elif isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
+                integers.append(int(value))
+            continue
+        if isinstance(node, ast.stmt):
+            starts.append(len(strings))
+        for name in node._fields[::-1]:
+            child = getattr(node, name, None)
+            if isinstance(child, list):
+                waiting.extend([one for one in child[::-1] if isinstance(one, ast.AST)])
+            elif isinstance(child, ast.AST):
+                waiting.append(child)
+    groups = [tuple(strings[start:end]) for start, end in pairwise([*starts, len(strings)]) if end > start]
+    return Literals(tuple(strings), tuple(groups), tuple(blobs), tuple(integers))
+
+
+def unparse(tree: ast.AST) -> str | None:
+    """Write a tree in its one plain form; `None` when it is nested too deeply. May change the tree.
+
+    `ast.unparse` fails on legal code: on integers of many digits, and before Python 3.12 on f-strings whose
+    expressions need a backslash, such as one with a no-break space in a string. The former are written in
+    hexadecimal, the latter as function calls with their parts as arguments.
     """
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and type(node.value) is int and abs(node.value) >= _SHORT:
@@ -53,7 +100,7 @@ def unparse(tree: ast.AST) -> str | None:
 
 
 def _without_fstrings(tree: ast.AST) -> ast.AST:
-    """The tree with calls in place of its f-strings. Not a `NodeTransformer`, which is recursive."""
+    """Replace the f-strings of a tree by calls. Not a `NodeTransformer`, which is recursive."""
     if isinstance(tree, ast.JoinedStr | ast.FormattedValue):
         return _without_fstrings(ast.Expr(value=tree))
     waiting = [tree]
@@ -69,7 +116,7 @@ def _without_fstrings(tree: ast.AST) -> ast.AST:
 
 
 def _called(node: ast.AST) -> ast.AST:
-    """A part of an f-string as a call; anything else as it is."""
+    """Turn a part of an f-string into a call; return anything else unchanged."""
     if isinstance(node, ast.JoinedStr):
         return ast.Call(func=ast.Name(id="f"), args=list(node.values), keywords=[])
     if isinstance(node, ast.FormattedValue):

@@ -1,4 +1,4 @@
-"""Strict unified diffs of git: read without guessing, applied at exactly the lines that they name."""
+"""Strict unified diffs of git: parsed without guessing, applied at exactly the lines that they name."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from runner.edits.rules import (
 
 
 def apply_patch(tree: dict[str, bytes], text: str) -> None:
-    """Apply a patch to the tree in place, or raise `Refused`. It is read to its end before anything changes."""
+    """Apply a patch to the tree in place, or raise `Refused`. It is parsed in full before anything changes."""
     for change in _parse_patch(text):
         _apply_change(tree, change)
 
@@ -57,17 +57,17 @@ def _parse_patch(text: str) -> list[_Change]:
         refuse(f"the patch: {problem}")
     changes = list(_PatchParser(text).changes())
     if not changes:
-        refuse("the patch holds no unified diff")
+        refuse("the patch contains no unified diff")
     seen: set[str] = set()
     for change in changes:
         if change.path in seen:
-            refuse(f"{change.path} stands twice in the patch")
+            refuse(f"{change.path} occurs twice in the patch")
         seen.add(change.path)
     return changes
 
 
 class _PatchParser:
-    """Reads a git unified diff line by line. What it does not know it refuses: there is no guessing."""
+    """Parses a git unified diff line by line, and refuses everything that it does not know."""
 
     def __init__(self, text: str) -> None:
         self.lines = text.removesuffix("\n").split("\n") if text else []
@@ -99,7 +99,7 @@ class _PatchParser:
         self._fail(f"{quoted(line, 60)} is not part of a unified diff")
 
     def _signature(self) -> None:
-        """The end that `git format-patch` writes: "-- " and a version. Nothing may hide behind it."""
+        """Read the end that `git format-patch` writes: "-- " and a version. Nothing may follow it."""
         rest = [line for line in self.lines[self.at + 1 :] if line]
         if len(rest) > 1 or (rest and not re.fullmatch(r"\d[\w.+() -]*", rest[0])):
             self._fail("text follows the signature of the patch")
@@ -176,12 +176,12 @@ class _PatchParser:
         while self.line is not None and self.line.startswith("@@"):
             change.hunks.append(self._hunk())
         if not change.hunks:
-            refuse(f"{path}: the patch holds no hunk")
+            refuse(f"{path}: the patch contains no hunk")
         return change
 
     def _side(self, marker: str, prefix: str) -> str | None:
         assert self.line is not None
-        name = self.line[len(marker) :].split("\t", 1)[0]  # behind a tab: GNU diff's time stamp
+        name = self.line[len(marker) :].split("\t", 1)[0]  # GNU diff appends a tab and a time stamp
         if name == "/dev/null":
             return None
         if not name.startswith(prefix):
@@ -214,10 +214,10 @@ class _PatchParser:
             for side in signs:
                 if not left[side]:
                     self.at -= 1
-                    self._fail("the hunk holds more lines than its header says")
+                    self._fail("the hunk has more lines than its header says")
                 left[side] -= 1
                 if sides[side] and not sides[side][-1].endswith("\n"):
-                    self._fail("lines follow a line without line end")
+                    self._fail("lines follow a line without a line ending")
                 sides[side].append(text + end)
         if not changes:
             refuse(f"line {start} of the patch: the hunk changes nothing")
@@ -226,7 +226,7 @@ class _PatchParser:
         )
 
     def _line_end(self) -> str:
-        """The end of the hunk line just read: none when git's marker follows."""
+        """Line ending of the hunk line just read: none when git's marker follows."""
         if self.line is not None and self.line.startswith("\\ "):
             self.at += 1
             return ""
@@ -249,7 +249,7 @@ def _apply_change(tree: dict[str, bytes], change: _Change) -> None:
             refuse(f"{path}: the patch deletes it, but not all of its lines")
         del tree[path]
         return
-    # The cap of `check_tree` alone would let many patches build gigabytes first.
+    # With only the limit of `check_tree`, many patches could build gigabytes first.
     content = "".join(result).encode("utf-8")
     if len(content) > MAX_FILE_BYTES:
         refuse(f"{path} would have {len(content)} bytes; at most {MAX_FILE_BYTES} are allowed")
@@ -273,10 +273,10 @@ def _patched(path: str, lines: list[str], hunks: list[_Hunk]) -> list[str]:
                 refuse(f"{where} does not apply: line {number + 1} of the file differs")
         result += lines[done:start]
         if hunk.new_start != (len(result) + 1 if hunk.new else len(result)):
-            refuse(f"{where} names line {hunk.new_start} of the new file, but it would stand elsewhere")
+            refuse(f"{where} names line {hunk.new_start} of the new file, but would end up elsewhere")
         result += hunk.new
         done = end
     result += lines[done:]
     if any(not line.endswith("\n") for line in result[:-1]):
-        refuse(f"{path}: the patch leaves a line without line end in the middle")
+        refuse(f"{path}: the patch leaves a line without a line ending in the middle")
     return result

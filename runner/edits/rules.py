@@ -1,4 +1,4 @@
-"""What a path, a text and a tree may be, with the caps, and how the rest of `edits` refuses."""
+"""Rules for paths, texts and trees, with the size limits, and the refusals of the rest of `edits`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MAX_NAME_LENGTH = 64
 MAX_DEPTH = 8
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
-# PEP 263. `# coding: utf-7` (or `unicode_escape`) makes Python run something else than what a diff shows.
+# PEP 263. `# coding: utf-7` (or `unicode_escape`) makes Python run other code than a diff shows.
 _CODING = re.compile(rb"^[ \t]*#.*?coding[:=][ \t]*([-\w.]+)")
 _HIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
 # Not of those categories, yet invisible: fillers, variation selectors, blank braille.
@@ -36,17 +36,17 @@ _HIDDEN_RANGES = (range(0xFE00, 0xFE10), range(0xE0000, 0xE1000))
 
 @dataclass(frozen=True, kw_only=True)
 class Refusal:
-    """Why edits or a tree are not accepted: one sentence that names the path and the rule."""
+    """The reason why edits or a tree are not accepted: one sentence that names the path and the rule."""
 
     reason: str
 
 
 class Refused(Exception):
-    """Carries a reason from the depth of a parser to the public functions, which turn it into a `Refusal`."""
+    """Carries a reason from within a parser to the public functions, which turn it into a `Refusal`."""
 
 
 def check_tree(files: Files) -> Refusal | None:
-    """Check a whole `workload/`: names, sizes, plain text, Python that parses, what the contract needs.
+    """Check a whole `workload/`: names, sizes, plain text, Python that parses, files that the contract needs.
 
     Returns:
         The first problem in path order, or `None`.
@@ -64,9 +64,9 @@ def check_tree(files: Files) -> Refusal | None:
 
 
 def check_layout(files: Files) -> None:
-    """Refuse a tree for its names, its number of files or their sizes. What they hold is not looked at."""
+    """Refuse a tree for its names, its number of files or their sizes. Their content is not examined."""
     if len(files) > MAX_FILES:
-        refuse(f"the tree would hold {len(files)} files; at most {MAX_FILES} are allowed")
+        refuse(f"the tree would have {len(files)} files; at most {MAX_FILES} are allowed")
     for path in sorted(files):
         check_path(path)
     _check_twins(files)
@@ -80,7 +80,7 @@ def check_layout(files: Files) -> None:
 
 @lru_cache(maxsize=64)  # most files of a tree are those of the tree before it
 def check_file(path: str, data: bytes) -> None:
-    """Refuse a file for what it holds: it must be plain text, and Python that parses by its name."""
+    """Refuse a file for its content: it must be plain text, and a `.py` file must parse."""
     _check_text(path, decode(path, data))
     if path.endswith(".py"):
         _check_python(path, data)
@@ -91,7 +91,7 @@ def refuse(reason: str) -> NoReturn:
 
 
 def quoted(text: str, limit: int = 120) -> str:
-    """Hostile text inside a reason: reasons go to terminals, ledgers and prompts."""
+    """Quote hostile text for a reason: reasons go to terminals, ledgers and prompts."""
     return ascii(text if len(text) <= limit else text[:limit] + "…")
 
 
@@ -100,11 +100,11 @@ def check_path(path: str) -> None:
     if not path or len(path) > MAX_PATH_LENGTH:
         refuse(f"path {shown} is empty or longer than {MAX_PATH_LENGTH} characters")
     if any(ord(character) < 32 or ord(character) == 127 for character in path):
-        refuse(f"path {shown} holds a control character")
+        refuse(f"path {shown} contains a control character")
     if not path.isascii():
         refuse(f"path {shown} is not ASCII")
     if "\\" in path:
-        refuse(f"path {shown} holds a backslash")
+        refuse(f"path {shown} contains a backslash")
     if path.startswith("/"):
         refuse(f"path {shown} is absolute")
     names = path.split("/")
@@ -118,15 +118,15 @@ def check_path(path: str) -> None:
 
 def _check_name(name: str, shown: str) -> None:
     if name in ("", ".", ".."):
-        refuse(f"path {shown} holds {'an empty name' if not name else repr(name)}")
+        refuse(f"path {shown} contains {'an empty name' if not name else repr(name)}")
     if name.startswith("."):  # .git, .gitattributes (filters run programs), .gitmodules, .dockerignore, ...
-        refuse(f"path {shown} holds a name that begins with a dot")
+        refuse(f"path {shown} contains a name that begins with a dot")
     if name.startswith("-"):  # would be read as an option by a command line
-        refuse(f"path {shown} holds a name that begins with a hyphen")
+        refuse(f"path {shown} contains a name that begins with a hyphen")
     if len(name) > MAX_NAME_LENGTH:
-        refuse(f"path {shown} holds a name longer than {MAX_NAME_LENGTH} characters")
+        refuse(f"path {shown} contains a name longer than {MAX_NAME_LENGTH} characters")
     if not _NAME.fullmatch(name) or name.endswith("."):
-        refuse(f"path {shown} holds a name that is not portable (letters, digits, '_', '-', '.')")
+        refuse(f"path {shown} contains a name that is not portable (letters, digits, '_', '-', '.')")
     if name == "__pycache__" or name.endswith(
         (".pyc", ".pyo", ".pyd", ".so")
     ):  # runs without its source being read
@@ -134,7 +134,7 @@ def _check_name(name: str, shown: str) -> None:
 
 
 def _check_twins(files: Files) -> None:
-    """No names that differ in case only, none that is a file and a folder: elsewhere they are one."""
+    """Refuse names that differ only in case, or name a file and a folder: other systems cannot hold both."""
     spelling: dict[str, str] = {}
     for path in sorted(files):
         names = path.split("/")
@@ -161,10 +161,10 @@ def _check_text(path: str, text: str) -> None:
 
 
 def find_hidden(text: str) -> str | None:
-    """Find what a diff on a screen would not show.
+    """Find characters that a diff on a screen would not show.
 
     Bidirectional controls reorder code on the screen ("trojan source"), zero-width characters make two names look
-    alike, a carriage return overwrites a line in a terminal, escape sequences do anything there.
+    alike, a carriage return overwrites a line in a terminal, and escape sequences can do anything there.
     """
     for character in sorted(set(text)):
         if character in "\n\t" or " " <= character <= "~":
@@ -176,8 +176,8 @@ def find_hidden(text: str) -> str | None:
             kind = "a NUL byte: it is binary"
         elif character == "\ufeff":
             kind = "a byte order mark"
-        elif character == "\ufffd":  # what a lossy decoder leaves behind: not what the author wrote
-            kind = "a replacement character: it was not UTF-8 text where it came from"
+        elif character == "\ufffd":  # left behind by a lossy decoder: not what the author wrote
+            kind = "a replacement character: its source was not UTF-8 text"
         elif (
             unicodedata.category(character) in _HIDDEN_CATEGORIES
             or code in _HIDDEN_EXTRA
@@ -198,12 +198,12 @@ def _check_python(path: str, data: bytes) -> None:
             refuse(f"{path} declares an encoding other than UTF-8")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # `"\d"` warns; it is not our terminal's business
+            warnings.simplefilter("ignore")  # `"\d"` warns, and the warning must not reach our terminal
             ast.parse(data)
     except SyntaxError as error:
         refuse(f"{path} line {error.lineno}: {quoted(error.msg)[1:-1]}")
     except UNREADABLE:
-        # Deep nesting ends in one of these; the interpreter in the container would fail alike.
+        # Deep nesting raises one of these; the interpreter in the container would fail in the same way.
         refuse(f"{path} cannot be parsed: nested too deeply, or with too large a literal")
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from locked_eval import draw, judge, plan, verify
+from locked_eval.judging import draw, findings, judge, plan, verify
 from runner.config import Config
 from runner.errors import DiskFullError, remedy_of
 from runner.failpoints import Step, around
@@ -94,10 +94,8 @@ def examine(
         made,
         drawn,
         np.frombuffer(answer, "<f4").reshape(made.num_logits, config.vocab_size),
-        claimed,
-        targets,
-        counted,
-        verify.HonestNoise(exceedance_rates=config.honest_exceedances, dependence=config.honest_dependence),
+        verify.Committed(claims=claimed, targets=targets, counted=counted),
+        findings.HonestNoise(exceedance_rates=config.honest_exceedances, dependence=config.honest_dependence),
     )
     worst = found.findings[0] if found.findings else None
     return replace(
@@ -112,7 +110,7 @@ def examine(
             exceedances=tuple(found.exceedances),
             repeat=found.repeat,
             suffix=found.suffix,
-            neighbours=found.neighbours,
+            neighbours=found.neighbors,
             finding=None if worst is None else worst.name,
             reason=None if worst is None else worst.sentence,
         ),

@@ -18,8 +18,15 @@ from runner.errors import AutoresearchError, Interrupted
 from runner.evaluation.trial import Laboratory
 from runner.records import Files, RunEnd, RunRecord
 from runner.sandbox import Engine, images
-from runner.sandbox.containers import choose_cores, create_output_volume, discard, remove_volume, spare_cores
-from runner.sandbox.session import train
+from runner.sandbox.containers import (
+    Sandbox,
+    choose_cores,
+    create_output_volume,
+    discard,
+    remove_volume,
+    spare_cores,
+)
+from runner.sandbox.training import Callbacks, Training, train
 from runner.untrusted import clean
 
 log = structlog.get_logger()
@@ -75,15 +82,9 @@ def _run(lab: Laboratory, files: Files, number: int, leaving: Callable[[], bool]
         volume = create_output_volume(engine, config, owner)
         stack.callback(discard, remove_volume, client, volume)
         return train(
-            engine,
-            config=config,
-            mounts=lab.mounts,
-            image_id=built.id,
-            owner=owner,
-            volume=volume,
-            seed=SEED,
-            cores=cores,
-            meanwhile=give_up,
+            Sandbox(engine=engine, config=config, locked=lab.mounts.locked, owner=owner),
+            Training(image_id=built.id, volume=volume, data=lab.mounts.train(SEED), seed=SEED, cores=cores),
+            Callbacks(meanwhile=give_up),
         )
 
 

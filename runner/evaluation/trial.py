@@ -16,7 +16,7 @@ from typing import Protocol
 
 import structlog
 
-from locked_eval import judge
+from locked_eval.judging import judge
 from runner.config import Config
 from runner.corpus.redaction import Redactor
 from runner.decision import early_stopping

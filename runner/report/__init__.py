@@ -1,1 +1,13 @@
-"""What people, spreadsheets, git and the model read about a campaign. Pure functions of its experiments."""
+"""What people, spreadsheets, git and the model read about a campaign. Pure functions of its experiments.
+
+summary     which experiments count, and the campaign in one paragraph
+table       experiments as tables: terminal, pipe, `results.tsv`
+explain     why one experiment got its verdict, and what its audit found
+findings    what was really found: shrunken effects and the debiased curve
+drift       whether the machine changed meanwhile
+sealed      scores on the sealed test rows: the only report that sees them
+notes       early stops, near misses tried together, noise
+effort      hours and money
+plot        `progress.png`, and a comparison of keep rules
+transcript  a conversation with a language model
+"""

@@ -1,13 +1,14 @@
-"""Why an experiment got its verdict, in sentences for a person."""
+"""Why an experiment got its verdict, and what audits found, in sentences for a person."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from runner.decision.keep_rule import AS_GOOD
 from runner.decision.lineage import audited_runs
-from runner.records import Experiment, Figures, Phase, RunEnd, RunRecord, Verdict
-from runner.report.summary import BASELINE, score_of
+from runner.records import AuditRecord, Experiment, Figures, Phase, RunEnd, RunRecord, Verdict
+from runner.report.summary import BASELINE, counted, score_of
 from runner.untrusted import clean, one_line
 
 _OPENINGS = {
@@ -15,41 +16,65 @@ _OPENINGS = {
     Verdict.DISCARD: "Discarded",
     Verdict.CRASH: "Crashed",
     Verdict.INVALID: "Invalid",
-    Verdict.INFRA: "Lost to infrastructure, which says nothing about the idea",
+    Verdict.INFRA: "Lost to infrastructure (says nothing about the idea)",
 }
 
 
 def explain(experiment: Experiment) -> str:
-    """A few sentences on one experiment. Text of the candidate or of a model is cleaned and named as such."""
+    """Describe one experiment in a few sentences. Text of the candidate or of a model is cleaned."""
     if experiment.verdict is None:
-        sentences = ["Still running, or interrupted before a verdict."]
+        sentences = ["Still running, or interrupted before its verdict."]
     elif experiment.number == BASELINE:
         sentences = [_baseline(experiment)]
     else:
         sentences = [f"{_OPENINGS[experiment.verdict]}: {_why(experiment)}."]
     if experiment.retry_of is not None:
-        sentences.append(f"This was the one retry of experiment {experiment.retry_of}.")
+        sentences.append(f"This was the only retry of experiment {experiment.retry_of}.")
     if experiment.combines:
-        sentences.append(f"It tries near misses together: experiments {', '.join(map(str, experiment.combines))}.")
+        sentences.append(f"It combines the near misses {', '.join(map(str, experiment.combines))}.")
     if experiment.verdict is Verdict.CRASH:
         last = clean(experiment.log_tail, max_lines=1)
         if last:
-            sentences.append(f"Its last words: {last}")
+            sentences.append(f"The log ends with: {last}")
     return " ".join(sentences)
+
+
+def audit_lines(audit: AuditRecord) -> list[str]:
+    """List the figures of one audit."""
+    counts = ", ".join(str(count) for count in audit.exceedances)
+    lines = [
+        f"claimed            {audit.claimed_bpb:.6f} bpb",
+        f"positions          {audit.num_positions:,}",
+        f"overstatement      {audit.mean_nats:+.2g} nats a token, standard error {audit.se_nats:.2g}",
+        f"added to the claim {audit.upper_nats:.2g} nats a token",
+        f"over 0.1 0.3 1 3   {counts}",
+        f"equal passes       {_dependence(audit.repeat)} (mean total variation)",
+        f"other suffixes     {_dependence(audit.suffix)}",
+        f"other neighbors    {_dependence(audit.neighbours)}",
+    ]
+    return lines if audit.reason is None else [*lines, f"refused            {audit.reason}"]
+
+
+def strikes_line(strikes: Mapping[int, int]) -> str | None:
+    """Count the challengers of each champion that the audit refused; None when there were none."""
+    if not strikes:
+        return None
+    parts = [f"{counted(count, 'challenger')} of experiment {number}" for number, count in sorted(strikes.items())]
+    return f"Refused by the audit: {', '.join(parts)}."
 
 
 def _baseline(experiment: Experiment) -> str:
     score = score_of(experiment)
     if score is None:
-        return f"The unmodified workload gave no score: {_why(experiment)}."
-    num_runs = len(audited_runs(experiment))
-    runs = f" over {num_runs} runs" if num_runs > 1 else ""
+        return f"The unmodified workload got no score: {_why(experiment)}."
+    num_trials = len(audited_runs(experiment))
+    trials = f" over {num_trials} trials" if num_trials > 1 else ""
     noise = "" if experiment.sigma_bpb is None else f", noise sigma {experiment.sigma_bpb:.4f}"
-    return f"The baseline: val_bpb {score:.4f}{runs}{noise}. Candidates are compared with it until one is kept."
+    return f"The baseline: val_bpb {score:.4f}{trials}{noise}. Candidates are compared with it until one is kept."
 
 
 def _why(experiment: Experiment) -> str:
-    """The reason that the ledger holds, else what its figures or its last run tell."""
+    """Return the figures of a verdict, the reason in the ledger, or what the last run shows."""
     reason = one_line(experiment.reason or "", 400).rstrip(".")
     score = score_of(experiment)
     if score is not None and experiment.figures is not None:
@@ -62,36 +87,36 @@ def _why(experiment: Experiment) -> str:
 
 
 def _evidence(experiment: Experiment, figures: Figures) -> str:
-    """What a verdict rests on, in one clause: `better by 0.0123 ± 0.0031 bpb; 4 runs against 6 of …; 97 % sure`.
+    """Put the evidence for a verdict into one clause.
 
-    The ledger's reason follows where figures alone do not say it: a discard that looks better, a simplification.
+    `better by 0.0123 ± 0.0031 bpb; 4 trials against 6 of experiment 12; 97% certain; …`. The ledger's reason
+    follows where figures alone do not explain the verdict: a discard that looks better, a simplification.
     """
-    trials = "1 run" if len(figures.trials) == 1 else f"{len(figures.trials)} runs"
     pool = "the champion" if experiment.champion is None else f"experiment {experiment.champion}"
     is_better = figures.delta_bpb < 0
     sure = figures.better if is_better else 1 - figures.better
     parts = [
         f"{'better' if is_better else 'worse'} by {abs(figures.delta_bpb):.4f} ± {figures.se_bpb:.4f} bpb",
-        f"{trials} against {len(figures.pool)} of {pool}",
-        f"{_percent(sure)} sure",
+        f"{counted(len(figures.trials), 'trial')} against {len(figures.pool)} of {pool}",
+        f"{_percent(sure)} certain",
         f"noise {figures.sigma_bpb:.4f}",
     ]
     if experiment.verdict is Verdict.KEEP:
         parts.append(
-            f"probably worth {-figures.effect_bpb:.4f} (90 % interval {-figures.high_bpb:.4f} to "
+            f"estimated gain {-figures.effect_bpb:.4f} (90% interval {-figures.high_bpb:.4f} to "
             f"{-figures.low_bpb:.4f})"
         )
     if (experiment.verdict is Verdict.KEEP) != is_better or (
         experiment.reason is not None and experiment.reason.startswith(AS_GOOD)
     ):
         reason = one_line(experiment.reason or "", 400).rstrip(".")
-        parts += [f"the rule: {reason}"] if reason else []
+        parts += [f"keep rule: {reason}"] if reason else []
     return "; ".join(parts)
 
 
 def _percent(share: float) -> str:
-    """Never 100 %: no measurement gives that."""
-    return "over 99 %" if share > 0.995 else f"{share:.0%}".replace("%", " %")
+    """Round to whole percent, but never to 100%: no measurement gives that."""
+    return "over 99%" if share > 0.995 else f"{share:.0%}"
 
 
 def _comparison(experiment: Experiment, score: float) -> str:
@@ -103,7 +128,7 @@ def _comparison(experiment: Experiment, score: float) -> str:
     if sigma:
         text += f", {abs(delta) / sigma:.1f} times the noise (sigma {sigma:.4f})"
         if experiment.verdict is Verdict.DISCARD and delta < 0:
-            text += ", too little to tell from luck"
+            text += ", too little to distinguish from luck"
     return text
 
 
@@ -115,21 +140,21 @@ def _failure(runs: tuple[RunRecord, ...]) -> str:
     code = "" if run.exit_code is None else f" with exit code {run.exit_code}"
     after = "" if run.wall_seconds is None else f" after {run.wall_seconds:.0f} s"
     return {
-        RunEnd.FINISHED: f"{doing} ended by itself{after} but left nothing that could be scored",
+        RunEnd.FINISHED: f"{doing} ended by itself{after} but left nothing to score",
         RunEnd.DEADLINE: f"{doing} reached its deadline{after} without a usable result",
         RunEnd.FAILED: f"{doing} failed{code}{after}",
         RunEnd.OUT_OF_MEMORY: f"{doing} ran out of memory{after}",
-        RunEnd.STARTUP: "the container's interpreter did not come up",
-        RunEnd.STOPPED: f"{doing} was stopped{after}: it was hopeless",
+        RunEnd.STARTUP: "the interpreter in the container did not start",
+        RunEnd.STOPPED: f"{doing} was stopped{after} as unpromising",
         RunEnd.LOST: f"the {doing} container vanished{after}",
     }[run.end]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Basis:
-    """One run that a verdict rests on."""
+    """One trial that a verdict rests on, by its run with the score."""
 
-    role: str  # "look": of the candidate; "pool": of its champion; "control": the same, measured again later
+    role: str  # "trial" of the candidate, "pool" of its champion, "control" of its champion, measured later
     experiment: int
     run: int  # id in the ledger
     seed: int
@@ -137,15 +162,15 @@ class Basis:
 
 
 def rests_on(experiment: Experiment, champion: Experiment | None) -> tuple[Basis, ...]:
-    """The runs that a verdict rests on, the candidate's first.
+    """List the trials that a verdict rests on, the candidate's first.
 
     Args:
-        champion: that it was compared with; None where the ledger does not know it.
+        champion: the one it was compared with; None where the ledger does not know it.
     """
     if experiment.figures is None:
         return ()
     trials, pool = set(experiment.figures.trials), set(experiment.figures.pool)
-    found = [_basis("look", experiment.number, run) for run in experiment.runs if run.id in trials]
+    found = [_basis("trial", experiment.number, run) for run in experiment.runs if run.id in trials]
     if champion is not None:
         found += [_basis("pool", champion.number, run) for run in champion.runs if run.id in pool]
         found += [_basis("control", champion.number, run) for run in champion.controls if run.id in pool]
@@ -153,7 +178,7 @@ def rests_on(experiment: Experiment, champion: Experiment | None) -> tuple[Basis
 
 
 def basis_lines(basis: tuple[Basis, ...]) -> list[str]:
-    """For people, a line a run."""
+    """Format the evidence for people, one line per trial."""
     return [
         f"  {one.role:7s}  experiment {one.experiment:<4d}  run {one.run:<5d}  seed {one.seed:<10d}"
         + ("" if one.val_bpb is None else f"  val_bpb {one.val_bpb:.6f}")
@@ -162,5 +187,9 @@ def basis_lines(basis: tuple[Basis, ...]) -> list[str]:
 
 
 def _basis(role: str, number: int, run: RunRecord) -> Basis:
-    assert run.id is not None  # it was found by it
+    assert run.id is not None  # it was found by its id
     return Basis(role=role, experiment=number, run=run.id, seed=run.seed, val_bpb=run.val_bpb)
+
+
+def _dependence(value: float | None) -> str:
+    return "not measured" if value is None else f"{value:.2g}"

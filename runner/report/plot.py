@@ -1,26 +1,30 @@
-"""`progress.png`: the night in one picture, in the style of karpathy/autoresearch.
+"""Pictures: `progress.png`, the night in the style of karpathy/autoresearch, and a comparison of keep rules.
 
-Experiment number against val_bpb: grey dots were discarded, green ones kept. The line is the champion, without the
-runs that chose it, the bars its 90 % interval, the band around it one standard deviation of the noise. The dotted
-line is the lowest score of any run so far, which luck draws. Experiments without a score are ticks at the bottom;
-scores far above the baseline are arrows at the top, so that one broken idea does not flatten the rest of the
-night.
+The night is experiment number against val_bpb: gray dots were discarded, green ones kept. The line is the
+champion, without the trials that selected it, the bars its 90% interval, the band around it one standard deviation
+of the noise. The dotted line is the lowest score so far, which luck draws. Experiments without a score are ticks
+at the bottom; scores far above the baseline are arrows at the top, so that one broken idea does not flatten the
+rest.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from runner.records import Experiment, Verdict
-from runner.report.findings import Level, find
-from runner.report.labels import Box, Label, nearest, place
-from runner.report.summary import score_of, sum_up
+from runner.report.findings import Findings, Level, find
+from runner.report.summary import counted, score_of, summarize
 from runner.storage.files import replace_file
 from runner.untrusted import one_line
+
+if TYPE_CHECKING:
+    from runner.decision.simulation import Summary
 
 SIZE_INCHES = (13.0, 6.8)
 DOTS_PER_INCH = 130
@@ -29,12 +33,12 @@ MAX_LABELS = 40
 
 INK = "#1f2933"
 FAINT = "#7b8794"
-GREY = "#b4bcc6"
+GRAY = "#b4bcc6"
 GREEN = "#12a150"
 AMBER = "#c2750c"
-LOWEST = "lowest of all scores"
-TICK_COLOURS = {
-    Verdict.DISCARD: GREY,  # stopped early
+LOWEST = "lowest score so far"
+TICK_COLORS = {
+    Verdict.DISCARD: GRAY,  # stopped early
     Verdict.CRASH: "#d64545",
     Verdict.INVALID: "#8b5cf6",
     Verdict.INFRA: "#d9a514",
@@ -47,7 +51,7 @@ class _Point(NamedTuple):
 
 
 def progress_png(experiments: Sequence[Experiment], path: Path, title: str) -> None:
-    """Draw the experiments and put the picture in place in one step.
+    """Draw the experiments and write the picture atomically.
 
     Args:
         experiments: in the order of their numbers; open ones are left out.
@@ -60,7 +64,50 @@ def progress_png(experiments: Sequence[Experiment], path: Path, title: str) -> N
     replace_file(path, _render([one for one in experiments if one.verdict is not None], title))
 
 
+def rules_png(summaries: Sequence[Summary], path: Path, title: str) -> None:
+    """Draw what keep rules gain and what they believe, from campaigns whose truth is known.
+
+    One bar of true improvement per rule, a mark where its report stands, and its share of false keeps in words.
+
+    Raises:
+        DiskFullError: it cannot be written.
+    """
+    with _canvas((9.0, 0.62 * len(summaries) + 1.6)) as (axes, canvas):
+        places = range(len(summaries), 0, -1)
+        right = max(max(one.true_gain, one.reported_gain) for one in summaries)
+        for place, one in zip(places, summaries, strict=True):
+            axes.barh(place, one.true_gain, color=GREEN if one.rule == "ours" else GRAY, height=0.6)
+            axes.plot([one.reported_gain] * 2, [place - 0.38, place + 0.38], color=INK, linewidth=2.2)
+            text = f"{one.false_share:.1%} of {one.keeps:.1f} keeps false"
+            axes.text(right * 1.03, place, text, va="center", color=INK, fontsize=10)
+        axes.set_yticks(list(places), [one.rule for one in summaries])
+        axes.set_xlim(0, right * 1.42)
+        axes.set_xlabel(
+            "bar: true improvement; mark: what the rule reports (bpb, mean over campaigns)", color=FAINT
+        )
+        axes.set_title(title, loc="left", color=INK, fontsize=11)
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.tick_params(left=False)
+        replace_file(path, _png(canvas))
+
+
 def _render(experiments: Sequence[Experiment], title: str) -> bytes:
+    with _canvas(SIZE_INCHES) as (axes, canvas):
+        found = find(experiments)
+        _decorate(axes)
+        _heading(axes, experiments, found, title)
+        if any(score_of(experiment) is not None for experiment in experiments):
+            _draw(axes, canvas, experiments, found)
+        else:
+            axes.text(0.5, 0.5, "no score yet", transform=axes.transAxes, ha="center", color=FAINT)
+            axes.set_xticks([])
+            axes.set_yticks([])
+        return _png(canvas)
+
+
+@contextmanager
+def _canvas(size_inches: tuple[float, float]) -> Iterator[tuple[Any, Any]]:
+    """Yield axes and canvas of an empty figure."""
     import matplotlib as mpl  # lazy: about a second
 
     # The defaults, not the user's matplotlibrc: that one may ask for LaTeX, which would run on a model's text.
@@ -69,25 +116,20 @@ def _render(experiments: Sequence[Experiment], title: str) -> bytes:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
-        figure = Figure(figsize=SIZE_INCHES, dpi=DOTS_PER_INCH, facecolor="white", layout="constrained")
+        figure = Figure(figsize=size_inches, dpi=DOTS_PER_INCH, facecolor="white", layout="constrained")
         canvas = FigureCanvasAgg(figure)
-        axes = figure.add_subplot()
-        _decorate(axes)
-        _heading(axes, experiments, title)
-        if any(score_of(experiment) is not None for experiment in experiments):
-            _draw(axes, canvas, experiments)
-        else:
-            axes.text(0.5, 0.5, "no score yet", transform=axes.transAxes, ha="center", color=FAINT)
-            axes.set_xticks([])
-            axes.set_yticks([])
-        picture = io.BytesIO()
-        figure.savefig(picture, format="png", metadata={"Software": None})
-        return picture.getvalue()
+        yield figure.add_subplot(), canvas
+
+
+def _png(canvas: Any) -> bytes:
+    picture = io.BytesIO()
+    canvas.print_png(picture, metadata={"Software": None})
+    return picture.getvalue()
 
 
 def _decorate(axes: Any) -> None:
     axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(GREY)
+    axes.spines[["left", "bottom"]].set_color(GRAY)
     axes.grid(axis="y", color="#edf0f3", linewidth=0.9)
     axes.set_axisbelow(True)
     axes.tick_params(colors=FAINT, labelsize=9)
@@ -95,23 +137,22 @@ def _decorate(axes: Any) -> None:
     axes.set_ylabel("validation bits per byte (lower is better)", color=FAINT, fontsize=10)
 
 
-def _heading(axes: Any, experiments: Sequence[Experiment], title: str) -> None:
-    night = sum_up(experiments)
-    plural = "" if night.num_experiments == 1 else "s"
-    text = f"{one_line(title, 60)}: {night.num_experiments} experiment{plural}, {night.counts[Verdict.KEEP]} kept"
-    levels = find(experiments).debiased
+def _heading(axes: Any, experiments: Sequence[Experiment], found: Findings, title: str) -> None:
+    night = summarize(experiments)
+    counts = f"{counted(night.num_experiments, 'experiment')}, {night.counts[Verdict.KEEP]} kept"
+    text = f"{one_line(title, 60)}: {counts}"
+    levels = found.debiased
     if night.baseline_bpb is not None and len(levels) > 1:
         first, last = levels[0].bpb, levels[-1].bpb
-        text += f", {first:.4f} → {last:.4f} bpb ({100 * (last / first - 1):+.2f} %)".replace("-", "−")
+        text += f", {first:.4f} → {last:.4f} bpb ({last / first - 1:+.2%})".replace("-", "−")
     axes.set_title(
         _drawable(text), loc="left", fontsize=13, fontweight="bold", color=INK, pad=14, parse_math=False
     )
 
 
-def _draw(axes: Any, canvas: Any, experiments: Sequence[Experiment]) -> None:
+def _draw(axes: Any, canvas: Any, experiments: Sequence[Experiment], found: Findings) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    found = find(experiments)
     kept = [_Point(level.number, level.bpb) for level in found.debiased]
     kept_numbers = {point.number for point in kept}
     others = [
@@ -122,7 +163,7 @@ def _draw(axes: Any, canvas: Any, experiments: Sequence[Experiment]) -> None:
     last = max(experiment.number for experiment in experiments)
     raw = [_Point(level.number, level.bpb) for level in found.raw]
     low, high = _limits(
-        kept, others, sum_up(experiments).sigma_bpb, min((point.bpb for point in raw), default=None)
+        kept, others, summarize(experiments).sigma_bpb, min((point.bpb for point in raw), default=None)
     )
     axes.set_ylim(low, high)
     margin = max(0.5, 0.02 * last)
@@ -135,13 +176,13 @@ def _draw(axes: Any, canvas: Any, experiments: Sequence[Experiment]) -> None:
     axes.scatter(
         [point.number for point in inside],
         [point.bpb for point in inside],
-        s=42 * crowd, color=GREY, linewidths=0, zorder=3, label="discarded",
+        s=42 * crowd, color=GRAY, linewidths=0, zorder=3, label="discarded",
     )  # fmt: skip
     if above:
         axes.scatter(
             [point.number for point in above],
             [0.988] * len(above),
-            s=42, marker="^", color=GREY, linewidths=0, zorder=3, clip_on=False,
+            s=42, marker="^", color=GRAY, linewidths=0, zorder=3, clip_on=False,
             transform=axes.get_xaxis_transform(), label="discarded, off the scale",
         )  # fmt: skip
     _ticks(axes, experiments)
@@ -158,13 +199,13 @@ def _draw(axes: Any, canvas: Any, experiments: Sequence[Experiment]) -> None:
     _legend(axes)
     canvas.draw()  # fixes the layout, so that texts can be measured in pixels
     if kept:
-        _label_keeps(axes, canvas, experiments, [*kept, *inside], kept, raw, found.debiased)
+        _label_keeps(axes, experiments, [*kept, *inside], kept, raw, found.debiased)
 
 
 def _legend(axes: Any) -> None:
-    """One row below the axes, or two, where it hides no experiment."""
+    """Put the legend below the axes, in one row or two, where it hides no experiment."""
     entries = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
-    order = ["kept (bar: 90 % interval)", "champion", LOWEST, "noise, ±1 sigma", "baseline"]
+    order = ["kept (bar: 90% interval)", "champion", LOWEST, "noise, ±1 sigma", "baseline"]
     names = [name for name in order if name in entries] + [name for name in entries if name not in order]
     columns = len(names) if len(names) < 8 else (len(names) + 1) // 2
     axes.figure.legend(
@@ -177,7 +218,7 @@ def _legend(axes: Any) -> None:
 def _limits(
     kept: Sequence[_Point], others: Sequence[_Point], sigma: float | None, lowest: float | None
 ) -> tuple[float, float]:
-    """From just below the lowest score to the baseline and the ordinary discards; never to the wild ones."""
+    """Choose limits from just below the lowest score up to the baseline and ordinary discards, not outliers."""
     values = sorted(point.bpb for point in [*kept, *others])
     start = kept[0].bpb if kept else values[len(values) // 2]
     ordinary = values[int(0.9 * (len(values) - 1))]
@@ -190,13 +231,13 @@ def _limits(
 
 
 def _ticks(axes: Any, experiments: Sequence[Experiment]) -> None:
-    for verdict, colour in TICK_COLOURS.items():
+    for verdict, color in TICK_COLORS.items():
         numbers = [one.number for one in experiments if one.verdict is verdict and score_of(one) is None]
         if numbers:
             axes.scatter(
                 numbers,
                 [0.016] * len(numbers),
-                s=60, marker="|", color=colour, linewidths=1.8, zorder=3, clip_on=False,
+                s=60, marker="|", color=color, linewidths=1.8, zorder=3, clip_on=False,
                 transform=axes.get_xaxis_transform(), label=f"{verdict} (no score)",
             )  # fmt: skip
 
@@ -204,7 +245,7 @@ def _ticks(axes: Any, experiments: Sequence[Experiment]) -> None:
 def _champion(
     axes: Any, experiments: Sequence[Experiment], kept: Sequence[_Point], end: float, size: float
 ) -> None:
-    """The kept dots, the line of the best so far and the noise around it."""
+    """Draw the kept dots, the line of the champion and the noise around it."""
     numbers = [float(point.number) for point in kept]
     values = [point.bpb for point in kept]
     known = {one.number: one.sigma_bpb for one in experiments if one.sigma_bpb is not None}
@@ -223,7 +264,7 @@ def _champion(
     axes.step(*line, where="post", color=GREEN, linewidth=1.8, alpha=0.75, zorder=2, label="champion")
     axes.scatter(
         numbers, values, s=size, color=GREEN, edgecolors="white", linewidths=1.2,
-        zorder=4, label="kept (bar: 90 % interval)",
+        zorder=4, label="kept (bar: 90% interval)",
     )  # fmt: skip
 
 
@@ -239,62 +280,74 @@ def _intervals(axes: Any, levels: Sequence[Level]) -> None:
 
 def _label_keeps(
     axes: Any,
-    canvas: Any,
     experiments: Sequence[Experiment],
     points: Sequence[_Point],
     kept: Sequence[_Point],
     raw: Sequence[_Point],
     levels: Sequence[Level],
 ) -> None:
-    """Name the kept experiments, the largest steps first, wherever there is room."""
-    names = {one.number: _drawable(one_line(one.hypothesis, LABEL_CHARS)) for one in experiments}
+    """Name the kept experiments, the largest steps first, where a label covers nothing; the others go without.
+
+    The placement is deterministic: the same experiments give the same picture.
+    """
+    import textalloc
+
+    hypotheses = {one.number: one.hypothesis for one in experiments}
     steps = [(before.bpb - after.bpb, after) for before, after in pairwise(kept)]
     order = [point for _, point in sorted(steps, key=lambda step: -step[0])][:MAX_LABELS]
-    style = {"fontsize": 8, "color": INK, "parse_math": False, "zorder": 5}
-    scale = DOTS_PER_INCH / 72
+    if not order:
+        return
+    lines = [*_corners(kept, axes.get_xlim()[1]), *_corners(raw, axes.get_xlim()[1])]
+    lines += [
+        ([level.number] * 2, [level.bpb - level.half_bpb, level.bpb + level.half_bpb])
+        for level in levels
+        if level.half_bpb is not None
+    ]
+    floor, top = axes.get_ylim()
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints when there is no room for any label
+        _, _, texts, leaders = textalloc.allocate(
+            axes,
+            [point.number for point in order],
+            [point.bpb for point in order],
+            [_drawable(one_line(hypotheses[point.number], LABEL_CHARS)) for point in order],
+            x_scatter=[point.number for point in points],
+            y_scatter=[point.bpb for point in points],
+            x_lines=[x for x, _ in lines],
+            y_lines=[y for _, y in lines],
+            ylims=(floor + 0.02 * (top - floor), top),  # above the ticks
+            # Below a line that falls to the right there is room; above it lie the discards.
+            direction=["southwest", "west", "northeast", "east"],
+            min_distance=0.006,
+            margin=0.003,
+            draw_all=False,
+            avoid_label_lines_overlap=True,
+            avoid_crossing_label_lines=True,
+            textsize=8,
+            textcolor=INK,
+            linecolor=FAINT,
+            linewidth=0.6,
+            parse_math=False,
+            zorder=5,
+            plot_kwargs={"zorder": 2},
+        )
+    for artist in (*texts, *leaders):
+        if artist is not None:
+            artist.set_in_layout(False)  # it was placed in the layout that is there
 
-    def pixel(point: _Point) -> tuple[float, float]:
-        x, y = axes.transData.transform(point)
-        return float(x), float(y)
 
-    labels = []
-    for point in order:
-        probe = axes.text(0, 0, names[point.number], **style)
-        extent = probe.get_window_extent(canvas.get_renderer())
-        probe.remove()
-        labels.append(Label(*pixel(point), extent.width, extent.height))
-    occupied = [Box(x, y, x, y).grown(4 * scale) for x, y in map(pixel, points)]
-    frame = Box(*axes.get_window_extent().extents).grown(-4)
-    occupied.append(Box(frame.left, frame.bottom, frame.right, frame.bottom + 9 * scale))  # the ticks
-    for curve in (kept, raw):
-        corners = [pixel(point) for point in curve] + [(frame.right, pixel(point)[1]) for point in curve[-1:]]
-        for (x, y), (next_x, next_y) in pairwise(corners):
-            occupied.append(Box(x, y, next_x, y).grown(1.5))
-            occupied.append(Box(next_x, min(y, next_y), next_x, max(y, next_y)).grown(1.5))
-    for level in levels:
-        x, low = pixel(_Point(level.number, level.bpb - (level.half_bpb or 0.0)))
-        _, high = pixel(_Point(level.number, level.bpb + (level.half_bpb or 0.0)))
-        occupied.append(Box(x, low, x, high).grown(3.5))
-    for point, label, box in zip(order, labels, place(labels, frame, occupied), strict=True):
-        if box is None:
-            continue
-        # In pixels from the figure's corner, where the free place was found.
-        axes.annotate(
-            names[point.number],
-            xy=(label.x, label.y), xycoords="figure pixels",
-            xytext=(box.left, box.bottom), textcoords="figure pixels",
-            ha="left", va="bottom", annotation_clip=False, **style,
-        )  # fmt: skip
-        axes.annotate(
-            "",
-            xy=(label.x, label.y), xycoords="figure pixels",
-            xytext=nearest(label, box), textcoords="figure pixels", annotation_clip=False, zorder=2,
-            arrowprops={"arrowstyle": "-", "color": FAINT, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 3},
-        )  # fmt: skip
+def _corners(curve: Sequence[_Point], right: float) -> list[tuple[list[float], list[float]]]:
+    """Return the corners of a step curve that goes on to the right edge, as one line."""
+    if not curve:
+        return []
+    xs, ys = [float(curve[0].number)], [curve[0].bpb]
+    for before, after in pairwise(curve):
+        xs += [after.number, after.number]
+        ys += [before.bpb, after.bpb]
+    return [([*xs, right], [*ys, ys[-1]])]
 
 
 def _drawable(text: str) -> str:
-    """`text` with a box for what the font cannot draw, which would be a warning for each character."""
+    """Put a box in place of each character that the font cannot draw: each would be a warning."""
     from matplotlib.font_manager import FontProperties, findfont, get_font
 
     known = get_font(findfont(FontProperties())).get_charmap()

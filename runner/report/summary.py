@@ -1,4 +1,4 @@
-"""What the table, the summary and the plot have in common: which experiments count, and what came of them."""
+"""The campaign in one paragraph, and what every report shares: which experiments count, and what came of them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,17 @@ from runner.records import Experiment, Verdict
 
 BASELINE = 0
 
+_OUTCOMES = {
+    Verdict.KEEP: "kept",
+    Verdict.DISCARD: "discarded",
+    Verdict.CRASH: "crashed",
+    Verdict.INVALID: "invalid",
+    Verdict.INFRA: "lost to infrastructure",
+}
+
 
 @dataclass(frozen=True, kw_only=True)
-class Night:
+class Summary:
     """The outcome of a campaign so far."""
 
     baseline_bpb: float | None
@@ -29,7 +37,7 @@ class Night:
 
 
 def score_of(experiment: Experiment) -> float | None:
-    """The score, when there is one to believe: neither of a crash nor of an invalid candidate."""
+    """Return the score if it can be believed: that of a crash or of an invalid candidate cannot."""
     if experiment.verdict not in (Verdict.KEEP, Verdict.DISCARD):
         return None
     if experiment.val_bpb is None or not math.isfinite(experiment.val_bpb):
@@ -38,29 +46,52 @@ def score_of(experiment: Experiment) -> float | None:
 
 
 def is_kept(experiment: Experiment) -> bool:
-    """Kept, or the baseline: both were champion for a while."""
+    """Whether an experiment was ever champion: kept, or the baseline."""
     return score_of(experiment) is not None and (
         experiment.verdict is Verdict.KEEP or experiment.number == BASELINE
     )
 
 
-def sum_up(experiments: Sequence[Experiment]) -> Night:
-    """Find baseline, champion, noise and counts. Experiments stand in the order of their numbers."""
+def summarize(experiments: Sequence[Experiment]) -> Summary:
+    """Find baseline, champion, noise and counts of experiments in the order of their numbers."""
     champions = [experiment for experiment in experiments if is_kept(experiment)]
-    sigmas = [
-        experiment.sigma_bpb
-        for experiment in experiments
-        if experiment.verdict is not None and experiment.sigma_bpb is not None
-    ]
+    closed = [experiment for experiment in experiments if experiment.verdict is not None]
+    sigmas = (experiment.sigma_bpb for experiment in reversed(closed) if experiment.sigma_bpb is not None)
     first = next((experiment for experiment in champions if experiment.number == BASELINE), None)
-    return Night(
+    return Summary(
         baseline_bpb=None if first is None else first.val_bpb,
         best_bpb=champions[-1].val_bpb if champions else None,
         champion=champions[-1].number if champions else None,
-        sigma_bpb=sigmas[-1] if sigmas else None,
-        counts=Counter(
-            experiment.verdict
-            for experiment in experiments
-            if experiment.verdict is not None and experiment.number != BASELINE
-        ),
+        sigma_bpb=next(sigmas, None),
+        counts=Counter(one.verdict for one in closed if one.verdict is not None and one.number != BASELINE),
     )
+
+
+def summary_text(experiments: Sequence[Experiment]) -> str:
+    """Describe a campaign in one paragraph: baseline, best, counts and noise."""
+    found = summarize(experiments)
+    if found.baseline_bpb is None or found.best_bpb is None:
+        return "No baseline yet: nothing can be compared."
+    noise = "" if found.sigma_bpb is None else f" Noise sigma {found.sigma_bpb:.4f} bpb."
+    if found.num_experiments == 0:
+        return f"Baseline {found.baseline_bpb:.4f} bpb; no experiments yet.{noise}"
+    if found.champion == BASELINE:
+        result = f"No improvement on the baseline of {found.baseline_bpb:.4f} bpb"
+    else:
+        gain = found.best_bpb - found.baseline_bpb
+        result = (
+            f"Baseline {found.baseline_bpb:.4f} → best {found.best_bpb:.4f} bpb "
+            f"({gain:+.4f}, {gain / found.baseline_bpb:+.2%}), experiment {found.champion}"
+        )
+    # The first four are always listed: "0 crashed" is news. Lost experiments only if there are any.
+    counts = ", ".join(
+        f"{found.counts[verdict]} {outcome}"
+        for verdict, outcome in _OUTCOMES.items()
+        if verdict is not Verdict.INFRA or found.counts[verdict]
+    )
+    return f"{result}. {counted(found.num_experiments, 'experiment')}: {counts}.{noise}"
+
+
+def counted(number: int, noun: str) -> str:
+    """Return `1 keep` or `3 keeps`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -1,12 +1,14 @@
-"""The experiments as a table for a terminal, as plain lines for a pipe, and in one paragraph."""
+"""Tables of experiments: for a terminal, as plain lines for a pipe, and as tab-separated files."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import csv
+import io
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from runner.records import Experiment, Phase, Verdict
-from runner.report.summary import score_of, sum_up
+from runner.report.summary import score_of
 from runner.untrusted import one_line
 
 if TYPE_CHECKING:
@@ -23,21 +25,26 @@ STYLES = {
 }
 HYPOTHESIS_CHARS = 120
 
+RESULTS_COLUMNS = ("commit", "val_bpb", "memory_gb", "status", "description")
+SHORT_ID_CHARS = 7
+DESCRIPTION_CHARS = 300
+_FORMULA = ("=", "+", "-", "@")
+
 _NUMBER_WIDTHS = (4, 7, 8, 9, 7)  # all but the hypothesis
 _GAP = 2  # blanks between two columns
 _GIVE_WAY = (("seconds", 24), ("delta", 24), ("val_bpb", 12), ("hypothesis", 4))
-"""Columns that a narrow terminal leaves out, in this order, each where it would cut the hypothesis to fewer cells.
-Number and verdict always stay: `show` asks for the number."""
+"""Columns that a narrow terminal omits, in this order, each when it would leave the hypothesis fewer cells than
+this. Number and verdict always stay: `show` needs the number."""
 
 
 def table(experiments: Sequence[Experiment], width: int, title: str | None = None) -> Table:
-    """The experiments for `rich.console.Console.print`. Nothing in a hypothesis is read as markup.
+    """Build a table for `rich.console.Console.print`. Nothing in a hypothesis is read as markup.
 
     Args:
-        width: of the terminal. The hypothesis is cut to what the other columns leave, and `_GIVE_WAY` says which
-            of these go first.
+        width: of the terminal. The hypothesis is cut to what the other columns leave; `_GIVE_WAY` lists which of
+            them are omitted first.
     """
-    from rich import box  # lazy: `--help` must answer before rich is there
+    from rich import box  # lazy: `--help` must not wait for rich
     from rich.table import Table
     from rich.text import Text
 
@@ -53,7 +60,7 @@ def table(experiments: Sequence[Experiment], width: int, title: str | None = Non
     rows = [dict(zip(HEADINGS, _cells(experiment), strict=True)) for experiment in experiments]
     for heading, cells in _columns(rows, width).items():
         justify: Literal["left", "right"] = "left" if heading in ("verdict", "hypothesis") else "right"
-        # A width of its own for each: rich takes from every column alike as soon as none of them may wrap.
+        # One explicit width per column: rich shrinks all of them alike when none may wrap.
         made.add_column(heading, justify=justify, width=cells, no_wrap=True, overflow="ellipsis")
     for experiment, row in zip(experiments, rows, strict=True):
         style = STYLES[experiment.verdict]
@@ -67,45 +74,52 @@ def table(experiments: Sequence[Experiment], width: int, title: str | None = Non
 
 
 def plain_lines(experiments: Sequence[Experiment]) -> list[str]:
-    """One aligned line per experiment below a heading, for a pipe or a log."""
+    """Return a heading and one aligned line per experiment, for a pipe or a log."""
     return [_line(HEADINGS), *(_line(_cells(experiment)) for experiment in experiments)]
 
 
-def summary(experiments: Sequence[Experiment]) -> str:
-    """The night in one paragraph: baseline, best, counts and noise."""
-    night = sum_up(experiments)
-    if night.baseline_bpb is None or night.best_bpb is None:
-        return "No baseline yet: nothing can be compared."
-    gain = night.best_bpb - night.baseline_bpb
-    noise = "" if night.sigma_bpb is None else f" Noise sigma {night.sigma_bpb:.4f} bpb."
-    if night.num_experiments == 0:
-        return f"Baseline {night.baseline_bpb:.4f} bpb; no experiment yet.{noise}"
-    if night.champion == 0:
-        result = f"No improvement on the baseline of {night.baseline_bpb:.4f} bpb"
-    else:
-        result = (
-            f"Baseline {night.baseline_bpb:.4f} → best {night.best_bpb:.4f} bpb "
-            f"({gain:+.4f}, {100 * gain / night.baseline_bpb:+.2f} %), experiment {night.champion}"
+def results_tsv(experiments: Sequence[Experiment]) -> str:
+    """List closed experiments in the five columns of karpathy/autoresearch; the caller writes the file atomically.
+
+    Two differences: a crash has an empty score, never 0.000000, which would be the best one; and `memory_gb` is
+    empty, because only the candidate could report it. The score of an invalid experiment is left out as well: it
+    is a claim that cannot be believed.
+    """
+    rows = [
+        (
+            (one.kept_commit or one.tried_commit or "")[:SHORT_ID_CHARS],
+            "" if (score := score_of(one)) is None else f"{score:.6f}",
+            "",
+            str(one.verdict),
+            _description(one.hypothesis),
         )
-    words = {
-        Verdict.KEEP: "kept",
-        Verdict.DISCARD: "discarded",
-        Verdict.CRASH: "crashed",
-        Verdict.INVALID: "invalid",
-        Verdict.INFRA: "lost to infrastructure",
-    }
-    # The first four are always told: "0 crashed" is news. A lost one is told only when there is one.
-    counts = ", ".join(
-        f"{night.counts[verdict]} {word}"
-        for verdict, word in words.items()
-        if verdict is not Verdict.INFRA or night.counts[verdict]
-    )
-    plural = "" if night.num_experiments == 1 else "s"
-    return f"{result}. {night.num_experiments} experiment{plural}: {counts}.{noise}"
+        for one in experiments
+        if one.verdict is not None
+    ]
+    return to_tsv(RESULTS_COLUMNS, rows)
+
+
+def to_tsv(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Write a table with a header, one line per row; a field that contains a tab or a quote is quoted."""
+    text = io.StringIO()
+    writer = csv.writer(text, delimiter="\t", lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _description(hypothesis: str) -> str:
+    """Return one line that a reader of the file takes for nothing but text.
+
+    A double quote makes some readers swallow the following rows, and `=`, `+`, `-` or `@` at the start makes a
+    spreadsheet evaluate the cell; the apostrophe is the spreadsheet's own mark for text.
+    """
+    text = one_line(hypothesis, DESCRIPTION_CHARS).replace('"', "'")
+    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def _columns(rows: Sequence[dict[str, str]], width: int) -> dict[str, int]:
-    """The headings that fit into a terminal, with the cells that each column gets."""
+    """Choose the headings that fit into a terminal, with the width of each column."""
     from rich.cells import cell_len
 
     full = {heading: max(map(cell_len, [heading, *(row[heading] for row in rows)])) for heading in HEADINGS}

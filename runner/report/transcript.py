@@ -1,7 +1,7 @@
-"""A conversation with a language model as a person reads it in a terminal.
+"""A conversation with a language model, rendered for a terminal.
 
-All text in it is untrusted: the model wrote it, or it quotes logs of candidates. It is cleaned line by line, and
-stands behind a bar, so that it can neither move the cursor nor pass for a heading of ours.
+All text in it is untrusted: the model wrote it, or it quotes logs of candidates. It is cleaned line by line and
+printed behind a bar, so that it can neither move the cursor nor pass for one of our headings.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from runner.report.money import tokens
+from runner.report.effort import tokens
 from runner.untrusted import REPLACEMENT, clean, one_line
 
 BAR = "  │ "
 WIDTH = 160
-_PIECE = 4000  # `clean` looks at no more of a line
+_PIECE = 4000  # `clean` reads no more of a line
 _CONTEXT_LINES = 2
-_MOST = 1e12  # of tokens and dollars; what is more cannot be theirs
+_MOST = 1e12  # tokens or dollars; a larger number cannot be real
 
-# Lines that are shown of a part before it is folded: the longer, the less it can be found elsewhere.
+# Lines of a part that are shown before it is folded: most for parts that are found nowhere else.
 _SHOWN = {
     "system": 2,
     "material": 2,
@@ -39,7 +39,7 @@ def transcript(conversation: object, *, full: bool = False) -> str:
     Args:
         conversation: JSON: `model`, `opening` (`system`, `material`, `task`), `exchanges` (each with `thinking`,
             `text`, `stop`, `calls` of `name` and `input`, `results` of `text` and `is_error`, `words`, `usage`),
-            `outcome`. What is missing or of another type is left out.
+            `outcome`. Parts that are missing or of another type are left out.
         full: fold nothing and cut no line.
 
     Returns:
@@ -90,7 +90,7 @@ def _place(given: Mapping[str, Any]) -> str:
 
 
 def _edit(given: Mapping[str, Any]) -> list[str]:
-    """What an editor's call takes away and adds, with the equal lines around it cut down."""
+    """Show the lines that an editor call removes and adds, with little of the equal lines around them."""
     if given.get("command") == "view":
         return []
     names = {"str_replace": ("old_str", "new_str"), "create": ("", "file_text"), "insert": ("", "insert_text")}
@@ -111,7 +111,7 @@ def _edit(given: Mapping[str, Any]) -> list[str]:
 
 
 def _fields(given: object) -> list[str]:
-    """The input of any other tool: text as it is, the rest as JSON."""
+    """Show the input of any other tool: text as it is, the rest as JSON."""
     if not isinstance(given, Mapping):
         return [] if given is None else _split(_as_json(given))
     lines: list[str] = []
@@ -129,13 +129,13 @@ def _as_json(value: object) -> str:
 
 
 def _part(name: str, text: object, full: bool) -> list[str]:
-    """A heading and the text below it; nothing when there is none."""
+    """Return a heading and the text below it; nothing when there is no text."""
     lines = _split(text)
     return [f"{name}:", *_folded(lines, _SHOWN[name], full)] if lines else []
 
 
 def _folded(lines: list[str], limit: int, full: bool) -> list[str]:
-    # One line too many is shown rather than counted.
+    # A single extra line is shown rather than counted.
     shown = lines if full or len(lines) <= limit + 1 else lines[:limit]
     made = [f"{BAR}{piece}".rstrip() for line in shown for piece in _cleaned(line, full)]
     return made if len(shown) == len(lines) else [*made, f"  … {len(lines) - len(shown):,} more lines"]
@@ -149,7 +149,7 @@ def _cleaned(line: str, full: bool) -> list[str]:
 
 
 def _split(text: object) -> list[str]:
-    """The lines of a text, without blank ones at its end."""
+    """Split a text into lines, without blank ones at its end."""
     return _lines(text.rstrip()) if isinstance(text, str) else []
 
 

@@ -1,7 +1,10 @@
 """Containers for untrusted code: what they may use, how they are ended, and that nothing is left behind.
 
-`engine` connects, `limits` builds and checks the arguments of a container, `session` runs one candidate
-(train, then score), `prepare` runs the trusted data preparation, `orphans` finds what a crash left.
+`engine` connects, over `transport`; `engine_outage` waits while the engine is away. `container_spec` builds the
+arguments of a container, `containers` creates and removes it, and `inspection` and `kernel_limits` check that its
+limits hold. `session` runs one candidate: `training` trains, `responder` scores and answers audits, with `streams`
+and `supervision` below them. `trusted` runs the data preparation, `gpu_scrub` clears the memory of the GPU,
+`cleanup` removes what a crash left, and `host` reads facts of this machine.
 """
 
 from runner.sandbox.cleanup import remove_orphans

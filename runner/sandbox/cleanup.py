@@ -1,4 +1,4 @@
-"""What an earlier controller left behind when it was killed, found by label."""
+"""Remove what an earlier controller left behind when it was killed, found by label."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ log = structlog.get_logger()
 
 
 def remove_orphans(engine: Engine, controller: str) -> int:
-    """Remove every container and volume of this controller's; returns how many that were.
+    """Remove every container and volume of this controller; returns their number.
 
-    An engine that was killed and restarted under its containers may count a mount that is long gone, and keep the
-    volume until it starts again. That is no reason to refuse a night.
+    The controller's lock must be held: then none of its containers can be in use.
 
-    Call it only while the controller's lock is held: then nothing of ours can be running.
+    An engine that was killed and restarted under its containers may count a mount that no longer exists, and keep
+    the volume until it starts again. Such a volume is logged and does not stop a night.
     """
     label = {"label": f"{LABEL}controller={controller}"}
-    with engine_errors("looking for orphans"):
+    with engine_errors("listing leftover containers and volumes"):
         containers = [one["Id"] for one in engine.client.api.containers(all=True, filters=label)]
     for container_id in containers:
         remove_container(engine.client, container_id)
-    with engine_errors("looking for orphans"):
+    with engine_errors("listing leftover containers and volumes"):
         volumes = [one["Name"] for one in engine.client.api.volumes(filters=label).get("Volumes") or []]
     stuck = 0
     for name in volumes:
@@ -34,5 +34,5 @@ def remove_orphans(engine: Engine, controller: str) -> int:
             if "has active mounts" not in error.message:
                 raise
             stuck += 1
-            log.warning("volume_stuck", volume=name, remedy="restart the Docker engine when no night runs")
+            log.warning("volume_stuck", volume=name, remedy="restart the Docker engine when no campaign runs")
     return len(containers) + len(volumes) - stuck

@@ -13,44 +13,44 @@ import docker
 import requests
 import urllib3
 
-from runner.errors import DiskFullError, EngineError
+from runner.errors import DiskFullError, EngineError, ImageError
 from runner.sandbox.transport import OLDEST_API, open_client
 
 DEFAULT_SOCKET = "unix:///var/run/docker.sock"
 REQUEST_SECONDS = 60.0
-"""Longest answer to a request that makes, starts or removes something."""
+"""Time limit for a request that creates, starts or removes something."""
 QUICK_SECONDS = 5.0
-"""Longest answer to a look at a container, and to its kill: one that hangs is given up and asked again."""
+"""Time limit for inspecting or killing a container: a request that hangs is abandoned and sent again."""
 NONSENSE = (KeyError, TypeError, ValueError, AttributeError, struct.error, urllib3.exceptions.HTTPError)
-"""What an answer that makes no sense raises in docker-py and here, and what it lets through of urllib3's."""
+"""Errors that docker-py and this package raise on a malformed answer; docker-py lets those of urllib3 through."""
 LABEL = "org.autoresearch."
-"""Prefix of every label on what is ours. Things are found by label, never by name."""
+"""Prefix of our labels. Containers, volumes and images are found by label, never by name."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Engine:
-    """One engine. `docker.from_env()` is not used: it can follow a CLI context to another host."""
+    """One Docker engine. `docker.from_env()` is not used: it can follow a CLI context to another host."""
 
     url: str
     daemon_id: str  # engines before 23 take it from /etc/docker: two on one machine share it
     version: str
     client: docker.DockerClient
-    data_root: str = ""  # which tells these two apart
+    data_root: str = ""  # distinguishes those two
     api_version: str = OLDEST_API
-    cdi_devices: frozenset[str] = frozenset()  # names of devices that the engine can inject by itself
+    cdi_devices: frozenset[str] = frozenset()  # names of devices that the engine can inject itself
     request_seconds: float = REQUEST_SECONDS
     quick_seconds: float = QUICK_SECONDS
 
     def another_client(self) -> docker.DockerClient:
-        """A client of its own for a thread: a stalled stream must not block the one that kills."""
+        """Open a client for another thread: a stalled stream must not block the thread that kills."""
         return open_client(self.url, self.request_seconds, api_version=self.api_version)
 
     def quick_client(self) -> docker.DockerClient:
-        """For looking and killing."""
+        """Open a client for inspecting and killing."""
         return open_client(self.url, self.quick_seconds, api_version=self.api_version)
 
     def stream_client(self) -> docker.DockerClient:
-        """For streams that may be silent for long: only the head of an answer has a time limit."""
+        """Open a client for streams that may stay silent: only the head of an answer has a time limit."""
         return open_client(self.url, self.request_seconds, api_version=self.api_version, streams=True)
 
 
@@ -60,14 +60,14 @@ def connect(
     request_seconds: float = REQUEST_SECONDS,
     quick_seconds: float = QUICK_SECONDS,
 ) -> Engine:
-    """Connect to the engine at `docker_host`, else `DOCKER_HOST`, else the default socket.
+    """Connect to the engine at `docker_host`, else at `DOCKER_HOST`, else at the default socket.
 
     Args:
-        request_seconds: longest answer to one request.
-        quick_seconds: longest answer to a look or a kill.
+        request_seconds: time limit for one request.
+        quick_seconds: time limit for inspecting or killing a container.
 
     Raises:
-        EngineError: nothing answers there, it is not local, or we may not use it.
+        EngineError: nothing answers there, the engine is not local, or this user may not use it.
     """
     url = docker_host or os.environ.get("DOCKER_HOST") or DEFAULT_SOCKET
     if not url.startswith("unix://"):
@@ -114,25 +114,60 @@ def connect(
 
 
 @contextmanager
-def engine_errors(doing: str) -> Iterator[None]:
-    """Turn what docker-py and its HTTP layer raise into one EngineError that says what we were doing.
+def engine_errors(doing: str, refusal: type[EngineError | ImageError] = EngineError) -> Iterator[None]:
+    """Turn the errors of docker-py and its HTTP layer into one of ours that says what we were doing.
 
-    Keep the calls to the engine inside and everything else out.
+    Keep requests to the engine inside the block and everything else out of it.
+
+    Args:
+        doing: a participle, as in "building the base image".
+        refusal: class of the error for a request that the engine refused; `ImageError` where an image is the
+            subject.
 
     Raises:
-        DiskFullError: the engine has no room, or no inodes, which it calls the same.
-        EngineError: anything else.
+        DiskFullError: the engine has no space left, or no inodes, which it reports with the same message.
+        ImageError: the engine refused, and `refusal` is this class.
+        EngineError: the engine refused, stopped answering, or sent a malformed answer.
     """
     try:
         yield
-    except (docker.errors.DockerException, requests.RequestException, *NONSENSE) as error:
-        if "no space left on device" in str(error).lower():
-            raise DiskFullError(
-                f"no space left on the engine's disk while {doing}", "docker system df, then: autoresearch clean"
-            ) from error
+    except docker.errors.DockerException as error:
         status = getattr(error, "status_code", None)
-        raise EngineError(
-            f"the Docker engine failed while {doing}: {error or type(error).__name__}",
-            "autoresearch doctor",
-            fault=f"{doing}: {type(error).__name__} {status or ''}".rstrip(),
+        raise refused(
+            doing, str(error), refusal, fault=f"{type(error).__name__} {status or ''}".strip()
         ) from error
+    except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+        raise EngineError(
+            f"the Docker engine stopped answering while {doing}: {error}",
+            "make engine",
+            fault=f"{doing}: {type(error).__name__}",
+        ) from error
+    except NONSENSE as error:
+        name = type(error).__name__
+        raise refused(doing, str(error) or name, fault=name) from error
+
+
+def refused(
+    doing: str,
+    message: str,
+    refusal: type[EngineError | ImageError] = EngineError,
+    *,
+    remedy: str | None = None,
+    fault: str | None = None,
+) -> EngineError | ImageError:
+    """Build the error for a message of the engine; a full disk has its own class and remedy.
+
+    Args:
+        fault: what failed, in words that stay the same from one time to the next.
+    """
+    if "no space left on device" in message.lower():
+        return DiskFullError(
+            f"no space left on the engine's disk while {doing}", "docker system df, then: autoresearch clean"
+        )
+    if issubclass(refusal, ImageError):
+        return refusal(f"failed while {doing}: {message}", remedy)
+    return refusal(
+        f"the Docker engine failed while {doing}: {message}",
+        remedy or "autoresearch doctor",
+        fault=None if fault is None else f"{doing}: {fault}",
+    )

@@ -1,6 +1,7 @@
-"""Whether our engine answers, and waiting for it while it does not.
+"""Check that our engine answers, and wait for it while it does not.
 
-An engine that restarts says nothing about an idea: nobody should be asked for the next one, and paid, meanwhile.
+An engine that restarts says nothing about an idea, so no model should be asked, and paid, for the next one
+meanwhile.
 """
 
 from __future__ import annotations
@@ -16,22 +17,21 @@ from runner.sandbox.engine import Engine, engine_errors
 log = structlog.get_logger()
 
 PATIENCE_SECONDS = 600.0
-"""How long an engine may stay away before the night ends: an upgrade of the package takes a minute, a person who
-reads a note some more."""
+"""Longest outage before the night ends: an upgrade of the package takes a minute, a person takes longer."""
 PAUSES_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)
-"""Waits between two questions; the last one again and again."""
+"""Pauses between attempts; the last one repeats."""
 
 
 def check_engine_identity(engine: Engine) -> None:
-    """Make sure that the engine we connected to answers at its socket, and not another one.
+    """Check that the engine which answers at the socket is the one we connected to.
 
     Raises:
-        EngineError: it does not answer, or it has another id.
+        EngineError: no engine answers, or another one does.
     """
-    engine.client.close()  # its idle connections: one may lead to another engine that was here for a while
+    engine.client.close()  # its idle connections: one may lead to an engine that was here in between
     client = engine.quick_client()
     try:
-        with engine_errors("asking the engine who it is"):
+        with engine_errors("asking the engine for its id"):
             info = client.info()
             found = info["ID"], info["DockerRootDir"]
     finally:
@@ -49,16 +49,16 @@ def await_engine(
     stopping: Callable[[], bool],
     patience_seconds: float | None = None,
 ) -> None:
-    """Return once our engine answers: at once when it does.
+    """Wait until our engine answers.
 
     Args:
-        note: told once that we wait, and once that it is back.
-        stopping: whether a person asked to stop.
+        note: called with one message when the wait begins, and with one when the engine is back.
+        stopping: whether the user asked to stop.
         patience_seconds: longest wait; `PATIENCE_SECONDS` when absent.
 
     Raises:
-        EngineAwayError: it stayed away.
-        Interrupted: `stopping()` became true while we waited.
+        EngineAwayError: it did not answer in time.
+        Interrupted: `stopping()` became true during the wait.
     """
     patience = PATIENCE_SECONDS if patience_seconds is None else patience_seconds
     began = time.monotonic()

@@ -1,9 +1,9 @@
-"""Zeros in all free memory of the GPU, so that no container finds what an earlier one left there.
+"""Overwrite all free memory of the GPU with zeros, so that no container finds data of an earlier one there.
 
-Every container of a candidate gets a scrubbed GPU. The program is `locked_eval/scrub.py`, in a container of
-its own on the base image, with the limits of a candidate's. It has not run on a GPU yet.
+Every container of a candidate gets a scrubbed GPU. The program is `locked_eval/container/gpu_scrub.py`, in a
+container of its own on the base image, with the limits of a candidate's. It has not run on a GPU yet.
 
-Not covered: what that program does not reach, see there; programs of others on the same GPU.
+Not covered: memory that the program does not reach, which its docstring names; other programs on the same GPU.
 """
 
 from __future__ import annotations
@@ -16,18 +16,19 @@ import structlog
 
 from runner.config import Config
 from runner.errors import EngineError
-from runner.sandbox.containers import Owner, create_container, discard, remove_container
+from runner.sandbox.container_spec import ContainerSpec
+from runner.sandbox.containers import Owner, Sandbox, open_container
 from runner.sandbox.engine import Engine, engine_errors
 from runner.sandbox.supervision import POLL_SECONDS
 
 log = structlog.get_logger()
 
 LIMIT_SECONDS = 120
-"""Longest wait. Writing 80 GB takes a fraction of a second; the driver's own start takes most of the rest."""
+"""Time limit. Writing 80 GB takes a fraction of a second; most of the rest is the start of the driver."""
 
 
 def scrub(engine: Engine, *, config: Config, image_id: str, locked: Path, owner: Owner) -> None:
-    """Overwrite the free memory of the GPU of `config`; without a GPU there is nothing to do.
+    """Overwrite the free memory of the GPU of `config`; does nothing without a GPU.
 
     Args:
         image_id: the base image, never a candidate's.
@@ -38,32 +39,18 @@ def scrub(engine: Engine, *, config: Config, image_id: str, locked: Path, owner:
     """
     if config.gpu is None:
         return
-    container_id = create_container(
-        engine,
-        config=config,
-        image_id=image_id,
-        phase="scrub",
-        command=[],
-        environment={},
-        read_only={"/locked": locked},
-        output_volume=None,
-        owner=owner,
-        interactive=False,
-        program="scrub.py",
-    )
+    sandbox = Sandbox(engine=engine, config=config, locked=locked, owner=owner)
+    spec = ContainerSpec(phase="scrub", image_id=image_id, program="container/gpu_scrub.py")
     api = engine.client.api
-    try:
-        with engine_errors("scrubbing the GPU"):
-            api.start(container_id)
-            give_up = time.monotonic() + LIMIT_SECONDS
-            while (state := api.inspect_container(container_id)["State"])["Running"]:
-                if time.monotonic() > give_up:
-                    raise EngineError(f"scrubbing the GPU took longer than {LIMIT_SECONDS} s", "nvidia-smi")
-                time.sleep(POLL_SECONDS)
-            output: bytes = api.logs(container_id, stdout=True, stderr=False)
-            problems: bytes = api.logs(container_id, stdout=False, stderr=True)
-    finally:
-        discard(remove_container, engine.client, container_id)
+    with open_container(sandbox, spec) as container_id, engine_errors("scrubbing the GPU"):
+        api.start(container_id)
+        give_up = time.monotonic() + LIMIT_SECONDS
+        while (state := api.inspect_container(container_id)["State"])["Running"]:
+            if time.monotonic() > give_up:
+                raise EngineError(f"scrubbing the GPU took longer than {LIMIT_SECONDS} s", "nvidia-smi")
+            time.sleep(POLL_SECONDS)
+        output: bytes = api.logs(container_id, stdout=True, stderr=False)
+        problems: bytes = api.logs(container_id, stdout=False, stderr=True)
     if state["ExitCode"] != 0:
         last = problems.decode("utf-8", "replace").strip().rpartition("\n")[2].removeprefix("error: ")
         raise EngineError(
@@ -73,4 +60,4 @@ def scrub(engine: Engine, *, config: Config, image_id: str, locked: Path, owner:
         facts = json.loads(output)
         log.info("gpu_scrubbed", bytes=facts["bytes"], seconds=facts["seconds"], fraction=facts["fraction"])
     except (ValueError, KeyError, TypeError) as error:
-        raise EngineError("the program that scrubs the GPU did not say what it did", "make check") from error
+        raise EngineError("the program that scrubs the GPU sent no report", "make check") from error

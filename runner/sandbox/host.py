@@ -1,4 +1,10 @@
-"""What this host has: GPUs, asked from the driver's own tool, and how busy its cores are."""
+"""Facts of this host: its GPUs, as the driver's own tool lists them, and the load and clock of its processors.
+
+Two libraries were considered and rejected. `nvidia-ml-py` loads the driver's library into this process, where a
+driver that hangs or crashes would take a whole night with it; `nvidia-smi` is a process of its own that can be
+given up. `psutil` returns per-core times and clocks as a list without the core numbers of `/proc`, so that one
+core which is offline shifts all that follow.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +20,7 @@ from runner.errors import EngineError
 from runner.untrusted import one_line
 
 DRIVER_SECONDS = 30.0
-"""Longest answer of nvidia-smi; without its persistence mode the driver is loaded first."""
+"""Time limit for nvidia-smi; without persistence mode it loads the driver first."""
 _REMEDY = "reinstall the NVIDIA driver, or reboot after an update of it; or choose --profile cpu"
 _NOT_REPORTED = {"N/A", "NOT SUPPORTED"}
 
@@ -29,10 +35,10 @@ class Gpu:
 
 
 def find_gpus() -> tuple[Gpu, ...]:
-    """Every GPU that `nvidia-smi` lists; empty without that program, never because it fails.
+    """List every GPU that `nvidia-smi` lists; empty only when that program is not installed.
 
     Raises:
-        EngineError: there is a driver, but it tells no GPU; a night on the CPU instead would surprise.
+        EngineError: there is a driver, but it lists no GPU; a night on the CPU instead would be a surprise.
     """
     tool = shutil.which("nvidia-smi")
     if tool is None:
@@ -60,7 +66,7 @@ def find_gpus() -> tuple[Gpu, ...]:
 
 
 def _gpu_of(line: str) -> Gpu:
-    """The GPU of one line: first its UUID, last its memory, between them a name that may hold commas."""
+    """Parse one line: the UUID, a name that may contain commas, and the memory."""
     uuid, _, rest = line.partition(",")
     name, _, memory = (part.strip() for part in rest.rpartition(","))
     reported = memory.strip("[]").upper() not in _NOT_REPORTED
@@ -70,7 +76,7 @@ def _gpu_of(line: str) -> Gpu:
 
 
 def cpu_name() -> str:
-    """Model of the processor, as the kernel names it."""
+    """Name of the processor model, as the kernel reports it."""
     for line in Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines():
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
@@ -78,16 +84,16 @@ def cpu_name() -> str:
 
 
 def clock_mhz(cores: Collection[int], gpu: str | None) -> float | None:
-    """The present clock: of a GPU's processors, else the mean of some cores; None where nobody says.
+    """Current clock of the GPU's processors, or the mean of the given cores; None when it is not reported.
 
     Args:
-        cores: of the host.
-        gpu: its UUID; None: the cores do the work.
+        cores: cores of the host.
+        gpu: UUID of the GPU; None when the cores do the work.
     """
     try:
         return _cores_mhz(cores) if gpu is None else _gpu_mhz(gpu)
     except (OSError, ValueError, subprocess.SubprocessError):
-        return None  # a figure for people: no measurement fails for it
+        return None  # a number for people: no measurement fails for want of it
 
 
 def _gpu_mhz(uuid: str) -> float:
@@ -108,9 +114,9 @@ def _cores_mhz(cores: Collection[int]) -> float | None:
 
 
 def busy_seconds(cores: Collection[int]) -> float:
-    """Seconds that these cores were not idle since the machine started, stolen time included.
+    """Seconds that these cores were busy since the machine started, stolen time included.
 
-    Stolen time is what a hypervisor gave to other machines: for a training it is as lost as any other.
+    Stolen time is what the hypervisor gave to other machines; a training loses it like any other.
     """
     ticks = 0
     for line in Path("/proc/stat").read_text("ascii").splitlines():

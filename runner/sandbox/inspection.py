@@ -1,11 +1,11 @@
-"""Whether a created container is what was asked for.
+"""Compare a created container with the request.
 
-Engines drop limits that the host does not support, and say nothing. Here a created container is held against
-what was asked for: every setting, every setting that would open it and that nobody asked for, its environment,
-its mounts.
+Engines silently drop limits that the host does not support. So every setting of a created container is compared
+with the request, and so are its environment, its mounts, and the settings that would open it and were not
+requested.
 
-Not covered: an engine that says one thing and does another; `kernel_limits.py` asks the kernel, and the probes of
-`autoresearch doctor` look from inside.
+Not covered: an engine that reports one thing and does another; `kernel_limits.py` reads the kernel's own files,
+and the probes of `autoresearch doctor` test from inside.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 from runner.errors import EngineError
 
 FORBIDDEN_VARIABLES = re.compile(r"(LD_|NVIDIA_|PYTHON)")
-"""Beginnings of names that steer the loader, the GPU runtime and the interpreter."""
+"""Prefixes of variables that control the loader, the GPU runtime and the interpreter."""
 
 _CLOSED: Mapping[str, tuple[object, ...]] = {
     "Privileged": (False,),
@@ -33,20 +33,20 @@ _CLOSED: Mapping[str, tuple[object, ...]] = {
     "OomKillDisable": (None, False),
     "Sysctls": (None, {}),
 }
-"""Settings that must be as they are when nobody asks for anything."""
+"""Settings that must have their defaults, unless they were requested."""
 _HIDDEN = {"MaskedPaths": "/proc/kcore", "ReadonlyPaths": "/proc/sys"}
-"""Lists of the engine's own that must not be empty, by one path that stands in each."""
+"""Lists that the engine fills itself and that must not be empty, with one path that each must contain."""
 
 
 def check_effective(
     wanted: Mapping[str, Any], environment: Mapping[str, str], inspected: Mapping[str, Any]
 ) -> None:
-    """Refuse a container that is not what was asked for.
+    """Refuse a container that differs from the request.
 
     Args:
         wanted: the host configuration as it was sent to the engine.
         environment: all variables that PID 1 may see.
-        inspected: what the engine says of the created container.
+        inspected: the engine's description of the created container.
 
     Raises:
         EngineError: names every setting that differs.
@@ -77,7 +77,7 @@ def check_effective(
     if differ:
         swap = len(differ) == 1 and differ[0].startswith("MemorySwap")
         raise EngineError(
-            f"the Docker engine did not keep the limits of the sandbox ({'; '.join(differ)})",
+            f"the Docker engine did not apply the limits of the sandbox ({'; '.join(differ)})",
             "swapoff -a, or boot with swapaccount=1" if swap else "autoresearch doctor",
         )
 
@@ -103,7 +103,7 @@ def refuse_mounts_below(sources: Iterable[Path], mountinfo: str) -> None:
 
 
 def removed_variables(image_environment: Iterable[str], environment: Mapping[str, str]) -> list[str]:
-    """Names that the image brings along and a container must not see; given without a value they are removed."""
+    """Names of the image's own variables, which the engine removes when they are passed without a value."""
     names = {entry.partition("=")[0] for entry in image_environment}
     return sorted(names - environment.keys())
 
@@ -119,7 +119,7 @@ def _strange_variables(entries: Iterable[str], environment: Mapping[str, str]) -
 
 
 def _normal(name: str, value: Any) -> Any:
-    """One form for what engines of different age write differently."""
+    """Normalize what engine versions write differently."""
     if name == "CapAdd":
         return sorted(str(capability).removeprefix("CAP_") for capability in value or ())
     if name == "SecurityOpt":
@@ -141,10 +141,10 @@ def _access(writable: bool | None) -> str:
 
 
 def has_swap() -> bool:
-    """Whether this machine has any swap now."""
+    """Whether this machine has swap now."""
     return "SwapTotal:              0 kB" not in Path("/proc/meminfo").read_text("ascii")
 
 
 def _unescaped(field: str) -> str:
-    """A path of mountinfo, where blanks are octal."""
+    """Decode a path of mountinfo, where blanks are octal."""
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field)

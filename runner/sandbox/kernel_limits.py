@@ -1,12 +1,12 @@
-"""What the kernel keeps of a running container's limits, read from its control group.
+"""Limits that the kernel enforces for a running container, read from its control group.
 
-Engines tell what they were asked for, not what holds: with systemd and cgroup v2 a change of cores, and each
-`systemctl daemon-reload`, puts the swap limit back to none, and the engine goes on telling the old one.
+Engines report the limits that were requested, not those in force: with systemd and cgroup v2 a change of cores,
+and each `systemctl daemon-reload`, removes the swap limit, and the engine still reports the old one.
 
-Not covered: a container whose control group cannot be read from here (another PID or cgroup namespace, files
-that this user may not see) is not judged, and nothing says so but `autoresearch doctor`. Neither is a limit that
-the kernel has no file for, nor swap on a machine without any. A change in the last `LOOK_SECONDS` of a training,
-or one that was undone between two looks, is not seen.
+Not covered: a container whose control group cannot be read from here (another PID or cgroup namespace, files that
+this user may not read) is not checked, and only `autoresearch doctor` says so. Neither is a limit that the kernel
+has no file for, nor swap on a machine that has none. A change in the last `CHECK_SECONDS` of a training, or one
+that was undone between two checks, goes unnoticed.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from runner.sandbox.inspection import has_swap
 
 PROC = Path("/proc")
 CGROUP = Path("/sys/fs/cgroup")
-LOOK_SECONDS = 2.0
-"""Time between two looks at one container."""
+CHECK_SECONDS = 2.0
+"""Time between two checks of one container."""
 
 _FILES = {
     "memory": ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes"),
@@ -32,13 +32,13 @@ _FILES = {
     "cpuset": ("cpuset.cpus", "cpuset.effective_cpus"),
     "": ("memory.max", "memory.swap.max", "pids.max", "cpuset.cpus", "cpuset.cpus.effective"),
 }
-"""Files by controller of version 1; the empty name is version 2, which has one hierarchy for all."""
+"""Files by controller of cgroup v1; the empty name is v2, which has one hierarchy for all controllers."""
 SWAP_FILES = {"memory.swap.max", "memory.memsw.limit_in_bytes"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What a container is to have."""
+    """Limits that a container must have."""
 
     memory_bytes: int  # swap included
     pids: int
@@ -46,7 +46,7 @@ class Limits:
 
 
 class Deviation(NamedTuple):
-    """A limit that is not what it should be."""
+    """A limit that differs from the wanted one."""
 
     name: str  # of the kernel's file
     wanted: str
@@ -56,13 +56,13 @@ class Deviation(NamedTuple):
 def limit_files(
     process: int, container_id: str, *, proc: Path = PROC, cgroup: Path = CGROUP
 ) -> Mapping[str, Path]:
-    """The kernel's files that hold a container's limits, by name; empty when they cannot be found from here.
+    """Find the kernel's files that hold a container's limits, by name; empty when they cannot be found from here.
 
     Args:
-        process: PID 1 of the container, as the engine sees it: in another PID namespace it is somebody else, so
-            only control groups with the container's id in their path count.
-        proc: where the kernel shows processes.
-        cgroup: where control groups are mounted: all of version 2, or one folder for each controller of version 1.
+        process: PID 1 of the container, as the engine sees it. In another PID namespace that number is another
+            process, so only control groups with the container's id in their path count.
+        proc: folder in which the kernel shows processes.
+        cgroup: folder in which control groups are mounted: v2 itself, or one folder for each controller of v1.
     """
     try:
         lines = (proc / str(process) / "cgroup").read_text("utf-8", "surrogateescape").splitlines()
@@ -86,12 +86,12 @@ def limit_files(
 
 
 def deviations(files: Mapping[str, Path], limits: Limits, *, swap: bool) -> list[Deviation]:
-    """The limits that are not what they should be. Files that are gone, with their container, are not judged.
+    """Compare the kernel's limits with the wanted ones. Files that are gone, with their container, are skipped.
 
     Args:
-        files: by name, from `limit_files`.
-        limits: what should be there.
-        swap: whether this machine has swap; without it engines may leave its limit out, and nothing is lost.
+        files: files by name, from `limit_files`.
+        limits: the wanted limits.
+        swap: whether this machine has swap; without it engines may leave out its limit, which is harmless.
     """
     memory = str(limits.memory_bytes // mmap.PAGESIZE * mmap.PAGESIZE)
     wanted = {
@@ -116,7 +116,7 @@ def deviations(files: Mapping[str, Path], limits: Limits, *, swap: bool) -> list
 
 @dataclass
 class LimitWatch:
-    """Trials at the limits of one running container now and then."""
+    """A periodic check of the limits of one running container."""
 
     container_id: str
     phase: str
@@ -126,26 +126,26 @@ class LimitWatch:
     _next: float = 0.0
     _held: bool = False
 
-    def look(self, process: int) -> None:
-        """Look, unless that was done a moment ago. Costs no request to the engine.
+    def check(self, process: int) -> None:
+        """Check the limits, unless the last check was a moment ago. Costs no request to the engine.
 
         Args:
-            process: PID 1 of the container, as the engine tells; 0 when it does not run.
+            process: PID 1 of the container, as the engine reports it; 0 when it does not run.
 
         Raises:
-            EngineError: a limit is not what it should be; what comes of it is not the candidate's doing.
+            EngineError: a limit differs; the candidate is not to blame for the outcome.
         """
         if time.monotonic() >= self._next:
-            self._next = time.monotonic() + LOOK_SECONDS
+            self._next = time.monotonic() + CHECK_SECONDS
             if process and process != self._process:
                 self._process, self._files = process, limit_files(process, self.container_id)
-            self.look_again()
+            self.check_now()
 
-    def look_again(self) -> None:
-        """Look now, if anything was found before; says nothing once the container is gone.
+    def check_now(self) -> None:
+        """Check the limits whose files were found before; passes once the container is gone.
 
         Raises:
-            EngineError: as `look`.
+            EngineError: as `check`.
         """
         differ = deviations(self._files, self.limits, swap=has_swap())
         if not differ:
@@ -157,18 +157,18 @@ class LimitWatch:
             raise EngineError(
                 f"{where} was changed from {wanted} to {found} while it ran; systemctl daemon-reload and docker "
                 "update do this",
-                "leave systemd and the engine alone during a night; autoresearch doctor looks at the limits",
+                "leave systemd and the engine alone during a night; autoresearch doctor checks the limits",
                 fault=f"{name} was changed",
             )
         raise EngineError(
-            f"{where} is {found} instead of {wanted}, whatever the engine tells",
+            f"{where} is {found} instead of {wanted}, whatever the engine reports",
             "autoresearch doctor",
             fault=f"{name} is not kept",
         )
 
 
 def _group_of(path: str, container_id: str) -> str | None:
-    """The control group of a container, without those that were made inside; None when it is not in this path."""
+    """The control group of a container, without those created inside it; None when it is not in this path."""
     parts = path.strip("/").split("/")
     if ".." in parts:  # outside of what our own cgroup namespace shows
         return None
@@ -184,7 +184,7 @@ def _read(place: Path) -> str | None:
 
 
 def _cores(text: str) -> set[int]:
-    """The cores of a list as `0-2,5`."""
+    """Parse a list of cores such as `0-2,5`."""
     found: set[int] = set()
     for part in text.split(","):
         first, _, last = part.partition("-")

@@ -1,9 +1,9 @@
-"""A container whose candidate answers with bytes: claims in scoring, logits in an audit."""
+"""A container whose candidate answers with bytes: claims when it is scored, logits in an audit."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,30 +12,62 @@ from runner.config import Config
 from runner.errors import EngineError
 from runner.failpoints import Step, around
 from runner.records import Phase, RunEnd, RunRecord
-from runner.sandbox.containers import (
-    OutputVolume,
-    Owner,
-    create_container,
-    discard,
-    limits_of,
-    move_container,
-    remove_container,
-    spare_cores,
-)
+from runner.sandbox.container_spec import ContainerSpec, OutputVolume
+from runner.sandbox.containers import Sandbox, limits_of, move_container, open_container, spare_cores
 from runner.sandbox.engine import Engine, engine_errors
 from runner.sandbox.kernel_limits import Limits, LimitWatch
 from runner.sandbox.streams import Attachment
-from runner.sandbox.supervision import GRACE_SECONDS, POLL_SECONDS, Reports, record, wait
+from runner.sandbox.supervision import GRACE_SECONDS, POLL_SECONDS, Clock, Reports, record, wait
 
 RECEIVE_SECONDS = 60.0
 """Longest wait for bytes that PID 1 has written already."""
 SETTLE_SECONDS = 5.0
-"""How long an engine may take to tell the end of a container whose stream has ended."""
+"""Longest delay between the end of a container's stream and the engine's report that the container ended."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answering:
-    """A started container that imports torch and then waits for the word. Use `open_answering`."""
+class Question:
+    """The question for a responder: a checkpoint, the rows to answer, and the limits of the answer."""
+
+    phase: Phase
+    program: str  # what PID 1 starts: `score` or `audit`
+    image_id: str
+    rows: Path  # host folder
+    volume: str  # holds the checkpoint; in this container PID 1 alone can read it
+    limit_seconds: float  # wall clock of the answer
+    hold_seconds: float  # longest wait for the start signal
+    linger_seconds: float  # time for which the container holds the volume after an answer
+    max_bytes: int  # a longer answer is discarded
+
+    def spec(self, config: Config) -> ContainerSpec:
+        """The container that answers it."""
+        return ContainerSpec(
+            phase=self.phase,
+            image_id=self.image_id,
+            command=[
+                self.program,
+                *("--startup", str(config.startup_seconds)),
+                *("--limit", str(self.limit_seconds)),
+                *("--hold", str(self.hold_seconds)),
+                *("--linger", str(self.linger_seconds)),
+            ],
+            environment={
+                "ROWS_DIR": "/rows",
+                "PROFILE": config.profile,
+                "VOCAB_SIZE": str(config.vocab_size),
+                "SCORE_BATCH_ROWS": str(config.score_batch_rows),
+            },
+            read_only={"/rows": self.rows},
+            # PID 1 copies the checkpoint from there: locked_eval/container/supervisor.py
+            output_volume=OutputVolume(self.volume, "/root/out", writable=False),
+            interactive=True,
+            cores=spare_cores(config) or None,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Responder:
+    """A running container that imports torch and then waits for the start signal. Use `open_responder`."""
 
     engine: Engine
     container_id: str
@@ -43,12 +75,12 @@ class Answering:
     startup_seconds: float
     limit_seconds: float
     limits: Limits  # while it answers
-    moves: bool  # whether it warms up elsewhere, so as not to disturb a measurement
+    moves: bool  # whether it warms up on other cores, so as not to disturb a measurement
     attachment: Attachment
     reports: Reports
 
     def await_ready(self) -> None:
-        """Wait until it is warm.
+        """Wait until it has imported torch.
 
         Raises:
             EngineError: the container did not come up.
@@ -58,10 +90,10 @@ class Answering:
             self.refuse_dead(late=time.monotonic() > give_up)
 
     def refuse_dead(self, *, late: bool = False) -> None:
-        """A container that ended while it warmed up is told at once, not after the training.
+        """Refuse a container that ended while it warmed up, now rather than after the training.
 
         Args:
-            late: refuse one that is still warming up as well.
+            late: refuse a container that is still warming up as well.
 
         Raises:
             EngineError: it will never answer.
@@ -79,10 +111,10 @@ class Answering:
         )
 
     def refuse_broken(self) -> None:
-        """A stream that broke will bring no answer: told long before the time for it is over.
+        """Refuse a broken stream, which will bring no answer, long before the time limit of the answer.
 
         Raises:
-            EngineError: it broke, and the container did not end with it.
+            EngineError: the stream broke, and the container did not end with it.
         """
         closed_at = self.attachment.closed_at
         if closed_at is None or self.reports.ended.is_set() or time.monotonic() - closed_at < SETTLE_SECONDS:
@@ -90,9 +122,11 @@ class Answering:
         raise EngineError(f"the stream of the {self.phase} container broke", "autoresearch doctor")
 
     def go(self, seed: int) -> tuple[RunRecord, bytes | None]:
-        """Give the word once it is warm; returns how it ended, and the whole answer of a candidate that finished.
+        """Send the start signal once the container is ready, and wait for its answer.
 
-        Every process of the candidate is dead then. The container may linger, and hold its volume.
+        Afterwards every process of the candidate is dead. The container may linger, and hold its volume.
+
+        Returns: how the run ended, and the whole answer of a candidate that finished.
 
         Raises:
             EngineError: the engine failed; says nothing about the candidate.
@@ -100,108 +134,56 @@ class Answering:
         self.await_ready()
         watch = LimitWatch(self.container_id, self.phase, self.limits)
         if self.moves:
-            watch.look(move_container(self.engine, self.container_id, self.limits))
+            watch.check(move_container(self.engine, self.container_id, self.limits))
         try:
             self.attachment.send(b"g")
         except OSError as error:
             raise EngineError(f"the {self.phase} container is gone: {error}", "autoresearch doctor") from error
-        state, killed = wait(
-            self.engine,
-            self.container_id,
+        clock = Clock(
             started=self.reports.started,
             startup_seconds=GRACE_SECONDS + 5,
             limit_seconds=self.limit_seconds,
             done=self.reports.ended,
-            meanwhile=self.refuse_broken,
-            watch=watch,
         )
-        watch.look_again()  # one that lingers still has them
-        # An engine tells the end of a container before it has delivered the last of its stream.
-        self.reports.ended.wait(0 if killed or state.exit_code == 137 else GRACE_SECONDS)
-        run = record(self.phase, seed, state, killed and self.reports.started.is_set(), self.reports)
+        state = wait(self.engine, self.container_id, clock, meanwhile=self.refuse_broken, watch=watch)
+        watch.check_now()  # a container that lingers still has its limits
+        # An engine reports the end of a container before it has delivered the last of its stream.
+        self.reports.ended.wait(0 if state.killed or state.exit_code == 137 else GRACE_SECONDS)
+        run = record(self.phase, seed, state, self.reports)
         if run.end is not RunEnd.FINISHED:
             return run, None
         if not self.reports.ended.is_set():  # else a lost report would pass for an empty answer
-            raise EngineError(f"the last report of the {self.phase} container did not come", "autoresearch doctor")
+            raise EngineError(f"the last report of the {self.phase} container is missing", "autoresearch doctor")
         answer = self.attachment.receive(self.reports.whole("answer_bytes") or 0, RECEIVE_SECONDS)
         if answer is None and not self.attachment.overflowed:
-            raise EngineError(
-                f"the answer of the {self.phase} container did not come whole", "autoresearch doctor"
-            )
+            raise EngineError(f"the answer of the {self.phase} container is incomplete", "autoresearch doctor")
         return run, answer
 
 
 @contextmanager
-def open_answering(
-    engine: Engine,
-    *,
-    config: Config,
-    image_id: str,
-    owner: Owner,
-    phase: Phase,
-    program: str,
-    read_only: Mapping[str, Path],
-    volume: str,
-    limit_seconds: float,
-    hold_seconds: float,
-    linger_seconds: float,
-    max_bytes: int,
-) -> Iterator[Answering]:
-    """Start the container; remove it whatever happens.
-
-    Args:
-        program: what PID 1 starts, `score` or `audit`.
-        read_only: host folders by mount point; `/rows` holds the rows to answer.
-        volume: name of the volume with the checkpoint; PID 1 alone can read it here.
-        hold_seconds: longest wait for the word.
-        linger_seconds: how long the container holds the volume after an answer.
-        max_bytes: more of an answer is thrown away, and the answer with it.
+def open_responder(sandbox: Sandbox, question: Question) -> Iterator[Responder]:
+    """Start the container, and remove it in any case.
 
     Raises:
         EngineError: the engine failed.
     """
-    spare = spare_cores(config)
+    engine, config = sandbox.engine, sandbox.config
     with ExitStack() as stack:
-        container_id = create_container(
-            engine,
-            config=config,
-            image_id=image_id,
-            phase=phase,
-            command=[
-                program,
-                *("--startup", str(config.startup_seconds)),
-                *("--limit", str(limit_seconds)),
-                *("--hold", str(hold_seconds)),
-                *("--linger", str(linger_seconds)),
-            ],
-            environment={
-                "ROWS_DIR": "/rows",
-                "PROFILE": config.profile,
-                "VOCAB_SIZE": str(config.vocab_size),
-                "SCORE_BATCH_ROWS": str(config.score_batch_rows),
-            },
-            read_only=read_only,
-            # PID 1 copies the checkpoint from there: locked_eval/supervisor.py
-            output_volume=OutputVolume(volume, "/root/out", writable=False),
-            owner=owner,
-            interactive=True,
-            cores=spare or None,
-        )
-        stack.callback(discard, remove_container, engine.client, container_id)
+        container_id = stack.enter_context(open_container(sandbox, question.spec(config)))
         reports = Reports()
-        with engine_errors(f"starting the {phase} container"):
-            attachment = Attachment(engine, container_id, max_bytes, reports.feed)
+        with engine_errors(f"starting the {question.phase} container"):
+            attachment = Attachment(engine, container_id, question.max_bytes, reports.feed)
             stack.callback(attachment.close)
             with around(Step.CONTAINER_STARTED):
                 engine.client.api.start(container_id)
-        yield Answering(
+        yield Responder(
             engine=engine,
             container_id=container_id,
-            phase=phase,
+            phase=question.phase,
             startup_seconds=config.startup_seconds,
-            limit_seconds=limit_seconds,
+            limit_seconds=question.limit_seconds,
             limits=limits_of(config),
-            moves=bool(spare),
+            moves=bool(spare_cores(config)),
             attachment=attachment,
             reports=reports,
         )

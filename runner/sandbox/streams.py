@@ -1,7 +1,7 @@
-"""Reading from containers without ever blocking the thread that kills them.
+"""Read from containers without ever blocking the thread that kills them.
 
-An attached stream that nobody reads blocks kill, inspect and remove of its container, so every stream
-lives on a thread and a client of its own, reads to its end, and keeps only so much.
+An attached stream that is not read blocks kill, inspect and remove of its container. So every stream has a thread
+and a client of its own, is read to its end, and keeps a limited number of bytes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from runner.sandbox.engine import NONSENSE, Engine
 
 STDOUT, STDERR = 1, 2
 AGAIN_SECONDS = 0.5
-"""Wait before a stream that failed is asked for again."""
+"""Pause before a stream that failed is requested again."""
 _HEADER = struct.Struct(">BxxxL")  # stream number, length: Docker's multiplexed framing
 
 
@@ -48,7 +48,7 @@ class Attachment:
         self._received = 0  # of stdout, kept or not
         self._arrival = threading.Condition()
         self.overflowed = False
-        self.closed_at: float | None = None  # on the monotonic clock: when the stream ended, in whatever way
+        self.closed_at: float | None = None  # end of the stream, for any reason, on the monotonic clock
         self._thread = threading.Thread(target=self._read, name="claims", daemon=True)
         self._thread.start()
 
@@ -62,9 +62,9 @@ class Attachment:
         self._socket.sendall(data)
 
     def receive(self, num_bytes: int, timeout_seconds: float) -> bytes | None:
-        """Stdout once `num_bytes` of it have come, whether or not the container lives on.
+        """Return stdout once `num_bytes` of it have arrived, whether or not the container lives on.
 
-        Returns: None when they did not come, or when they are more than the limit.
+        Returns: None when they did not arrive in time, or exceed the limit.
         """
         with self._arrival:
             self._arrival.wait_for(
@@ -73,7 +73,7 @@ class Attachment:
             return bytes(self._stdout) if self._received == num_bytes and not self.overflowed else None
 
     def close(self) -> None:
-        """End the stream, whatever state it is in."""
+        """End the stream, in any state."""
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         self._thread.join(5)
@@ -95,7 +95,7 @@ class Attachment:
                     else:
                         self._keep(piece)
         except (OSError, EOFError):
-            return  # broken: the end of the stream lies between two frames, nowhere else
+            return  # broken: a stream that is whole ends between two frames
         finally:
             with self._arrival:
                 self.closed_at = time.monotonic()
@@ -127,15 +127,15 @@ def follow_logs(
     on_line: Callable[[str], None],
     over: threading.Event,
 ) -> None:
-    """Hand every line of one stream to `on_line` from a thread of its own, until the container ends.
+    """Pass every line of one stream to `on_line` from a thread of its own, until the container ends.
 
-    For display and for reports of PID 1; what must not be lost is read again after the end. A stream that
-    fails is asked for again, from its beginning: lines that were handed over already are passed by.
+    For display and for reports of PID 1; text that must not be lost is read again after the end. A stream that
+    fails is requested again from its beginning, and lines that were passed on already are skipped.
 
     Args:
-        over: nobody is interested any more.
+        over: ends the thread.
     """
-    told = 0
+    num_passed = 0
 
     def lines(client: docker.DockerClient) -> Iterator[bytes]:
         pending = b""
@@ -146,13 +146,13 @@ def follow_logs(
                 yield from whole
 
     def follow() -> None:
-        nonlocal told
+        nonlocal num_passed
         while not over.is_set():
             client = engine.stream_client()
             try:
                 for number, line in enumerate(lines(client)):
-                    if number >= told:
-                        told += 1
+                    if number >= num_passed:
+                        num_passed += 1
                         on_line(line[:4096].decode("utf-8", "replace"))
             finally:
                 client.close()

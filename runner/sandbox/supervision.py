@@ -1,4 +1,4 @@
-"""Watching one container: what its PID 1 reports, and the host's own deadline."""
+"""Supervision of one container: the reports of its PID 1, and the host's own deadline."""
 
 from __future__ import annotations
 
@@ -21,36 +21,36 @@ from runner.sandbox.kernel_limits import LimitWatch
 
 POLL_SECONDS = 0.1
 GRACE_SECONDS = 2.0
-"""How much later than PID 1 the host kills: it only acts when PID 1 did not."""
+"""Delay of the host's kill after that of PID 1: the host acts only when PID 1 did not."""
 MISSING_TIMES = 3
-"""How often in a row an engine must say that a container is not there before it is believed."""
+"""Consecutive answers that a container does not exist before the engine is believed."""
 FLUSH_SECONDS = 30.0
-"""How long PID 1 waits for us to take the rest of an answer; see `locked_eval/supervisor.py`."""
+"""Time that PID 1 gives us to read the rest of an answer; see `locked_eval/container/supervisor.py`."""
 
 _ENDS = {0: RunEnd.FINISHED, 40: RunEnd.DEADLINE, 41: RunEnd.FAILED, 42: RunEnd.STARTUP, 43: RunEnd.LOST}
-"""Exit codes of the supervisor; see `locked_eval/supervisor.py`."""
+"""Exit codes of the supervisor; see `locked_eval/container/supervisor.py`."""
 
 
 @dataclass
 class Reports:
-    """What PID 1 said on stderr."""
+    """Reports of PID 1, read from its stderr."""
 
     pending: bytes = b""
     ready: threading.Event = field(default_factory=threading.Event)
     started: threading.Event = field(default_factory=threading.Event)
     ended: threading.Event = field(default_factory=threading.Event)
     ending: int | None = None
-    """How PID 1 means to end: it says so before it kills, and `ended` when everything is dead."""
+    """Exit code that PID 1 intends; sent before it kills. `ended` is sent when every process is dead."""
     last: dict[str, object] = field(default_factory=dict)
 
     def feed(self, data: bytes) -> None:
-        """Take the next bytes of the stream."""
+        """Parse the next bytes of the stream."""
         *lines, self.pending = (self.pending + data).split(b"\n")
         for line in lines:
             self.line(line.decode("utf-8", "replace"))
 
     def line(self, line: str) -> None:
-        """Take one line."""
+        """Parse one line."""
         try:
             report = json.loads(line)
         except ValueError:
@@ -68,44 +68,55 @@ class Reports:
             self.ended.set()
 
     def number(self, name: str) -> float | None:
-        """A figure of the last report."""
+        """A number in the last report; None when it is absent."""
         value = self.last.get(name)
         return float(value) if isinstance(value, int | float) else None
 
     def whole(self, name: str) -> int | None:
-        """A whole number of the last report."""
+        """A whole number in the last report; None when it is absent."""
         value = self.last.get(name)
         return value if isinstance(value, int) else None
 
 
 class State(NamedTuple):
-    """What the engine says of a container that has ended; nothing of one that lives on."""
+    """The end of a container, as the engine reports it; the defaults are those of a running one."""
 
     exit_code: int | None = None
     out_of_memory: bool = False
+    killed: bool = False  # by the host, at the deadline of a run whose clock had started
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clock:
+    """Time limits of one run, and the events that start and end it."""
+
+    started: threading.Event
+    startup_seconds: float
+    limit_seconds: float
+    done: threading.Event | None = None  # ends the wait for a container that lives on
 
 
 @dataclass
 class Killer:
-    """The host's own deadline: a thread with its own client that kills, whatever the others do."""
+    """The host's own deadline: a thread with its own client that kills, whatever the other threads do."""
 
     engine: Engine
     container_id: str
     cancelled: threading.Event = field(default_factory=threading.Event)
     fired: bool = False
 
-    def watch(self, started: threading.Event, startup_seconds: float, limit_seconds: float) -> None:
-        """Wait until the deadline, then kill until somebody has seen the end."""
-        give_up = time.monotonic() + startup_seconds + GRACE_SECONDS
-        while not started.is_set() and time.monotonic() < give_up:
+    def watch(self, clock: Clock) -> None:
+        """Wait until the deadline, then kill until `cancelled` is set."""
+        give_up = time.monotonic() + clock.startup_seconds + GRACE_SECONDS
+        while not clock.started.is_set() and time.monotonic() < give_up:
             if self.cancelled.wait(POLL_SECONDS):
                 return
-        if self.cancelled.wait(limit_seconds + GRACE_SECONDS):
+        if self.cancelled.wait(clock.limit_seconds + GRACE_SECONDS):
             return
         self.fired = True  # recorded before the act: exit code 137 alone is ambiguous
         while not self.cancelled.is_set():
-            # A frozen process dies when it thaws; an engine may say that it killed, and not have done it; an
-            # engine that is away may come back. PID 1 has its own deadline.
+            # A frozen process dies when it thaws; an engine may report a kill that did not happen; an engine that
+            # is away may come back. PID 1 has its own deadline.
             for act in (APIClient.kill, APIClient.unpause):
                 client = self.engine.quick_client()
                 try:
@@ -124,65 +135,58 @@ class Killer:
 def wait(
     engine: Engine,
     container_id: str,
+    clock: Clock,
     *,
-    started: threading.Event,
-    startup_seconds: float,
-    limit_seconds: float,
-    done: threading.Event | None = None,
     meanwhile: Callable[[], None] = lambda: None,
     gives_up: Callable[[], bool] = lambda: False,
     watch: LimitWatch | None = None,
-) -> tuple[State, bool]:
-    """Wait until the container has ended, or `done`. No single answer of the engine ends the wait.
+) -> State:
+    """Wait until the container has ended, or until `clock.done`. No single answer of the engine ends the wait.
 
     Args:
-        meanwhile: called again and again; what it raises ends the wait.
-        gives_up: called again and again; once it says so the container is killed, which is waited for.
-        watch: looks at the container's limits while it runs; one that was changed ends the wait.
-
-    Returns: how it ended, and whether the host killed it at its deadline.
+        meanwhile: called repeatedly; an exception that it raises ends the wait.
+        gives_up: called repeatedly; once it returns True the container is killed, and its end is awaited.
+        watch: checks the limits of the container while it runs; a limit that was changed ends the wait.
 
     Raises:
         EngineError: the engine failed; says nothing about the candidate.
     """
     killer = Killer(engine, container_id)
-    thread = threading.Thread(
-        target=killer.watch, args=(started, startup_seconds, limit_seconds), name="killer", daemon=True
-    )
-    thread.start()
-    give_up = time.monotonic() + startup_seconds + limit_seconds + FLUSH_SECONDS + 10 * GRACE_SECONDS
+    threading.Thread(target=killer.watch, args=(clock,), name="killer", daemon=True).start()
+    give_up = time.monotonic() + clock.startup_seconds + clock.limit_seconds + FLUSH_SECONDS + 10 * GRACE_SECONDS
     client = engine.quick_client()
     missing = 0
     try:
         while True:
-            if done is not None and done.is_set():
-                return State(), killer.fired
+            if clock.done is not None and clock.done.is_set():
+                return State(killed=killer.fired and clock.started.is_set())
             try:
                 state = client.api.inspect_container(container_id)["State"]
                 if state["Status"] in ("exited", "dead"):
-                    return State(state["ExitCode"], bool(state.get("OOMKilled"))), killer.fired
+                    killed = killer.fired and clock.started.is_set()
+                    return State(state["ExitCode"], bool(state.get("OOMKilled")), killed)
                 paused, process = bool(state.get("Paused")), int(state.get("Pid") or 0)
                 missing = 0
             except docker.errors.NotFound as error:
                 missing += 1
                 if missing >= MISSING_TIMES:
-                    raise EngineError("a container of ours was removed by somebody else") from error
+                    raise EngineError("one of our containers was removed by another program") from error
             except (docker.errors.DockerException, requests.RequestException, *NONSENSE) as error:
                 if time.monotonic() > give_up:
                     raise EngineError(
                         f"the Docker engine went away: {error}", "make engine", fault="the engine went away"
                     ) from error
             else:
-                if paused:  # its clock ran on: whatever comes of it is not the candidate's doing
-                    raise EngineError("a container of ours was paused by somebody else")
+                if paused:  # its clock ran on: the candidate is not to blame for the outcome
+                    raise EngineError("one of our containers was paused by another program")
                 if watch is not None:
-                    watch.look(process)
+                    watch.check(process)
             if time.monotonic() > give_up:
                 raise EngineError("a container did not end after it was killed", "autoresearch doctor")
             meanwhile()
             if gives_up():
                 with suppress(docker.errors.DockerException, requests.RequestException, *NONSENSE):
-                    client.api.kill(container_id)  # asked again at the next turn, unless it has ended
+                    client.api.kill(container_id)  # sent again in the next turn, unless the container has ended
             time.sleep(POLL_SECONDS)
     finally:
         killer.cancelled.set()
@@ -190,7 +194,7 @@ def wait(
 
 
 def container_cpu_seconds(engine: Engine, container_id: str) -> float | None:
-    """CPU time of a running container since its start, as the engine counts it; None when it does not say."""
+    """CPU seconds of a running container since its start, as the engine counts them; None when unavailable."""
     client = engine.quick_client()
     try:
         stats = client.api.stats(container_id, stream=False, one_shot=True)
@@ -203,25 +207,19 @@ def container_cpu_seconds(engine: Engine, container_id: str) -> float | None:
 
 @dataclass(frozen=True, kw_only=True)
 class GivenUp:
-    """What the host knows of a run that it ended early: PID 1 dies before it can tell."""
+    """Times of a run that the host ended early, where PID 1 dies before it can report them."""
 
     wall_seconds: float  # on the host's clock
-    cpu_seconds: float | None  # as the engine counts; None: it did not say
+    cpu_seconds: float | None  # as the engine counts them; None: unavailable
 
 
 def record(
-    phase: Phase,
-    seed: int,
-    state: State,
-    killed: bool,
-    reports: Reports,
-    log: str = "",
-    given_up: GivenUp | None = None,
+    phase: Phase, seed: int, state: State, reports: Reports, log: str = "", given_up: GivenUp | None = None
 ) -> RunRecord:
-    """What is known of an ended run, from PID 1's last report, the engine and the host's own clock.
+    """Build the record of an ended run from PID 1's last report, the engine, and the host's own clock.
 
     Args:
-        given_up: the host ended it early, if it did not end by itself just before that.
+        given_up: times of a run that the host ended early; ignored when the run ended by itself just before that.
     """
     code = reports.whole("code")
     if code is None:
@@ -232,13 +230,13 @@ def record(
     if end is RunEnd.FAILED and out_of_memory and status == -9:
         end = RunEnd.OUT_OF_MEMORY
     if end is RunEnd.LOST and code == 137:
-        if killed and reports.ending is not None:
-            # PID 1 was on time, but what it killed died slowly. One that was silent at its deadline was stopped
-            # from outside, for from inside nobody can: that run stays lost.
+        if state.killed and reports.ending is not None:
+            # PID 1 was on time, but the processes that it killed died slowly. A PID 1 that was silent at its
+            # deadline was stopped from outside, since nothing inside can stop it: that run stays lost.
             end = RunEnd.DEADLINE if _ENDS.get(reports.ending) is RunEnd.DEADLINE else RunEnd.LOST
-        elif out_of_memory and not killed and given_up is None:
+        elif out_of_memory and not state.killed and given_up is None:
             end = RunEnd.OUT_OF_MEMORY
-    if given_up is not None and end is RunEnd.LOST and code == 137 and not killed:
+    if given_up is not None and end is RunEnd.LOST and code == 137 and not state.killed:
         return RunRecord(
             phase=phase,
             seed=seed,

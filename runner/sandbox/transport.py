@@ -1,7 +1,7 @@
-"""Requests to the engine that end: each by its whole duration.
+"""Docker clients whose time limit covers the whole answer to a request.
 
-The time limit of `requests` starts anew with every byte that comes, so an engine that answers a byte now and then
-would hold us for ever. Here the whole answer of a request must have come within its limit.
+The time limit of `requests` restarts with every byte received, so an engine that sends a byte now and then would
+hold us indefinitely. Here the whole answer must arrive within the limit.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import docker
 from docker.transport.unixconn import UnixHTTPAdapter, UnixHTTPConnection, UnixHTTPConnectionPool
 
 OLDEST_API = "1.41"
-"""Of the oldest engine that we know. What an engine speaks is asked without a version."""
+"""API version of the oldest supported engine; an engine is asked for its own version without naming one."""
 
 
 class _TimedSocket(socket.socket):
-    """A socket whose reads end at a deadline, however many there are."""
+    """A socket with one deadline for all of its reads."""
 
     deadline: float | None = None
 
@@ -33,14 +33,14 @@ class _TimedSocket(socket.socket):
         return super().recv_into(*arguments, **options)
 
     def end(self) -> None:
-        """Close it now, although an answer that nobody read to its end may still hold it."""
+        """Close it now, although an answer that was not read to its end may still hold it."""
         fd = self.detach()
         if fd >= 0:
             os.close(fd)
 
 
 class _TimedConnection(UnixHTTPConnection):  # type: ignore[misc]  # docker-py has no types
-    """Limits the answer; of a stream only its head, since a stream may be silent for long."""
+    """A connection that limits the whole answer, or only the head of a stream, which may stay silent for long."""
 
     streams: bool
     limit_seconds: float
@@ -82,7 +82,7 @@ class _TimedAdapter(UnixHTTPAdapter):  # type: ignore[misc]
         self.sockets: weakref.WeakSet[_TimedSocket] = weakref.WeakSet()
 
     def close(self) -> None:
-        """Close every connection: docker-py forgets some whose answer it did not read to the end."""
+        """Close every connection, also those that docker-py forgets because it did not read the whole answer."""
         super().close()
         for sock in list(self.sockets):
             sock.end()
@@ -102,11 +102,11 @@ class _TimedAdapter(UnixHTTPAdapter):  # type: ignore[misc]
 def open_client(
     url: str, timeout_seconds: float, *, api_version: str = OLDEST_API, streams: bool = False
 ) -> docker.DockerClient:
-    """A client whose requests take at most so long. Nothing is sent yet.
+    """Open a client with a time limit per request. Nothing is sent yet.
 
     Args:
         url: `unix://…`.
-        streams: the limit is for the head of an answer only.
+        streams: apply the limit to the head of an answer only.
     """
     client = docker.DockerClient(base_url=url, timeout=timeout_seconds, version=api_version)
     client.api.mount("http+docker://", _TimedAdapter(url, timeout_seconds, streams))

@@ -1,12 +1,13 @@
-"""The locked evaluation on the host: refuse a changed one, and pin a copy that a night uses.
+"""The locked evaluation on the host: refuses a changed one, and pins a copy for a campaign.
 
-The copy makes a running campaign independent of the checkout: switching branches at midnight must not
-change the code that judges.
+The copy makes a running campaign independent of the checkout: switching branches at midnight must not change the
+code that judges.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from pathlib import Path
 from tempfile import mkdtemp
@@ -15,6 +16,9 @@ import locked_eval
 from locked_eval import manifest
 from runner.errors import LockedEvalError
 from runner.failpoints import Step, around
+
+PREPARATION = "preparation"
+"""The package of the locked evaluation that makes data sets."""
 
 
 def pin(state_dir: Path) -> tuple[Path, str]:
@@ -30,12 +34,14 @@ def pin(state_dir: Path) -> tuple[Path, str]:
     digest = manifest.combined(source)
     folder = state_dir / "locked" / digest[:16]
     if not folder.exists() or manifest.differences(folder / "locked_eval"):
-        shutil.rmtree(folder, ignore_errors=True)  # a copy, torn by a power cut or touched by somebody
+        shutil.rmtree(folder, ignore_errors=True)  # a copy that a power cut tore or someone changed
         folder.parent.mkdir(parents=True, exist_ok=True)
         for left in folder.parent.glob(".partial-*"):  # of a controller that was killed
             shutil.rmtree(left, ignore_errors=True)
         partial = Path(mkdtemp(dir=folder.parent, prefix=".partial-"))
-        shutil.copytree(source, partial / "locked_eval", ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
+        copy = partial / "locked_eval"
+        shutil.copytree(source, copy, symlinks=True, ignore=shutil.ignore_patterns(manifest.BYTECODE_FOLDER))
+        refuse_changes(copy)  # the source may have changed since it was checked
         # Whatever the umask here: uid 10001 must read this, and so must a PID 1 that may not override modes.
         for path in (partial, *partial.rglob("*")):
             path.chmod(0o755 if path.is_dir() else 0o644)
@@ -59,11 +65,16 @@ def refuse_changes(folder: Path) -> None:
 
 
 def preparation_digest(locked: Path) -> str:
-    """Hash of the code that prepares data; the judge and the supervisor may change without a new data set."""
-    files = ("prepare.py", "tokenizer.py", "splits.py", "disjoint.py", "corpus_index.py")
-    digest = hashlib.sha256()
-    for name in files:
-        path = locked / "locked_eval" / name
-        if path.exists():
-            digest.update(path.read_bytes())
-    return digest.hexdigest()
+    """Hash of the code that prepares data, as a part of a data set's key.
+
+    It covers every file of the preparation package, which imports nothing else of the locked evaluation: the judge
+    and the supervisor may change without a new data set.
+
+    Raises:
+        LockedEvalError: there is no such code.
+    """
+    folder = locked / "locked_eval" / PREPARATION
+    digests = manifest.digests(folder) if folder.is_dir() else {}
+    if not digests:
+        raise LockedEvalError(f"{folder} holds no code that prepares data", "git checkout -- locked_eval")
+    return hashlib.sha256(json.dumps(digests, sort_keys=True).encode("ascii")).hexdigest()

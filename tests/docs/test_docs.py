@@ -171,9 +171,9 @@ def test_the_state_folder_is_described_as_it_is():
 
 def test_tables_trailers_columns_and_verdicts_are_named_as_they_are():
     from runner.campaign.commit_message import kept_message
-    from runner.report.audits import SEALED_COLUMNS
     from runner.report.findings import COLUMNS as FINDINGS_COLUMNS
-    from runner.report.tsv import COLUMNS
+    from runner.report.sealed import COLUMNS as SEALED_COLUMNS
+    from runner.report.table import RESULTS_COLUMNS
 
     one = Experiment(
         number=1, hypothesis="h", proposer="p", model="m", verdict=Verdict.KEEP, val_bpb=1.0, delta_bpb=-0.1,
@@ -182,7 +182,7 @@ def test_tables_trailers_columns_and_verdicts_are_named_as_they_are():
     message = kept_message(one, base_image="b", data="d", evaluation="e")
     trailers = re.findall(r"^([A-Z][\w-]+): ", message, re.MULTILINE)
     assert len(trailers) > 8
-    for columns in (COLUMNS, SEALED_COLUMNS, FINDINGS_COLUMNS):
+    for columns in (RESULTS_COLUMNS, SEALED_COLUMNS, FINDINGS_COLUMNS):
         assert " | " + ", ".join(f"`{name}`" for name in columns) + " |" in FILES
     assert [name for name in trailers if f"`{name}`" not in FILES] == []
     assert [verdict for verdict in Verdict if f"| `{verdict}` |" not in RUNNING] == []

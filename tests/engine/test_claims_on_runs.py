@@ -12,7 +12,7 @@ from runner.campaign.champion import run_control
 from runner.campaign.studies import ablate, confirm
 from runner.campaign.studies.ablate import State
 from runner.records import Patch, Phase, Proposal, Replace, Verdict
-from runner.report.noise import sum_up_noise
+from runner.report.notes import measure_noise
 from tests.support.constant_workload import boost
 from tests.support.engine_night import run
 
@@ -62,6 +62,6 @@ def test_a_night_s_keeps_are_left_out_and_its_gain_is_confirmed(lab, engine):
     # The baseline again, though it is not the champion any more.
     run_control(lab, lab.ledger.campaign("test"), rows[0])
     (again,) = [run for run in lab.ledger.experiment("test", 0).controls if run.phase is Phase.AUDIT]
-    noise = sum_up_noise(lab.ledger.experiments("test"), lab.config)
+    noise = measure_noise(lab.ledger.experiments("test"), lab.config)
     assert len(noise.scores_bpb) == 3 and again.val_bpb in noise.scores_bpb
     assert night.champion(lab.ledger.experiments("test")).number == 2

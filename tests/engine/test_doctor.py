@@ -1,18 +1,22 @@
-"""`autoresearch doctor` with real containers: no probe fires here, every one does without its protection."""
+"""`autoresearch doctor` with real containers: no probe fires here, and each fires without its protection."""
 
 from __future__ import annotations
 
 import os
 import shutil
 from contextlib import closing
+from dataclasses import replace
 
 import pytest
 from docker.api.container import ContainerApiMixin
 from docker.types import LogConfig, Ulimit
 
 from runner.sandbox import connect, containers
+from runner.sandbox.containers import Sandbox
+from runner.sandbox.doctor import ground as grounds
 from runner.sandbox.doctor import probes
 from runner.sandbox.doctor.finding import NAMES
+from runner.sandbox.doctor.ground import open_ground
 from runner.sandbox.engine import LABEL
 from tests.support.private_engine import copy_image, private_engine
 
@@ -23,15 +27,20 @@ TMPFS = {"/tmp": "rw,exec,suid,dev,size=192m,mode=1777"}
 
 
 @pytest.fixture
-def ground(engine, torch_image, cpu_config, locked_folder, owner, tmp_path):
-    """What probes need."""
-    with probes.open_ground(engine, cpu_config, torch_image, locked_folder, tmp_path / "probes", owner) as opened:
+def sandbox(engine, cpu_config, locked_folder, owner):
+    return Sandbox(engine=engine, config=cpu_config, locked=locked_folder, owner=owner)
+
+
+@pytest.fixture
+def ground(sandbox, torch_image, tmp_path):
+    """The ground of the probes."""
+    with open_ground(sandbox, torch_image, tmp_path / "probes") as opened:
         yield opened
 
 
 @pytest.fixture
 def engine_with(monkeypatch):
-    """An engine that gives containers something else than what is asked for, and does not tell."""
+    """An engine that silently gives containers something else than requested."""
 
     def change(*removed, **changes):
         create = ContainerApiMixin.create_host_config
@@ -58,7 +67,7 @@ def evaluation_with(ground, tmp_path):
 
     def change(changes):
         folder = tmp_path / "other"
-        shutil.copytree(ground.locked, folder)
+        shutil.copytree(ground.sandbox.locked, folder)
         for name, replacements in changes.items():
             path = folder / "locked_eval" / name
             text = path.read_text()
@@ -66,7 +75,7 @@ def evaluation_with(ground, tmp_path):
                 assert old in text, f"{name} has no {old!r} any more"
                 text = text.replace(old, new)
             path.write_text(text)
-        return probes.Ground(**{**vars(ground), "locked": folder})
+        return replace(ground, sandbox=replace(ground.sandbox, locked=folder))
 
     return change
 
@@ -75,17 +84,12 @@ def bad(findings):
     return {one.name: one.fact for one in findings if one.level == "problem"}
 
 
-def test_nothing_is_found_here_and_nothing_is_left(
-    engine, torch_image, cpu_config, locked_folder, owner, tmp_path
-):
+def test_nothing_is_found_here_and_nothing_is_left(sandbox, engine, torch_image, owner, tmp_path):
     said = []
     findings = probes.probe(
-        engine,
-        config=cpu_config,
+        sandbox,
         base_image=torch_image,
-        locked=locked_folder,
         scratch=tmp_path / "probes",
-        owner=owner,
         torch_version=None,
         pause_daemon=False,
         on_progress=said.append,
@@ -101,16 +105,14 @@ def test_nothing_is_found_here_and_nothing_is_left(
     assert engine.client.api.images(filters=label) == []
 
 
-def test_pid_1_ends_a_run_while_the_daemon_is_stopped(
-    engine, torch_image, cpu_config, locked_folder, owner, tmp_path
-):
-    """On an engine of its own: other tests use the other one."""
+def test_pid_1_ends_a_run_while_the_daemon_is_stopped(engine, sandbox, torch_image, tmp_path):
+    """On an engine of its own: other tests use the shared one."""
     with private_engine() as alone:
         copy_image(engine.client, torch_image, alone)
         own = connect(alone.url)
         with (
             closing(own.client),
-            probes.open_ground(own, cpu_config, torch_image, locked_folder, tmp_path / "probes", owner) as ground,
+            open_ground(replace(sandbox, engine=own), torch_image, tmp_path / "probes") as ground,
         ):
             found = probes.watchdog(ground, pause_daemon=True)
     assert (found.level, "daemon stopped" in found.fact) == ("ok", True), found
@@ -143,11 +145,11 @@ def test_without_what_the_supervisor_and_the_filter_do_the_probes_fire(evaluatio
     engine_with("security_opt", "cap_drop")
     ground = evaluation_with(
         {
-            "supervisor.py": {
+            "container/supervisor.py": {
                 "CANDIDATE_UID = 10001": "CANDIDATE_UID = 0",
                 "env=environment,": "env={**environment, 'NVIDIA_VISIBLE_DEVICES': 'all'},",
             },
-            "filter.py": {"def install() -> None:": "def install() -> None:\n    return\n"},
+            "container/syscall_filter.py": {"def install() -> None:": "def install() -> None:\n    return\n"},
         }
     )
     found = bad(probes.look(ground, None))
@@ -159,7 +161,9 @@ def test_without_what_the_supervisor_and_the_filter_do_the_probes_fire(evaluatio
 
 def test_without_any_filter_the_probe_fires(evaluation_with, engine_with):
     engine_with(security_opt=["seccomp=unconfined"])
-    ground = evaluation_with({"filter.py": {"def install() -> None:": "def install() -> None:\n    return\n"}})
+    ground = evaluation_with(
+        {"container/syscall_filter.py": {"def install() -> None:": "def install() -> None:\n    return\n"}}
+    )
     found = bad(probes.look(ground, None))
     assert found.keys() == {"privileges", "seccomp", "system-calls"}, found
     assert "Seccomp: '0'" in found["seccomp"]
@@ -169,13 +173,13 @@ def test_without_any_filter_the_probe_fires(evaluation_with, engine_with):
 
 def test_without_the_caps_the_probes_fire(evaluation_with, engine_with, monkeypatch):
     engine_with("memswap_limit", "ulimits", mem_limit=2 << 30, pids_limit=400, tmpfs=TMPFS, shm_size=128 << 20)
-    ground = evaluation_with({"supervisor.py": {"BURST_BYTES = 128 * 1024": "BURST_BYTES = 16 << 20"}})
+    ground = evaluation_with({"container/throttle.py": {"BURST_BYTES = 128 * 1024": "BURST_BYTES = 16 << 20"}})
     create = containers.create_output_volume
 
     def larger(engine, config, owner):
         return create(engine, config.model_copy(update={"output_bytes": 2 * config.output_bytes}), owner)
 
-    monkeypatch.setattr(probes, "create_output_volume", larger)
+    monkeypatch.setattr(grounds, "create_output_volume", larger)
     found = bad(probes.bite(ground))
     assert found.keys() == {
         "pids-cap", "memory-cap", "output-cap", "scratch-cap", "shm-cap", "descriptors-cap", "file-cap", "log-cap",
@@ -190,14 +194,18 @@ def test_without_rotation_of_the_log_the_probe_fires(ground, engine_with):
 def test_without_a_deadline_of_pid_1_the_probe_fires(evaluation_with, monkeypatch):
     monkeypatch.setattr(probes, "HANG_SECONDS", 1.0)
     ground = evaluation_with(
-        {"supervisor.py": {"self.started_at + self.limit_seconds": "self.started_at + self.limit_seconds + 1000"}}
+        {
+            "container/supervisor.py": {
+                "self.started_at + self.limit_seconds": "self.started_at + self.limit_seconds + 1000"
+            }
+        }
     )
     found = probes.watchdog(ground, pause_daemon=False)
     assert bad([found]).keys() == {"watchdog"}
     assert "went on" in found.fact
 
 
-def test_an_engine_that_drops_a_limit_is_a_problem_by_its_name(ground, torch_image, owner, tmp_path):
+def test_an_engine_that_drops_a_limit_is_a_problem_by_its_name(ground, torch_image, tmp_path):
     create = ContainerApiMixin.create_container
 
     def forgetful(self, *args, host_config, **kwargs):
@@ -206,12 +214,9 @@ def test_an_engine_that_drops_a_limit_is_a_problem_by_its_name(ground, torch_ima
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ContainerApiMixin, "create_container", forgetful)
         findings = probes.probe(
-            ground.engine,
-            config=ground.config,
+            ground.sandbox,
             base_image=torch_image,
-            locked=ground.locked,
             scratch=tmp_path / "probes",
-            owner=owner,
             torch_version=None,
             pause_daemon=False,
             on_progress=lambda _: None,

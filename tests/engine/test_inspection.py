@@ -1,17 +1,19 @@
-"""What an engine made of a container is held against what was asked for: everything that differs is named."""
+"""A created container is compared with the request: everything that differs is named."""
 
 from __future__ import annotations
 
 import copy
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from docker.types import DeviceRequest
 
 from runner.errors import EngineError
-from runner.sandbox import containers
-from runner.sandbox.containers import OutputVolume, create_container, create_output_volume, remove_container
+from runner.sandbox import container_spec, containers
+from runner.sandbox.container_spec import ContainerSpec, OutputVolume
+from runner.sandbox.containers import Sandbox, create_container, create_output_volume, remove_container
 from runner.sandbox.engine import Engine
 from runner.sandbox.inspection import check_effective, refuse_mounts_below
 
@@ -19,8 +21,13 @@ pytestmark = pytest.mark.docker
 
 
 @pytest.fixture
-def created(engine, base_image, cpu_config, mounts, owner, monkeypatch):
-    """The arguments of a real check of a real container, which the engine kept."""
+def sandbox(engine, cpu_config, mounts, owner):
+    return Sandbox(engine=engine, config=cpu_config, locked=mounts.locked, owner=owner)
+
+
+@pytest.fixture
+def created(sandbox, engine, base_image, cpu_config, owner, monkeypatch):
+    """Arguments of a real check, which passed, of a real container."""
     seen = {}
 
     def remember(wanted, environment, inspected):
@@ -29,18 +36,14 @@ def created(engine, base_image, cpu_config, mounts, owner, monkeypatch):
 
     monkeypatch.setattr(containers, "check_effective", remember)
     volume = create_output_volume(engine, cpu_config, owner)
-    container = create_container(
-        engine,
-        config=cpu_config,
-        image_id=base_image,
+    spec = ContainerSpec(
         phase="train",
+        image_id=base_image,
         command=["train"],
         environment={"SEED": "1"},
-        read_only={"/locked": mounts.locked},
         output_volume=OutputVolume(volume, "/out", writable=True),
-        owner=owner,
-        interactive=False,
     )
+    container = create_container(sandbox, spec)
     yield seen
     remove_container(engine.client, container)
     engine.client.api.remove_volume(volume)
@@ -116,7 +119,7 @@ def test_the_names_of_newer_engines_mean_the_same(created):
     check_effective(created["wanted"], created["environment"], inspected)
 
 
-def test_variables_of_the_image_are_taken_away(engine, base_image, cpu_config, mounts, owner, created):
+def test_variables_of_the_image_are_taken_away(sandbox, engine, base_image, owner, created):
     """The image of a registry brings PYTHON_VERSION along; an evil one brings LD_PRELOAD."""
     temporary = engine.client.api.create_container(base_image, ["true"], labels=owner.labels("image"))["Id"]
     changes = ["ENV LD_PRELOAD=/evil.so PYTHON_VERSION=3 NVIDIA_VISIBLE_DEVICES=all"]
@@ -125,18 +128,13 @@ def test_variables_of_the_image_are_taken_away(engine, base_image, cpu_config, m
     assert "LD_PRELOAD=/evil.so" in engine.client.api.inspect_image(image_id)["Config"]["Env"]
     container = ""
     try:
-        container = create_container(
-            engine,
-            config=cpu_config,
-            image_id=image_id,
+        spec = ContainerSpec(
             phase="train",
+            image_id=image_id,
             command=["train", "--startup", "60", "--limit", "60"],
             environment={"SEED": "1"},
-            read_only={"/locked": mounts.locked},
-            output_volume=None,
-            owner=owner,
-            interactive=False,
         )
+        container = create_container(sandbox, spec)
         if os.geteuid() != 0:
             pytest.skip("only root can look into PID 1")
         engine.client.api.start(container)
@@ -166,24 +164,14 @@ def test_a_gpu_is_asked_for_by_its_uuid_in_the_way_that_the_engine_knows():
         return Engine(url="", daemon_id="", version="", client=None, cdi_devices=frozenset(devices))
 
     plain = DeviceRequest(device_ids=["GPU-1"], capabilities=[["gpu"]])
-    assert containers.gpu_request(engine(), "GPU-1") == plain
-    assert containers.gpu_request(engine("nvidia.com/gpu=GPU-2", "nvidia.com/gpu=all"), "GPU-1") == plain
-    assert containers.gpu_request(engine("nvidia.com/gpu=GPU-1"), "GPU-1") == DeviceRequest(
+    assert container_spec.gpu_request(engine(), "GPU-1") == plain
+    assert container_spec.gpu_request(engine("nvidia.com/gpu=GPU-2", "nvidia.com/gpu=all"), "GPU-1") == plain
+    assert container_spec.gpu_request(engine("nvidia.com/gpu=GPU-1"), "GPU-1") == DeviceRequest(
         driver="cdi", device_ids=["nvidia.com/gpu=GPU-1"]
     )
 
 
-def test_a_runtime_that_the_engine_does_not_know_is_refused(engine, base_image, cpu_config, owner):
+def test_a_runtime_that_the_engine_does_not_know_is_refused(sandbox, base_image, cpu_config):
+    config = cpu_config.model_copy(update={"runtime": "no-such-runtime"})
     with pytest.raises(EngineError, match="no-such-runtime"):
-        create_container(
-            engine,
-            config=cpu_config.model_copy(update={"runtime": "no-such-runtime"}),
-            image_id=base_image,
-            phase="train",
-            command=["train"],
-            environment={},
-            read_only={},
-            output_volume=None,
-            owner=owner,
-            interactive=False,
-        )
+        create_container(replace(sandbox, config=config), ContainerSpec(phase="train", image_id=base_image))

@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from locked_eval.corpus_index import IndexBuilder
+from locked_eval.preparation.index import IndexBuilder
 from runner.corpus.redaction import WITHHELD, Redactor
 from runner.evaluation import trial
 from runner.proposers.researcher.prompt import show_task

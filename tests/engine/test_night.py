@@ -38,7 +38,7 @@ def test_a_night_keeps_what_is_better_and_throws_away_the_rest(measured_lab):
             Replace(
                 path="workload/model.py",
                 old="import torch\n",
-                new="import torch\nfrom locked_eval import scorer\nscorer._claims = "
+                new="import torch\nfrom locked_eval.container import scorer\nscorer._claims = "
                 "lambda candidate, batch: b'\\x00\\x00\\x80\\x3f' * batch[:, 1:].numel()\n",
             ),
         ),

@@ -46,7 +46,7 @@ def test_a_candidate_that_returns_is_finished_and_its_claims_come_back(session):
 
 def test_a_candidate_killed_at_the_deadline_with_a_checkpoint_can_be_scored(session):
     train = """
-from locked_eval.handoff import publish
+from workload.checkpoint import publish
 publish(lambda path: path.write_bytes(b"weights"))
 while True: pass
 """
@@ -196,7 +196,7 @@ def load(path, device):
     return Counting(float(path.read_text()))
 """
     train = """
-from locked_eval.handoff import publish
+from workload.checkpoint import publish
 publish(lambda path: path.write_text("2.5"))
 """
     rows = write_rows(tmp_path, [3, -1, 15, 0])
@@ -255,8 +255,8 @@ def test_the_kernel_keeps_the_limits_of_a_container_that_is_moved(session, engin
 
 
 def test_a_training_whose_limits_are_changed_is_lost(session, engine, owner, monkeypatch):
-    """Somebody gives it more memory while it runs."""
-    monkeypatch.setattr("runner.sandbox.kernel_limits.LOOK_SECONDS", 0.0)
+    """Another program gives it more memory while it runs."""
+    monkeypatch.setattr("runner.sandbox.kernel_limits.CHECK_SECONDS", 0.0)
 
     def change():
         labels = [f"{LABEL}controller={owner.controller}", f"{LABEL}kind=train"]
@@ -289,7 +289,7 @@ def call(x86_64, aarch64, *arguments):  # -> its errno, 0 when it succeeded
     failed = libc.syscall(*map(ctypes.c_long, (number, *arguments))) == -1
     return ctypes.get_errno() if failed else 0
 def attempts():
-    fd = os.open("/locked/locked_eval/judge.py", os.O_RDONLY)
+    fd = os.open("/locked/locked_eval/judging/judge.py", os.O_RDONLY)
     os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
     return [
         call(72, 25, fd, 1036, page),             # F_SET_RW_HINT
@@ -318,7 +318,7 @@ def load(path, device):
     return Uniform()
 """
     train = """
-from locked_eval.handoff import publish
+from workload.checkpoint import publish
 from workload.model import attempts
 print(attempts())
 publish(lambda path: path.write_text(repr(attempts())))
@@ -358,7 +358,7 @@ def test_what_was_printed_without_a_flush_is_kept_after_the_kill(session):
     assert "almost lost" in run.log_tail
 
 
-def test_a_scorer_that_does_not_come_up_is_told_at_once(session, monkeypatch):
+def test_a_scorer_that_does_not_come_up_is_reported_at_once(session, monkeypatch):
     monkeypatch.setattr("runner.sandbox.containers.PYTHON", "/bin/false")
     began = time.monotonic()
     with (
@@ -380,8 +380,8 @@ def test_a_request_that_is_interrupted_keeps_its_interrupt(session, monkeypatch)
         raise EngineError("volume in use")
 
     with session({}) as opened, monkeypatch.context() as patch:
-        patch.setattr("runner.sandbox.session.wait", interrupted)
-        patch.setattr("runner.sandbox.session.remove_container", broken)
+        patch.setattr("runner.sandbox.training.wait", interrupted)
+        patch.setattr("runner.sandbox.containers.remove_container", broken)
         with pytest.raises(KeyboardInterrupt):
             opened.train(seed=1)
-        remove_orphans(opened.engine, opened.owner.controller)
+        remove_orphans(opened.sandbox.engine, opened.sandbox.owner.controller)

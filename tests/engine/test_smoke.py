@@ -9,7 +9,7 @@ import pytest
 from runner.errors import Interrupted
 from runner.evaluation import smoke_test
 from runner.sandbox.engine import LABEL
-from tests.support.constant_workload import MODEL, TRAIN
+from tests.support.constant_workload import MODEL, TRAIN, workload_files
 
 pytestmark = pytest.mark.docker
 
@@ -20,11 +20,7 @@ def check(lab, engine):
     short = replace(lab, config=lab.config.model_copy(update={"smoke_seconds": 2.0, "memory_bytes": 2**29}))
 
     def one(train, model=MODEL, **changes):
-        files = {
-            "workload/__init__.py": b"",
-            "workload/model.py": model.encode(),
-            "workload/train.py": train.encode(),
-        }
+        files = workload_files(train=train, model=model)
         told = smoke_test.check(replace(short, **changes), files, 9, lambda: False)
         labels = {"label": f"{LABEL}controller={lab.ledger.controller}"}
         assert engine.client.api.images(filters=labels) == [], "no image is left"

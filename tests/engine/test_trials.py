@@ -8,7 +8,7 @@ import pytest
 
 from runner.campaign import night as campaign
 from runner.records import Phase, RunEnd
-from runner.report.early import early_stops
+from runner.report.notes import early_stops
 from tests.support.constant_workload import boost, git
 from tests.support.engine_night import run
 from tests.support.fake_proposers import ScriptedProposer
@@ -60,7 +60,7 @@ PRINTING = """\
 import os
 import time
 
-from locked_eval.handoff import publish
+from workload.checkpoint import publish
 
 BOOST = 1.0  # logit of token 0
 

@@ -51,7 +51,7 @@ CHECKPOINTS = [
         "Another file system: it cannot be made.",
         """
         import os
-        for path in ("/locked/locked_eval/judge.py", "/data/shard-00.bin", "/etc/shadow"):
+        for path in ("/locked/locked_eval/judging/judge.py", "/data/shard-00.bin", "/etc/shadow"):
             try: os.link(path, "/out/checkpoint")
             except OSError: print("denied")
         """,

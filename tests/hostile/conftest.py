@@ -249,7 +249,7 @@ def twins_run(attack, inside, torch_image):
 from workload.inside.twins import GROUP
 sys.stdout.write(GROUP.run())
 print("a long log\\n" * 800)
-from locked_eval.handoff import publish
+from workload.checkpoint import publish
 publish(lambda path: path.write_bytes(b"weights"))
 """
     made = attack({**inside, "train.py": train}, score=True, image=torch_image, train_seconds=60.0)

@@ -45,7 +45,7 @@ TRICKS = [
     patch("out by .. in a patch", new_file("workload/../../etc/cron.d/x"), "'..'"),
     write("an absolute path", "/etc/cron.d/x", "absolute"),
     patch("an absolute path in a patch", new_file("/etc/cron.d/x"), "absolute"),
-    write("beside workload", "locked_eval/judge.py", "outside workload/"),
+    write("beside workload", "locked_eval/judging/judge.py", "outside workload/"),
     write("the program of the night", "program.md", "outside workload/", "Do as I say."),
     write("a hook", ".git/hooks/post-commit", "begins with a dot", "#!/bin/sh\n"),
     write(

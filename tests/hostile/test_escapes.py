@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 
-from locked_eval import filter as system_calls
+from locked_eval.container import syscall_filter as system_calls
 from tests.hostile.inside import calls, limits, surface, twins
 from tests.hostile.privileges import CAPABILITIES, capabilities
 

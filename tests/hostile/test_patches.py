@@ -13,12 +13,14 @@ from runner.records import RunEnd, Write
 from runner.sandbox import images
 from tests.hostile.estate import DATE
 from tests.hostile.patches import ODDITIES, TRICKS
+from tests.support.publishing import CHECKPOINT
 from tests.support.tiny_candidates import MODEL, PUBLISH
 
 pytestmark = pytest.mark.docker
 
 CHAMPION = {
     "workload/__init__.py": b"",
+    "workload/checkpoint.py": CHECKPOINT.encode(),
     "workload/model.py": MODEL.encode(),
     "workload/train.py": PUBLISH.encode(),
 }
@@ -51,7 +53,13 @@ def test_a_tricky_edit_is_refused_and_nothing_is_written(estate, trick):
     assert before.changes(estate.state()) == []
 
 
-SECOND_WALL = ["workload/../x.py", "/etc/cron.d/x", ".git/hooks/post-commit", "locked_eval/judge.py", "workload/"]
+SECOND_WALL = [
+    "workload/../x.py",
+    "/etc/cron.d/x",
+    ".git/hooks/post-commit",
+    "locked_eval/judging/judge.py",
+    "workload/",
+]
 
 
 @pytest.mark.parametrize("path", [*SECOND_WALL, "workload/.git/config", "workload/.GIT/config", "workload/a\nb"])

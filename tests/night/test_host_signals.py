@@ -26,7 +26,7 @@ def killed_in_order(night, ended):
     """It left by itself, with one line for people, and the lock is free."""
     assert ended.code == 130, ended
     assert "Traceback" not in ended.errors, ended.errors
-    assert ended.errors.endswith("interrupted; nothing is lost, the same command goes on\n")
+    assert ended.errors.endswith("interrupted; nothing is lost, run the same command to resume\n")
     assert not is_running(night.state)
 
 

@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 from runner.records import Proposal, Replace
+from tests.support.publishing import CHECKPOINT
 
 MODEL = """\
 import time
@@ -37,7 +38,7 @@ import os
 import random
 import time
 
-from locked_eval.handoff import publish
+from workload.checkpoint import publish
 
 BOOST = 1.0  # logit of token 0
 SLEEP = 0.0
@@ -55,9 +56,9 @@ def git(root: Path, *arguments: str) -> str:
 
 def make_repository(root: Path, *, model: str = MODEL, train: str = TRAIN) -> Path:
     """A user's repository with a tiny workload."""
-    (root / "workload").mkdir(parents=True)
-    for name, text in {"__init__.py": "", "model.py": model, "train.py": train}.items():
-        (root / "workload" / name).write_text(text)
+    for path, content in workload_files(model=model, train=train).items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(content)
     (root / "program.md").write_text("Lower is better.\n")
     (root / ".gitignore").write_text("/.autoresearch/\n")
     git(root, "init", "-q", "-b", "main")
@@ -70,7 +71,7 @@ def make_repository(root: Path, *, model: str = MODEL, train: str = TRAIN) -> Pa
 
 def workload_files(*, model: str = MODEL, train: str = TRAIN) -> dict[str, bytes]:
     """The same as a candidate's files."""
-    texts = {"__init__.py": "", "model.py": model, "train.py": train}
+    texts = {"__init__.py": "", "checkpoint.py": CHECKPOINT, "model.py": model, "train.py": train}
     return {f"workload/{name}": text.encode() for name, text in texts.items()}
 
 

@@ -12,7 +12,7 @@ from unittest import mock
 
 import numpy as np
 
-from locked_eval.corpus_index import IndexBuilder
+from locked_eval.preparation.index import IndexBuilder
 from runner.config import Config
 from runner.corpus.redaction import Redactor
 from runner.edits.contamination import SealedText

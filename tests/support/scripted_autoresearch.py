@@ -33,7 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import runner.cli.night
 import runner.storage.ledger
-from locked_eval.corpus_index import IndexBuilder
+from locked_eval.preparation.index import IndexBuilder
 from runner import failpoints, proposers, sandbox
 from runner.campaign import night, setup
 from runner.cli import main
@@ -211,6 +211,7 @@ def serve(control):
     for module in ("runner.cli.night", "runner.cli.status", "runner.cli.display", "runner.report.plot", "git"):
         import_module(module)
     import_module("matplotlib.backends.backend_agg")
+    import_module("textalloc")
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while True:
         request, descriptors, _, _ = socket.recv_fds(control, 1 << 16, 6)

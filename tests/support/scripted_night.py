@@ -27,7 +27,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from locked_eval.corpus_index import IndexBuilder
+from locked_eval.preparation.index import IndexBuilder
 from runner import config, failpoints
 from runner.campaign import night as campaign
 from runner.campaign import setup

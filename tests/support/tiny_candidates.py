@@ -16,10 +16,12 @@ import pytest
 from runner import config as settings
 from runner.evaluation.audit import Evaluation
 from runner.sandbox import images, open_session, remove_orphans
-from runner.sandbox.containers import Owner, create_output_volume, remove_volume
-from runner.sandbox.session import Mounts, train
+from runner.sandbox.containers import Owner, Sandbox, create_output_volume, remove_volume
+from runner.sandbox.session import Mounts
+from runner.sandbox.training import Callbacks, Training, train
 from runner.storage import pinned_evaluation
 from tests.support import stand_in_image
+from tests.support.publishing import CHECKPOINT
 
 ROOT = Path(__file__).resolve().parents[2]
 VOCAB_SIZE, CONTEXT, ROWS = 64, 16, 10
@@ -35,7 +37,7 @@ def load(path, device):
 """The smallest honest model: knows nothing, log2(64) = 6 bits a token."""
 
 PUBLISH = """
-from locked_eval.handoff import publish
+from workload.checkpoint import publish
 publish(lambda path: path.write_bytes(b"weights"))
 """
 
@@ -124,7 +126,7 @@ def owner(engine):
 
 def build(engine, *, base_image, owner, files):
     """The image of a candidate; what `files` does not hold of its `workload/` is honest and small."""
-    tree = {"__init__.py": "", "model.py": MODEL, "train.py": PUBLISH, **files}
+    tree = {"__init__.py": "", "checkpoint.py": CHECKPOINT, "model.py": MODEL, "train.py": PUBLISH, **files}
     return images.build_candidate(
         engine.client,
         base_id=base_image,
@@ -147,13 +149,15 @@ def open_candidate(engine, *, base_image, config, mounts, owner, files, max_clai
         yield opened
 
 
-def train_alone(engine, *, base_image, config, mounts, owner, files, **options):
-    """Train a candidate that nobody scores: no scorer waits. Options are those of `Session.train`."""
+def train_alone(engine, *, base_image, config, mounts, owner, files, seed, **callbacks):
+    """Train a candidate that nobody scores: no scorer waits. Callbacks are those of `Session.train`."""
     image_id = build(engine, base_image=base_image, owner=owner, files=files)
     volume = create_output_volume(engine, config, owner)
     try:
         return train(
-            engine, config=config, mounts=mounts, image_id=image_id, owner=owner, volume=volume, **options
+            Sandbox(engine=engine, config=config, locked=mounts.locked, owner=owner),
+            Training(image_id=image_id, volume=volume, data=mounts.train(seed), seed=seed),
+            Callbacks(**callbacks),
         )
     finally:
         remove_volume(engine.client, volume)

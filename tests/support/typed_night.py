@@ -17,6 +17,7 @@ from pathlib import Path
 import docker
 
 from runner.storage.ledger import Ledger
+from tests.support.publishing import CHECKPOINT
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = Path(__file__).with_name("typed_command.py")
@@ -49,7 +50,7 @@ from pathlib import Path
 
 import numpy as np
 
-from locked_eval.handoff import publish
+from workload.checkpoint import publish
 
 SMOOTHING = 300.0  # counts added to every token
 PAUSE_SECONDS = 0.5  # stands for the time that training takes
@@ -119,7 +120,8 @@ class Clone:
     def make(cls, root, corpus, image_id):
         """A repository with the tiny workload, and nothing of ours in it yet."""
         (root / "workload").mkdir(parents=True)
-        for name, text in {"__init__.py": "", "model.py": MODEL, "train.py": TRAIN}.items():
+        tree = {"__init__.py": "", "checkpoint.py": CHECKPOINT, "model.py": MODEL, "train.py": TRAIN}
+        for name, text in tree.items():
             (root / "workload" / name).write_text(text)
         (root / "program.md").write_text("Lower is better.\n")
         (root / ".gitignore").write_text("/.autoresearch/\n")

@@ -1,4 +1,4 @@
-"""Settings: where they come from, which wins, and what a wrong one is told."""
+"""Settings: their sources, which one wins, and the error for a wrong one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from runner.config import Config, load, measured
 from runner.errors import ConfigError
 
 
-def test_the_profile_gives_what_nobody_else_does(tmp_path):
+def test_the_profile_fills_in_unset_values(tmp_path):
     config = load(tmp_path, {}, environ={})
     assert (config.profile, config.source, config.train_seconds) == ("cpu", "sotu", 20)
 
@@ -20,7 +20,7 @@ def test_command_line_beats_environment_beats_file_beats_profile(tmp_path):
     assert (config.train_seconds, config.hours, config.pids) == (13, 2.5, 64)
 
 
-def test_what_the_machine_suggests_yields_to_what_a_person_says(tmp_path):
+def test_a_persons_choice_beats_the_suggestion_for_this_machine(tmp_path):
     fallbacks = {"profile": "cuda", "proposer": "anthropic"}
     assert load(tmp_path, {}, environ={}, fallbacks=fallbacks).train_seconds == 300
     assert load(tmp_path, {"profile": "cpu"}, environ={}, fallbacks=fallbacks).train_seconds == 20
@@ -44,12 +44,26 @@ def test_a_wrong_file_is_refused_by_the_name_of_the_key(tmp_path, text, names):
     assert caught.value.exit_code == 2
 
 
+def test_an_error_names_the_place_of_each_wrong_setting(tmp_path):
+    path = tmp_path / "autoresearch.toml"
+    path.write_text("hour = 3\npids = 1\ncpus = 0\n")
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, {"tag": "A b", "cpus": 1}, environ={"AUTORESEARCH_TRAIN_SECONDS": "-1"})
+    problems = caught.value.message.split("; ")
+    assert sorted(problem.partition(": ")[0] for problem in problems) == [
+        f"setting 'pids' = 1 in {path}",
+        "setting 'tag' = 'A b' on the command line",
+        "setting 'train_seconds' = '-1' in the environment",
+        f"unknown setting 'hour' in {path}",
+    ]
+
+
 def test_an_unknown_variable_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="AUTORESEARCH_TRIAN_SECONDS"):
         load(tmp_path, {}, environ={"AUTORESEARCH_TRIAN_SECONDS": "3"})
 
 
-def test_other_variables_are_none_of_our_business(tmp_path):
+def test_other_variables_are_ignored(tmp_path):
     assert load(tmp_path, {}, environ={"HOME": "/", "TRAIN_SECONDS": "3"}).train_seconds == 20
 
 
@@ -65,7 +79,7 @@ def test_both_profiles_set_the_same_keys_and_every_key_is_a_setting(tmp_path):
     assert (cuda.train_seconds, cuda.context_length, cuda.vocab_size) == (300, 2048, 8192)
 
 
-def test_what_was_measured_on_this_machine_yields_to_what_a_person_says(tmp_path):
+def test_a_persons_choice_beats_the_measured_noise(tmp_path):
     path = tmp_path / "noise.json"
     path.write_text(
         '{"noise_prior_bpb": 0.5, "honest_dependence": 0.25, "honest_exceedances": [0.1, 0.1, 0, 0], "more": 1}'

@@ -10,6 +10,7 @@ from textwrap import dedent
 from typing import Any
 
 from runner.records import Edit, Files, Write
+from tests.support.publishing import CHECKPOINT
 
 HONEST = Path(__file__).with_name("honest")
 WORDS = [
@@ -22,7 +23,8 @@ WORDS = [
 
 def honest_files() -> Files:
     """The champion's `workload/`."""
-    return {f"workload/{path.name}": path.read_bytes() for path in sorted(HONEST.glob("*.py"))}
+    files = {f"workload/{path.name}": path.read_bytes() for path in sorted(HONEST.glob("*.py"))}
+    return {"workload/checkpoint.py": CHECKPOINT.encode(), **files}
 
 
 class Fate(StrEnum):

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from locked_eval.disjoint import shingle
+from locked_eval.preparation.shingles import shingle
 from runner import config as settings
 from runner import edits
 from runner.edits.contamination import SealedText

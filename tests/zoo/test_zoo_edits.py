@@ -45,7 +45,7 @@ def test_code_without_sealed_text_comes_as_far_as_its_container(sealed_text, ani
 
 @pytest.mark.parametrize(
     "path",
-    ["torch.py", "sitecustomize.py", "locked_eval/judge.py", "workload/../locked_eval/scorer.py",
+    ["torch.py", "sitecustomize.py", "locked_eval/judging/judge.py", "workload/../locked_eval/container/scorer.py",
      "/out/checkpoint", "workload/torch.so", "workload/__pycache__/model.cpython-311.pyc"],
 )  # fmt: skip
 def test_a_file_that_is_no_source_of_the_workload_is_refused_as_an_edit(path):

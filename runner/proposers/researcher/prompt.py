@@ -7,7 +7,7 @@ files until the next keep.
 from __future__ import annotations
 
 from runner.decision.keep_rule import NEAR_MISS_SIGMAS
-from runner.edits.contamination import MAX_OPAQUE_BYTES
+from runner.edits.opaque import MAX_OPAQUE_BYTES
 from runner.proposers.llm.chat import Opening
 from runner.proposers.researcher import experiments_tool, submit_tool
 from runner.proposers.researcher.digest import digest
@@ -38,9 +38,9 @@ Questions are not answered, and no other text is read: decide on your own, and s
 What must stay (everything else inside workload/ may change: architecture, optimizer, data order, kernels,
 batch sizes, schedules, files):
 - `python -m workload.train` trains. It reads DATA_DIR, OUT_DIR, SEED, DEADLINE_SECONDS and PROFILE from the
-  environment, seeds everything from SEED, and publishes checkpoints with `locked_eval.handoff.publish`. It is
-  killed at DEADLINE_SECONDS, and compiling and data loading count towards that time. The last published
-  checkpoint is scored.
+  environment, seeds everything from SEED, and publishes checkpoints as one file, OUT_DIR/checkpoint, which
+  `workload.checkpoint.publish` replaces atomically. It is killed at DEADLINE_SECONDS, and compiling and data
+  loading count towards that time. The last published checkpoint is scored.
 - DATA_DIR holds `meta.json` and token shards, `shard-00.bin` and so on. The host issues the seed and the choice
   and order of the shards anew for every run: do not rely on a particular shard or on their number.
 - `workload.model.load(path, device)` returns a module; `module(tokens)` maps (B, T) int64 to logits (B, T, V).

@@ -1,10 +1,11 @@
-"""Does this machine hold what the sandbox promises? Examined from outside, and from inside real containers.
+"""Check that this machine keeps the promises of the sandbox, from outside and from inside real containers.
 
-`examination` is the whole of it. `host` looks at machine and engine, `versions` knows what is wrong with old
-ones, `probes` sends candidates of our own (`inside/`) into the sandbox, `judgement` says what they should have
-found, `daemon` stops the engine's daemon for a moment, `finding` is one result and how it is accepted.
+`examination` runs all checks. `host` examines the machine and its engine, and `versions` knows the flaws of old
+versions. `probes` runs candidates of our own (`inside/`) in the sandbox, on the `ground`; `surroundings` and
+`judgement` compare their reports with what should be there. `daemon` stops the engine's daemon for a moment, and
+`finding` is one result and its acceptance.
 
-Nothing of a campaign is changed. Probes take the controller's lock, so that no night is disturbed.
+Nothing of a campaign is changed. Probes take the controller's lock, so that no campaign is disturbed.
 """
 
 from runner.sandbox.doctor.examination import announce, examine

@@ -1,7 +1,7 @@
-"""Stopping the engine's daemon for a moment, to see that containers end without it.
+"""Stop the engine's daemon for a moment, to test that containers end without it.
 
 Only its own process is stopped: containerd, the shims and the containers go on. Callers of the engine wait
-meanwhile, and lose nothing. Two things wake it: the end of `paused`, and a process of its own (`fuse.py`) when
+meanwhile, and lose nothing. The daemon is woken at the end of `paused`, and by a separate process (`fuse.py`) when
 this one dies or hangs.
 """
 
@@ -25,14 +25,15 @@ from runner.sandbox.engine import DEFAULT_SOCKET, LABEL, Engine, engine_errors
 DAEMON = "dockerd"
 PIDFILE = Path("/var/run/docker.pid")
 STOP_SECONDS = 1.0
-"""Longest wait until the kernel has stopped all of its threads."""
+"""Longest wait until the kernel has stopped all of the daemon's threads."""
 FUSE = Path(__file__).with_name("fuse.py")
 
 
 def find_daemon(engine: Engine) -> int | None:
-    """The process id of the engine's daemon; None when it cannot be told for sure.
+    """Find the process id of the engine's daemon; None when it is uncertain.
 
-    Whoever listens at the socket tells it; where systemd does (socket activation), the daemon's file does.
+    It is the process that listens at the socket or, where systemd listens (socket activation), the one in the
+    daemon's pid file.
     """
     path = engine.url.removeprefix("unix://")
     try:
@@ -61,7 +62,7 @@ class Others(NamedTuple):
 
 
 def running_others(engine: Engine, controller: str) -> Others:
-    """Who else uses this engine now.
+    """Count the containers of others that run on this engine now.
 
     Raises:
         EngineError: the engine stopped answering.
@@ -71,7 +72,7 @@ def running_others(engine: Engine, controller: str) -> Others:
 
 
 def count_others(labels: Iterable[Mapping[str, str]], controller: str) -> Others:
-    """How many containers with these labels are not this controller's."""
+    """Count the containers, given by their labels, that are not this controller's."""
     owners = [found.get(f"{LABEL}controller") for found in labels]
     others = [owner for owner in owners if owner != controller]
     return Others(len(others), len(others) - others.count(None))
@@ -79,13 +80,13 @@ def count_others(labels: Iterable[Mapping[str, str]], controller: str) -> Others
 
 @contextmanager
 def paused(process: int, limit_seconds: float) -> Iterator[None]:
-    """Stop a process, and let it go on whatever happens.
+    """Stop a process, and let it go on in any case.
 
     Args:
-        limit_seconds: after so long it is woken even when the block has not ended.
+        limit_seconds: time after which it is woken even if the block has not ended.
 
     Raises:
-        OSError: it is gone, is not ours to stop, or did not stop.
+        OSError: it is gone, may not be stopped by us, or did not stop.
     """
     with subprocess.Popen(
         [sys.executable, "-I", str(FUSE), str(process), str(limit_seconds)],
@@ -103,14 +104,14 @@ def paused(process: int, limit_seconds: float) -> Iterator[None]:
             _await_stop(process)
             yield
         finally:
-            with suppress(ProcessLookupError):  # somebody ended it
+            with suppress(ProcessLookupError):  # it was ended meanwhile
                 signal.pidfd_send_signal(handle, signal.SIGCONT)
             os.close(handle)
             # Leaving the outer block closes the fuse's stdin, and waits for it.
 
 
 def await_end(handle: int, deadline: float) -> float | None:
-    """When a process ended, on the monotonic clock; None when it lives on at the deadline.
+    """Wait for a process; returns the time of its end on the monotonic clock, or None at the deadline.
 
     Args:
         handle: a pidfd.
@@ -130,7 +131,7 @@ def _await_stop(process: int) -> None:
 
 
 def _state(stat: Path) -> str | None:
-    """State of a thread, by its letter; None when it is gone."""
+    """The state letter of a thread; None when it is gone."""
     try:
         return stat.read_text("ascii", "replace").rpartition(") ")[2][:1]
     except OSError:

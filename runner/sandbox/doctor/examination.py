@@ -13,7 +13,7 @@ import structlog
 from runner.config import Config, load
 from runner.errors import AutoresearchError, ConfigError, LedgerError
 from runner.sandbox import Engine, connect, images, remove_orphans
-from runner.sandbox.containers import Owner
+from runner.sandbox.containers import Owner, Sandbox
 from runner.sandbox.doctor import daemon, host
 from runner.sandbox.doctor.finding import Finding, accepting, check_names
 from runner.sandbox.doctor.probes import probe
@@ -27,22 +27,22 @@ from runner.storage.repository import Repository
 log = structlog.get_logger()
 
 CAMPAIGN = ":doctor"
-"""Label of what probes make; no campaign can have this name."""
+"""Campaign in the labels of the probes' containers and images; no real campaign can have this name."""
 
 
 def examine(
     directory: Path, *, probes: bool, pause_daemon: bool, on_progress: Callable[[str], None]
 ) -> list[Finding]:
-    """Every finding, in the order in which a person would mend them.
+    """Examine everything; returns the findings in the order in which a person would fix them.
 
     Args:
-        directory: somewhere in the repository.
-        probes: also start containers and see what they hold back.
-        pause_daemon: probes may stop the engine's daemon for some seconds, where that disturbs nobody.
-        on_progress: told what takes long.
+        directory: a folder in the repository.
+        probes: also start containers, and test what they prevent.
+        pause_daemon: probes may stop the engine's daemon for some seconds, where that disturbs no other program.
+        on_progress: called with a message before each slow step.
 
     Raises:
-        ConfigError: a finding is accepted that does not exist.
+        ConfigError: the setting `accept` names a finding that does not exist.
     """
     repository = _root(directory)
     root = repository or directory
@@ -78,7 +78,7 @@ def examine(
 
 
 def announce(engine: Engine, config: Config, note: Callable[[str], None]) -> None:
-    """Say and log at the start of a campaign what is known to be wrong with the versions here; costs no second.
+    """Report and log known flaws of the versions here at the start of a campaign; takes less than a second.
 
     Raises:
         EngineError: the engine stopped answering.
@@ -88,7 +88,7 @@ def announce(engine: Engine, config: Config, note: Callable[[str], None]) -> Non
     log.info("versions_examined", open=wrong, accepted=dict(config.accept))
     if wrong:
         count = f"{len(wrong)} finding{'' if len(wrong) == 1 else 's'} on versions"
-        note(f"{count} ({', '.join(wrong)}): autoresearch doctor --fast says why and what to do")
+        note(f"{count} ({', '.join(wrong)}): autoresearch doctor --fast explains them")
 
 
 def _root(directory: Path) -> Path | None:
@@ -99,7 +99,7 @@ def _root(directory: Path) -> Path | None:
 
 
 def _settings(root: Path, profile: host.Profile) -> tuple[Config, Finding]:
-    """The settings of a campaign here; the default ones when they are wrong, so that the rest is examined too."""
+    """The settings of a campaign here; the defaults when they are invalid, so that the rest is examined too."""
     fallbacks = {"profile": profile}
     try:
         config = load(root, {}, fallbacks=fallbacks)
@@ -123,11 +123,11 @@ def _probe(
     pause_daemon: bool,
     on_progress: Callable[[str], None],
 ) -> list[Finding]:
-    """The probes, where they disturb nobody. A night has the lock; others on this engine share its cores."""
+    """Run the probes, unless a campaign has the lock or another controller's containers share the cores."""
     if base is None:
         return [_not_probed("there is no base image yet", "autoresearch prepare")]
     if root is None:
-        return [_not_probed("there is no repository here to lock", "run it inside the clone")]
+        return [_not_probed("there is no repository here to lock", "run it inside your repository")]
     paths = StatePaths.of(root)
     try:
         with exclusive(paths.root), Ledger(paths.ledger) as ledger:
@@ -138,17 +138,14 @@ def _probe(
                 return [
                     _not_probed(
                         f"{controllers} containers of another controller run on this engine",
-                        "try again when its night is over",
+                        "try again when its campaign has ended",
                     )
                 ]
             folder, _ = pinned_evaluation.pin(paths.root)
             return probe(
-                engine,
-                config=config,
+                Sandbox(engine=engine, config=config, locked=folder, owner=owner),
                 base_image=base,
-                locked=folder,
                 scratch=paths.probes,
-                owner=owner,
                 torch_version=collect(None, config.profile)["torch-version"],
                 pause_daemon=pause_daemon,
                 on_progress=on_progress,
@@ -164,6 +161,6 @@ def _not_probed(why: str, remedy: str) -> Finding:
         name="probes",
         level="note",
         fact=f"no container was probed: {why}",
-        reason="versions and settings alone do not tell what a container holds back",
+        reason="versions and settings alone do not show what a container prevents",
         remedy=remedy,
     )

@@ -1,4 +1,4 @@
-"""One finding, and what an operator may say about it."""
+"""One finding of the doctor, and its acceptance by an operator."""
 
 from __future__ import annotations
 
@@ -27,12 +27,16 @@ PROBE_NAMES = (
     "log-rotation", "limits-after-move", "watchdog",
 )  # fmt: skip
 NAMES = (*HOST_NAMES, *VERSION_NAMES, *PROBE_NAMES)
-"""Every name that a finding can have: what `[accept]` may speak of."""
+"""Every name that a finding can have, and so every key of `[accept]`."""
+
+UNREADABLE = "a candidate could reach other programs, this machine or the evaluation"
+ENDLESS = "one candidate could starve the night and this machine"
+REMEDY = "do not run candidates on this engine; a current one: https://docs.docker.com/engine/install/"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One fact, how serious it is, why it matters, and what to do about it."""
+    """One fact, its level, why it matters, and what to do about it."""
 
     name: str
     level: Level
@@ -41,14 +45,30 @@ class Finding:
     """Why it matters."""
     remedy: str | None = None
     accepted: str | None = None
-    """Why an operator lives with it; only at the level `accepted`."""
+    """Reason why an operator accepts it; only at the level `accepted`."""
+
+
+def finding(
+    name: str, problems: list[str], fact: str, *, reason: str, remedy: str = REMEDY, level: Level = "problem"
+) -> Finding:
+    """Build the finding of a probe from its problems, or from the fact when there are none."""
+    if not problems:
+        return Finding(name=name, level="ok", fact=fact)
+    return Finding(name=name, level=level, fact="; ".join(problems), reason=reason, remedy=remedy)
+
+
+def differing(pairs: Mapping[str, tuple[object, object]]) -> list[str]:
+    """Describe every value that differs from the wanted one; pairs of found and wanted, by name."""
+    return [
+        f"{name}: {found!r} instead of {wanted!r}" for name, (found, wanted) in pairs.items() if found != wanted
+    ]
 
 
 def check_names(accept: Mapping[str, str]) -> None:
-    """Refuse acceptances of findings that do not exist: a slip of the pen would accept nothing, silently.
+    """Refuse acceptances of findings that do not exist: a typo would silently accept nothing.
 
     Raises:
-        ConfigError: names the strange one, and those that are known.
+        ConfigError: names the unknown one, and all known ones.
     """
     for name in accept:
         if name not in NAMES:
@@ -60,10 +80,10 @@ def check_names(accept: Mapping[str, str]) -> None:
 
 
 def accepting(findings: Iterable[Finding], accept: Mapping[str, str]) -> list[Finding]:
-    """The findings, with the problems that an operator accepts marked as such, with the reason.
+    """Mark the problems that an operator accepts, with the reason.
 
     Args:
-        accept: reason by name of the finding.
+        accept: reasons by the name of the finding.
     """
     return [
         replace(finding, level="accepted", accepted=accept[finding.name])

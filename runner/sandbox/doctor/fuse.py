@@ -1,9 +1,9 @@
-"""Wakes a stopped process, whatever becomes of the one that stopped it.
+"""Wake a stopped process, even when the process that stopped it has died.
 
     python -I fuse.py PID SECONDS
 
-Says `ready`, waits until its stdin ends or the time is over, and continues the process. Stdin ends when the
-program that stopped it closes it, or dies.
+Prints `ready`, waits until its stdin ends or the time is over, and continues the process. Stdin ends when the
+program that stopped the process closes it, or dies.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import sys
 
 
 def main() -> None:
-    """Wait and wake."""
+    """Wait, then wake the process."""
     process = os.pidfd_open(int(sys.argv[1]))  # not the number: another process could have it by then
     print("ready", flush=True)
     select.select([0], [], [], float(sys.argv[2]))

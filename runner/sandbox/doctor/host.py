@@ -1,4 +1,4 @@
-"""What this machine and its engine offer, examined without changing anything."""
+"""Examine this machine and its engine without changing anything."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from runner.storage import pinned_evaluation
 from runner.storage.repository import Repository
 
 MIN_FREE_GIB = {"cpu": 6, "cuda": 20}
-"""What building the base image asks for; see `runner/sandbox/images/base.py`."""
+"""Free disk that building the base image needs; see `runner/sandbox/images/base.py`."""
 MIN_FREE_INODES = 200_000
-"""A base image, its build stage and its root file system have about 100,000 files."""
+"""A base image, its build stage and its root file system have about 100,000 files together."""
 MAX_CLOCK_SECONDS = 2.0
-"""Between our clock and the engine's, which are the same clock on one machine."""
+"""Largest difference between our clock and the engine's, which are the same clock on one machine."""
 SOURCE_DATE = datetime.fromisoformat("2026-01-01T00:00:00+00:00").timestamp()
-"""A clock that shows an earlier time is wrong: this program did not exist then."""
-_UNSYNCHRONISED = 5  # TIME_ERROR of adjtimex(2)
+"""A clock that shows an earlier time is wrong, because this program did not exist then."""
+_UNSYNCHRONIZED = 5  # TIME_ERROR of adjtimex(2)
 
 Profile = Literal["cpu", "cuda"]
 
 
 def seen_gpus() -> tuple[tuple[Gpu, ...], Finding | None]:
-    """The GPUs, and a finding when the driver does not tell them."""
+    """List the GPUs; the finding is for a driver that fails to list them."""
     try:
         return find_gpus(), None
     except AutoresearchError as error:
@@ -40,7 +40,7 @@ def seen_gpus() -> tuple[tuple[Gpu, ...], Finding | None]:
 
 
 def choose_gpu(config: Config, gpus: tuple[Gpu, ...]) -> tuple[Config, Finding]:
-    """The settings with the GPU that a campaign would use, and what to say of it."""
+    """Choose the GPU that a campaign would use; returns the settings with it, and a finding."""
     names = ", ".join(f"{gpu.name} ({_memory_of(gpu)})" for gpu in gpus) or "none"
     if config.profile == "cpu":
         return config.model_copy(update={"gpu": None}), Finding(
@@ -67,7 +67,7 @@ def _memory_of(gpu: Gpu) -> str:
 
 
 def git_finding(directory: Path) -> Finding:
-    """Whether the repository can carry a campaign."""
+    """Check that the repository is ready for a campaign."""
     try:
         repository = Repository(directory)
         commit = repository.check_ready()
@@ -77,16 +77,16 @@ def git_finding(directory: Path) -> Finding:
 
 
 def locked_finding() -> Finding:
-    """Whether the locked evaluation is the one that was locked."""
+    """Check the locked evaluation against its manifest."""
     try:
         pinned_evaluation.refuse_changes(Path(locked_eval.__file__).parent)
     except AutoresearchError as error:
         return Finding(name="locked-evaluation", level="problem", fact=error.message, remedy=error.remedy)
-    return Finding(name="locked-evaluation", level="ok", fact="as in its manifest")
+    return Finding(name="locked-evaluation", level="ok", fact="matches its manifest")
 
 
 def key_finding() -> Finding:
-    """Whether a language model can be asked."""
+    """Check that a language model can be used."""
     if os.environ.get("ANTHROPIC_API_KEY") or os.environ.get("ANTHROPIC_AUTH_TOKEN"):
         return Finding(name="model", level="ok", fact="an Anthropic key is set")
     return Finding(
@@ -99,10 +99,10 @@ def key_finding() -> Finding:
 
 
 def disk_findings(prefix: str, path: Path, profile: Profile) -> list[Finding]:
-    """Room and inodes of the disk that holds a path.
+    """Check free space and inodes of the disk that holds a path.
 
     Args:
-        prefix: of the names of the findings.
+        prefix: prefix of the names of the findings.
     """
     needed = MIN_FREE_GIB[profile]
     free = shutil.disk_usage(path).free / 2**30
@@ -122,8 +122,8 @@ def disk_findings(prefix: str, path: Path, profile: Profile) -> list[Finding]:
             Finding(
                 name=f"{prefix}inodes",
                 level="ok" if enough else "problem",
-                fact=f"{facts.f_favail} files more fit at {path}",
-                reason=None if enough else "a disk can be full of small files while it has room",
+                fact=f"{facts.f_favail} inodes are free at {path}",
+                reason=None if enough else "a disk can run out of inodes while it has free space",
                 remedy=f"free {MIN_FREE_INODES} inodes there: remove folders of many small files",
             )
         )
@@ -131,11 +131,11 @@ def disk_findings(prefix: str, path: Path, profile: Profile) -> list[Finding]:
 
 
 def clock_finding(now: float, clock_state: int) -> Finding:
-    """Whether this machine's clock can be believed. Deadlines do not depend on it; dates of commits do.
+    """Check this machine's clock. Deadlines do not depend on it; dates of commits do.
 
     Args:
         now: seconds since the epoch.
-        clock_state: what adjtimex(2) returns.
+        clock_state: return value of adjtimex(2).
     """
     if now < SOURCE_DATE:
         return Finding(
@@ -145,25 +145,25 @@ def clock_finding(now: float, clock_state: int) -> Finding:
             reason="commits and ledger rows would carry wrong times, and TLS fails",
             remedy="timedatectl set-ntp true, or set it by hand",
         )
-    if clock_state == _UNSYNCHRONISED:
+    if clock_state == _UNSYNCHRONIZED:
         return Finding(
             name="clock",
             level="note",
-            fact="no time service keeps the clock",
+            fact="no time service synchronizes the clock",
             reason="dates in commits and in the ledger may be off; deadlines use another clock",
             remedy="timedatectl set-ntp true, or install chrony",
         )
-    return Finding(name="clock", level="ok", fact="kept by a time service")
+    return Finding(name="clock", level="ok", fact="synchronized by a time service")
 
 
 def clock_state() -> int:
-    """Ask the kernel whether its clock is kept; changes nothing."""
+    """Ask the kernel whether its clock is synchronized; changes nothing."""
     nothing = ctypes.create_string_buffer(512)  # struct timex with modes = 0
     return int(ctypes.CDLL(None).adjtimex(nothing))
 
 
 def limit_findings(info: dict[str, Any]) -> list[Finding]:
-    """What this engine cannot enforce, and what it does to user ids."""
+    """Check that this engine can enforce limits, filters system calls, and leaves user ids unchanged."""
     missing = {"MemoryLimit": "limit memory", "PidsLimit": "limit processes", "CPUSet": "pin cores"}
     findings = [
         Finding(
@@ -192,7 +192,7 @@ def limit_findings(info: dict[str, Any]) -> list[Finding]:
             name="docker-users",
             level="problem",
             fact=f"the engine runs with {name}",
-            reason="uid 10001 inside is another one outside, and files that it must read are not readable",
+            reason="uid 10001 inside is another uid outside, and cannot read the files that it must read",
             remedy="use an engine without user namespace remapping",
         )
         for name in options
@@ -202,11 +202,11 @@ def limit_findings(info: dict[str, Any]) -> list[Finding]:
 
 
 def engine_findings(engine: Engine, info: dict[str, Any], profile: Profile, now: float) -> list[Finding]:
-    """The engine itself, its disk, its clock, its GPU support.
+    """Examine the engine itself, its disk, its clock, and its GPU support.
 
     Args:
-        info: what the engine says of itself.
-        now: seconds since the epoch, when it said so.
+        info: the engine's description of itself.
+        now: time of that description, in seconds since the epoch.
     """
     findings = [
         *limit_findings(info),
@@ -231,7 +231,7 @@ def engine_findings(engine: Engine, info: dict[str, Any], profile: Profile, now:
 
 
 def base_finding(base: str | None) -> Finding:
-    """Whether the base image is there."""
+    """Report whether the base image exists."""
     return Finding(
         name="base-image",
         level="ok" if base else "note",
@@ -241,21 +241,21 @@ def base_finding(base: str | None) -> Finding:
 
 
 def _engine_clock(info: dict[str, Any], now: float) -> list[Finding]:
-    """The engine's clock against ours; nothing when it does not tell."""
+    """Compare the engine's clock with ours; no finding when the engine does not report one."""
     try:
-        told = datetime.fromisoformat(str(info["SystemTime"])[:19] + "+00:00").timestamp()
+        reported = datetime.fromisoformat(str(info["SystemTime"])[:19] + "+00:00").timestamp()
     except (KeyError, ValueError):
         return []
-    if not str(info["SystemTime"]).endswith("Z"):  # told in a local time: say nothing rather than a wrong thing
+    if not str(info["SystemTime"]).endswith("Z"):  # in local time: no finding rather than a wrong one
         return []
-    apart = abs(now - told)
+    apart = abs(now - reported)
     good = apart <= MAX_CLOCK_SECONDS + 1  # its fraction was cut off
     return [
         Finding(
             name="docker-clock",
             level="ok" if good else "problem",
             fact="the same as ours" if good else f"the engine's clock is {apart:.0f} s from ours",
-            reason=None if good else "then it is not an engine of this machine, and mounts would show other files",
+            reason=None if good else "so it is not an engine of this machine, and mounts would show other files",
             remedy="unset DOCKER_HOST, or set the clocks",
         )
     ]

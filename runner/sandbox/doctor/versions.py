@@ -1,9 +1,9 @@
-"""Versions of what the sandbox rests on, and what is known to be wrong with old ones.
+"""Versions of the software that the sandbox depends on, and known flaws of old versions.
 
-`classify` is pure. It knows the releases in which upstream mended a flaw: a distribution often mends one
-without a new upstream number, which nobody can tell from the number. Such a finding is to be looked up and
-accepted, with the reason. Only flaws that a candidate, its image or its checkpoint could use are listed, and
-the list is as old as this file: a version without a finding is not a version without a flaw.
+`classify` is pure. It knows the releases in which upstream fixed a flaw. Distributions often backport a fix
+without changing the upstream version, which the number alone cannot show: look such a finding up, and accept it
+with the reason. Only flaws that a candidate, its image or its checkpoint could use are listed, and the list is as
+old as this file: a version without a finding may still have flaws.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from runner.sandbox.engine import Engine, engine_errors
 from runner.sandbox.images.base import IMAGES_DIR
 
 TOOL_SECONDS = 10
-"""Longest wait for a program that tells its version."""
+"""Time limit for a program that prints its version."""
 _NUMBER = re.compile(r"(\d+)\.(\d+)(?:\.(\d+))?(?:[-~.+]?(alpha|beta|rc)[-.]?(\d+)?)?")
 _STAGES = {"alpha": 0, "beta": 1, "rc": 2}
 _RELEASED = 3
 
 
 class Version(NamedTuple):
-    """A version that can be compared: candidates for a release come before it."""
+    """A version that can be compared; release candidates come before their release."""
 
     major: int
     minor: int
@@ -41,10 +41,10 @@ class Version(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Flaw:
-    """Something that old versions have."""
+    """A flaw of old versions."""
 
-    mended: tuple[str, ...]
-    """First release without it, of each line that was mended; the newest line last."""
+    fixed_in: tuple[str, ...]
+    """First release without it, of each line that was fixed; the newest line last."""
     what: str
 
 
@@ -53,7 +53,7 @@ class Component:
     """One program or library."""
 
     name: str
-    """Of its finding."""
+    """Name of its finding."""
     title: str
     flaws: tuple[Flaw, ...]
     remedy: str
@@ -68,7 +68,7 @@ COMPONENTS = (
         title="Docker Engine",
         flaws=(
             Flaw(
-                mended=("24.0.9", "25.0.2"),
+                fixed_in=("24.0.9", "25.0.2"),
                 what="CVE-2024-24557: the cache of the classic builder can be poisoned (builds here never use it, "
                 "and check the layers)",
             ),
@@ -80,12 +80,12 @@ COMPONENTS = (
         title="runc",
         flaws=(
             Flaw(
-                mended=("1.1.12",),
+                fixed_in=("1.1.12",),
                 what="CVE-2024-21626: a leaked descriptor lets an image, or a process started later, reach the "
                 "files of the host",
             ),
             Flaw(
-                mended=("1.2.8", "1.3.3", "1.4.0-rc.3"),
+                fixed_in=("1.2.8", "1.3.3", "1.4.0-rc.3"),
                 what="CVE-2025-31133, CVE-2025-52565, CVE-2025-52881: races while masked paths, the console and "
                 "/proc are set up let a container out",
             ),
@@ -97,7 +97,7 @@ COMPONENTS = (
         title="containerd",
         flaws=(
             Flaw(
-                mended=("1.7.29", "2.0.7", "2.1.5", "2.2.0"),
+                fixed_in=("1.7.29", "2.0.7", "2.1.5", "2.2.0"),
                 what="CVE-2024-25621: its folders are open to local users of the host",
             ),
         ),
@@ -108,7 +108,7 @@ COMPONENTS = (
         title="NVIDIA container toolkit",
         flaws=(
             Flaw(
-                mended=("1.17.8",),
+                fixed_in=("1.17.8",),
                 what="CVE-2025-23266, CVE-2025-23267: its hooks run as root and follow what a container holds",
             ),
         ),
@@ -118,7 +118,7 @@ COMPONENTS = (
         name="driver-version",
         title="NVIDIA driver",
         flaws=(
-            Flaw(mended=("580.0",), what="it is older than CUDA 13, which torch in the base image is made for"),
+            Flaw(fixed_in=("580.0",), what="it is older than CUDA 13, which torch in the base image is built for"),
         ),
         remedy="install a driver of branch 580 or newer",
     ),
@@ -127,12 +127,12 @@ COMPONENTS = (
         title="Linux",
         flaws=(
             Flaw(
-                mended=("5.10",),
-                what="the kernel is the wall between a candidate and this machine, and nobody upstream mends one "
-                "that old",
+                fixed_in=("5.10",),
+                what="the kernel is the wall between a candidate and this machine, and upstream no longer "
+                "maintains one this old",
             ),
         ),
-        remedy="boot a newer kernel, or rely on the one that your distribution maintains",
+        remedy="boot a newer kernel, or one that your distribution still maintains",
         level="note",
     ),
     Component(
@@ -140,7 +140,7 @@ COMPONENTS = (
         title="torch in the base image",
         flaws=(
             Flaw(
-                mended=("2.10.0",),
+                fixed_in=("2.10.0",),
                 what="CVE-2026-24747: torch.load(weights_only=True) can be made to run a checkpoint's code",
             ),
         ),
@@ -151,7 +151,7 @@ COMPONENTS = (
         title="git",
         flaws=(
             Flaw(
-                mended=("2.36.0",),
+                fixed_in=("2.36.0",),
                 what="it ignores core.fsync: a power cut may lose commits that the ledger names",
             ),
         ),
@@ -163,8 +163,8 @@ COMPONENTS = (
         title="GitPython",
         flaws=(
             Flaw(
-                mended=("3.1.59",),
-                what="CVE-2026-78676: it writes configuration values that run code (nothing here writes any)",
+                fixed_in=("3.1.59",),
+                what="CVE-2026-78676: it writes configuration values that run code (this program writes none)",
             ),
         ),
         remedy="pip install --upgrade GitPython",
@@ -172,11 +172,11 @@ COMPONENTS = (
 )
 _BY_NAME = {one.name: one for one in COMPONENTS}
 _OF_ENGINE = {"Engine": "engine-version", "runc": "runc-version", "containerd": "containerd-version"}
-"""Findings by the names that an engine gives its components."""
+"""Names of findings by the engine's names for its components."""
 
 
 def parse(text: str) -> Version | None:
-    """The first version in a text, however distributions decorate it; None when there is none."""
+    """Parse the first version in a text, ignoring what distributions add; None when there is none."""
     found = _NUMBER.search(text)
     if found is None:
         return None
@@ -186,33 +186,33 @@ def parse(text: str) -> Version | None:
     )
 
 
-def is_mended(version: Version, releases: tuple[str, ...]) -> bool:
-    """Whether a version has a mend: by the release of its own line, else by the newest line."""
-    mended = [parsed for release in releases if (parsed := parse(release)) is not None]
-    own = [one for one in mended if one[:2] == version[:2]]
-    return version >= (own or mended)[-1]
+def is_fixed(version: Version, releases: tuple[str, ...]) -> bool:
+    """Whether a version has a fix: judged by the release of its own line, else by the newest line."""
+    fixed = [parsed for release in releases if (parsed := parse(release)) is not None]
+    own = [one for one in fixed if one[:2] == version[:2]]
+    return version >= (own or fixed)[-1]
 
 
 def classify(component: Component, text: str | None) -> Finding:
-    """What a version means.
+    """Judge a version.
 
     Args:
-        text: as the component or its package tells it; None when it was not told.
+        text: version as the component or its package reports it; None when it reports none.
     """
     version = None if text is None else parse(text)
     if text is None or version is None:
-        told = "does not tell its version" if text is None else f"tells a version that is none: {text!r}"
+        problem = "does not report its version" if text is None else f"reports an invalid version: {text!r}"
         return Finding(
             name=component.name,
             level="note",
-            fact=f"{component.title} {told}",
-            reason="so nobody can say what is known to be wrong with it",
+            fact=f"{component.title} {problem}",
+            reason="its known flaws cannot be determined",
             remedy=component.remedy,
         )
-    flaws = [flaw for flaw in component.flaws if not is_mended(version, flaw.mended)]
+    flaws = [flaw for flaw in component.flaws if not is_fixed(version, flaw.fixed_in)]
     if not flaws:
         return Finding(name=component.name, level="ok", fact=f"{component.title} {text}")
-    needed = " or ".join(flaws[-1].mended)
+    needed = " or ".join(flaws[-1].fixed_in)
     return Finding(
         name=component.name,
         level="note" if component.level == "note" else "problem",
@@ -220,16 +220,16 @@ def classify(component: Component, text: str | None) -> Finding:
         reason="; ".join(flaw.what for flaw in flaws),
         remedy=component.remedy
         if component.level == "note"
-        else f"{component.remedy}. Mended by your distribution, or no concern of yours? Accept it in "
+        else f"{component.remedy}. If your distribution has fixed it, or it does not concern you, accept it in "
         f'autoresearch.toml: [accept] {component.name} = "why"',
     )
 
 
 def collect(engine: Engine | None, profile: images.Kind) -> dict[str, str | None]:
-    """Versions by name of their finding; those that this profile does not use are left out.
+    """Collect versions by the name of their finding, without those that this profile does not use.
 
-    Asks the engine and the tools of the host. torch's version is that of the lock that the base image was built
-    from: nothing runs in a container for it.
+    Asks the engine and the tools of the host. The version of torch is read from the lock that the base image was
+    built from, so that no container has to run.
 
     Raises:
         EngineError: the engine stopped answering.
@@ -239,11 +239,11 @@ def collect(engine: Engine | None, profile: images.Kind) -> dict[str, str | None
         with engine_errors("asking the engine for its versions"):
             found.update(_of_engine(engine.client.version()))
     if profile == "cuda":
-        found["toolkit-version"] = _told(["nvidia-ctk", "--version"])
-        found["driver-version"] = _told(["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"])
+        found["toolkit-version"] = _reported(["nvidia-ctk", "--version"])
+        found["driver-version"] = _reported(["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"])
     found["kernel-version"] = os.uname().release
     found["torch-version"] = _locked_torch(profile)
-    found["git-version"] = _told(["git", "--version"])
+    found["git-version"] = _reported(["git", "--version"])
     try:
         found["gitpython-version"] = importlib.metadata.version("GitPython")
     except importlib.metadata.PackageNotFoundError:
@@ -252,7 +252,7 @@ def collect(engine: Engine | None, profile: images.Kind) -> dict[str, str | None
 
 
 def version_findings(engine: Engine | None, profile: images.Kind) -> list[Finding]:
-    """Every version, and what is known to be wrong with it.
+    """Judge every version.
 
     Raises:
         EngineError: the engine stopped answering.
@@ -270,8 +270,8 @@ def _of_engine(answer: Mapping[str, Any]) -> dict[str, str | None]:
     return found
 
 
-def _told(command: list[str]) -> str | None:
-    """The version in the first line that a program prints; None when it does not run."""
+def _reported(command: list[str]) -> str | None:
+    """The version in a program's first line of output; None when the program is missing or fails."""
     if shutil.which(command[0]) is None:
         return None
     try:

@@ -1,8 +1,8 @@
 """Images: the base that every container shares, and one layer on top of it per candidate.
 
-`base` makes the base images (`rootfs` gets a Debian, `wheels` gets the Python packages), `candidate` adds one
-commit's `workload/` to a base, `builder` talks to the engine's builder and turns its errors into ours.
-The engine's connection belongs to the caller: every function takes a `docker.DockerClient`.
+`base` builds the base images (`rootfs` gets a Debian, `wheels` gets the Python packages), `candidate` adds one
+commit's `workload/` to a base, `builder` talks to the engine's builder, and `cleanup` removes images. The
+connection to the engine belongs to the caller: every function takes a `docker.DockerClient`.
 """
 
 from runner.sandbox.images.base import Kind, ensure_base, find_base

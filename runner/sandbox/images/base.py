@@ -15,25 +15,28 @@ from typing import Literal
 import docker
 
 from runner.errors import DiskFullError, ImageError
-from runner.sandbox.images.builder import LABEL, build, context_tar, engine_errors
+from runner.sandbox.engine import LABEL, engine_errors
+from runner.sandbox.images.builder import Build, build, context_tar
 from runner.sandbox.images.cleanup import label_filter, remove_leftovers
 from runner.sandbox.images.rootfs import RECIPE, ensure_rootfs
 from runner.sandbox.images.wheels import downloading
 
 Kind = Literal["cpu", "cuda", "prepare"]
-"""`cpu` and `cuda` run candidates (torch inside); `prepare` makes the data (no torch)."""
+"""`cpu` and `cuda` run candidates and contain torch; `prepare` makes the data, without torch."""
 
 REPOSITORY = "autoresearch-base"
-IMAGES_DIR = Path(__file__).resolve().parents[3] / "images"
+_PACKAGED = Path(__file__).with_name("files")
+IMAGES_DIR = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).resolve().parents[3] / "images"
+"""Dockerfile and locks: inside an installed package, at the top of a checkout (see `pyproject.toml`)."""
 _GIBI = 2**30
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Recipe:
-    """What differs between the kinds."""
+    """Differences between the kinds."""
 
-    imports: str  # must import in the finished image
-    extra_index: str | None  # public index of wheels that PyPI does not carry
+    imports: str  # modules that must import in the finished image
+    extra_index: str | None  # public index of wheels that are not on PyPI
     needed_bytes: int  # free disk for wheels, root file system, build stage and image together
     download_mb: int
     build_seconds: int
@@ -65,10 +68,10 @@ _RECIPES: dict[Kind, _Recipe] = {
 
 
 def base_inputs(kind: Kind) -> str:
-    """`<kind>-<hash>`: the tag of a base image. The hash covers Dockerfile, lock and root file system recipe.
+    """The tag of a base image, `<kind>-<hash>`; the hash covers Dockerfile, lock and root file system recipe.
 
     Raises:
-        ImageError: the files of `images/` are not there.
+        ImageError: the files of `images/` are missing.
     """
     digest = hashlib.sha256()
     for part in (_image_file("base.Dockerfile").read_bytes(), _lock(kind).read_bytes(), RECIPE.encode()):
@@ -77,12 +80,12 @@ def base_inputs(kind: Kind) -> str:
 
 
 def find_base(client: docker.DockerClient, kind: Kind) -> str | None:
-    """The id of the base image for the files as they are now; None when it was not built yet.
+    """Find the id of the base image for the files as they are now; None when it has not been built yet.
 
     Raises:
         ImageError, EngineError
     """
-    with engine_errors("looking for the base image"):
+    with engine_errors("looking for the base image", ImageError):
         images = client.images.list(filters=label_filter({"kind": "base", "inputs": base_inputs(kind)}))
     return str(images[0].id) if images else None
 
@@ -90,20 +93,19 @@ def find_base(client: docker.DockerClient, kind: Kind) -> str | None:
 def ensure_base(
     client: docker.DockerClient, kind: Kind, state_dir: Path, on_progress: Callable[[str], None]
 ) -> str:
-    """Make sure that a base image exists, building it if need be (1 to 10 minutes).
+    """Build a base image (1 to 10 minutes), unless it exists.
 
-    Two callers at once build it once. What an earlier, killed call left half-done is removed first.
+    Two callers at once build it once. Leftovers of an earlier call that was killed are removed first.
 
     Args:
-        state_dir: folder for downloads and scratch; several GB while building, next to nothing afterwards.
-        on_progress: told at the start of each step what it is and how long it takes.
+        state_dir: folder for downloads and scratch; several GB while building, almost nothing afterwards.
+        on_progress: called at the start of each step with a message on what it does and how long it takes.
 
-    Returns:
-        The image id, `sha256:…`.
+    Returns: the image id, `sha256:…`.
 
     Raises:
         ImageError: a download or the build failed.
-        DiskFullError: not enough room.
+        DiskFullError: not enough free space.
         EngineError: the engine stopped answering.
     """
     found = find_base(client, kind)
@@ -145,14 +147,16 @@ def _build_base(
                     *((f"wheels/{wheel.name}", wheel) for wheel in sorted(wheelhouse.iterdir())),
                 ]
             ),
-            doing=f"building the base image {inputs}",
-            labels={f"{LABEL}kind": "base", f"{LABEL}inputs": inputs},
-            tag=f"{REPOSITORY}:{inputs}",
-            arguments={"ROOTFS": rootfs_id, "IMPORTS": recipe.imports, "BUILDER": _builder(state_dir)},
-            timeout_seconds=20 * recipe.build_seconds,
+            Build(
+                doing=f"building the base image {inputs}",
+                timeout_seconds=20 * recipe.build_seconds,
+                labels={f"{LABEL}kind": "base", f"{LABEL}inputs": inputs},
+                tag=f"{REPOSITORY}:{inputs}",
+                arguments={"ROOTFS": rootfs_id, "IMPORTS": recipe.imports, "BUILDER": _builder(state_dir)},
+            ),
         )
     except BaseException as error:
-        # Letting go of the builder's answer closes its connection, which is how a build is called off.
+        # Releasing the builder's answer closes its connection, which cancels the build.
         traceback.clear_frames(error.__traceback__)
         _remove_leftovers(client, state_dir, patience_seconds=10.0)
         raise
@@ -162,7 +166,7 @@ def _build_base(
 
 
 def _builder(state_dir: Path) -> str:
-    """Names the builds of one state folder, of which there is one at a time."""
+    """A name for the builds of one state folder, of which there is one at a time."""
     return hashlib.sha256(str(state_dir.resolve()).encode()).hexdigest()[:12]
 
 
@@ -174,7 +178,7 @@ def _remove_leftovers(client: docker.DockerClient, state_dir: Path, patience_sec
 def _image_file(name: str) -> Path:
     path = IMAGES_DIR / name
     if not path.is_file():
-        raise ImageError(f"{path} is missing", "run from a clone of the repository (pip install --editable .)")
+        raise ImageError(f"{path} is missing", "pip install --force-reinstall autoresearch-runner")
     return path
 
 
@@ -183,7 +187,7 @@ def _lock(kind: Kind) -> Path:
 
 
 def _check_architecture(client: docker.DockerClient) -> None:
-    with engine_errors("asking the engine for its architecture"):
+    with engine_errors("asking the engine for its architecture", ImageError):
         architecture = client.info()["Architecture"]
     if architecture != "x86_64":
         raise ImageError(
@@ -193,8 +197,8 @@ def _check_architecture(client: docker.DockerClient) -> None:
 
 
 def _check_disk(client: docker.DockerClient, state_dir: Path, kind: Kind) -> None:
-    """Refuse to start what would fill a disk. Engines whose folder cannot be seen from here are not checked."""
-    with engine_errors("asking the engine for its folder"):
+    """Refuse a build that would fill a disk. An engine whose folder is not visible from here is not checked."""
+    with engine_errors("asking the engine for its folder", ImageError):
         engine_dir = Path(client.info()["DockerRootDir"])
     needed = _RECIPES[kind].needed_bytes
     for folder in (state_dir, engine_dir):
@@ -206,18 +210,18 @@ def _check_disk(client: docker.DockerClient, state_dir: Path, kind: Kind) -> Non
             raise DiskFullError(
                 f"building the {kind} base image needs {needed / _GIBI:.0f} GiB of free disk, "
                 f"and {folder} has {free / _GIBI:.1f}",
-                "docker system df, then make room",
+                "docker system df, then free some disk",
             )
 
 
 @contextmanager
 def _exclusive(path: Path, on_progress: Callable[[str], None]) -> Iterator[None]:
-    """One builder at a time per state folder; the kernel drops the lock when its holder dies."""
+    """Hold the lock for the one builder of a state folder; the kernel releases it when its holder dies."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            on_progress("waiting for another process that builds the base image")
+            on_progress("waiting for another process, which builds the base image")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield

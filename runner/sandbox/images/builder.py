@@ -1,4 +1,4 @@
-"""The engine's classic builder: stream a context in, take an image id out, translate what goes wrong.
+"""The engine's classic builder: stream a context in, take an image id out.
 
 docker-py has no BuildKit, and the classic builder is in every engine. Its cache is never used: it can be
 poisoned (CVE-2024-24557), and our inputs are hashed anyway.
@@ -8,57 +8,24 @@ from __future__ import annotations
 
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import docker
-import requests
-import urllib3
 
-from runner.errors import DiskFullError, EngineError, ImageError
-
-LABEL = "org.autoresearch."
-"""Prefix of every label on what is ours. Images are found by label, never by name."""
+from runner.errors import ImageError
+from runner.sandbox.engine import engine_errors, refused
 
 _CHUNK_BYTES = 2**20
 _TAIL_LINES = 12
 
 
-@contextmanager
-def engine_errors(doing: str) -> Iterator[None]:
-    """Turn the errors of docker-py and of its HTTP layer into ours.
-
-    Args:
-        doing: what is being done, as in "building the base image".
-
-    Raises:
-        DiskFullError: the engine's disk is full.
-        ImageError: the engine refused.
-        EngineError: the engine stopped answering.
-    """
-    try:
-        yield
-    except docker.errors.DockerException as error:
-        raise refusal(doing, str(error)) from error
-    except (requests.RequestException, urllib3.exceptions.HTTPError) as error:  # docker-py lets urllib3's out
-        raise EngineError(f"the Docker engine stopped answering while {doing}: {error}", "make engine") from error
-
-
-def refusal(doing: str, message: str, remedy: str | None = None) -> DiskFullError | ImageError:
-    """The error for what the engine said: a full disk has its own class and remedy."""
-    if "no space left on device" in message.lower():
-        return DiskFullError(
-            f"no space left on the engine's disk while {doing}", "docker system df, then: autoresearch clean"
-        )
-    return ImageError(f"failed while {doing}: {message}", remedy)
-
-
 def context_tar(entries: Iterable[tuple[str, bytes | Path]]) -> Iterator[bytes]:
-    """A build context as a stream: gigabytes of wheels need neither memory nor a second copy on disk.
+    """Stream a build context, so that gigabytes of wheels need neither memory nor a second copy on disk.
 
     Args:
-        entries: name in the context, and its content or the file that holds it.
+        entries: pairs of a name in the context, and its content or the file that holds it.
     """
     for name, content in entries:
         entry = tarfile.TarInfo(name)
@@ -75,53 +42,53 @@ def context_tar(entries: Iterable[tuple[str, bytes | Path]]) -> Iterator[bytes]:
     yield bytes(2 * tarfile.BLOCKSIZE)
 
 
-def build(
-    client: docker.DockerClient,
-    context: Iterator[bytes],
-    *,
-    doing: str,
-    labels: Mapping[str, str],
-    timeout_seconds: int,
-    tag: str | None = None,
-    arguments: Mapping[str, str] | None = None,
-) -> str:
+@dataclass(frozen=True, kw_only=True)
+class Build:
+    """Options of one build."""
+
+    doing: str
+    """For messages, as in "building the base image"."""
+    timeout_seconds: int
+    """Longest silence of the builder; a step without output counts as silence."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    tag: str | None = None
+    arguments: Mapping[str, str] = field(default_factory=dict)
+    """Values of the Dockerfile's ARGs."""
+
+
+def build(client: docker.DockerClient, context: Iterator[bytes], options: Build) -> str:
     """Build the context's `Dockerfile` without network and without cache.
 
-    Args:
-        doing: for messages, as in "building the base image".
-        timeout_seconds: longest silence of the builder; one quiet step counts as silence.
-        arguments: values of the Dockerfile's ARGs.
-
-    Returns:
-        The image id, `sha256:…`.
+    Returns: the image id, `sha256:…`.
 
     Raises:
         ImageError, DiskFullError, EngineError
     """
+    doing = options.doing
     image_id: str | None = None
-    said: list[str] = []
-    with engine_errors(doing):
+    output: list[str] = []
+    with engine_errors(doing, ImageError):
         for event in client.api.build(
             fileobj=context,
             custom_context=True,
             dockerfile="Dockerfile",
-            tag=tag,
-            labels=dict(labels),
-            buildargs=dict(arguments or {}),
+            tag=options.tag,
+            labels=dict(options.labels),
+            buildargs=dict(options.arguments),
             network_mode="none",
             nocache=True,
             rm=True,
             forcerm=True,
-            timeout=timeout_seconds,
+            timeout=options.timeout_seconds,
             decode=True,
         ):
             if not isinstance(event, Mapping):
-                raise ImageError(f"failed while {doing}: the builder's answer makes no sense", "docker version")
+                raise ImageError(f"failed while {doing}: the builder sent a malformed answer", "docker version")
             image_id = _image_id(event) or image_id
-            said = [*said, *str(event.get("stream", "")).splitlines()][-_TAIL_LINES:]
+            output = [*output, *str(event.get("stream", "")).splitlines()][-_TAIL_LINES:]
             if "error" in event:
-                lines = [line for line in (*said, str(event["error"])) if line.strip()]
-                raise refusal(doing, "\n    ".join(("", *lines)))
+                lines = [line for line in (*output, str(event["error"])) if line.strip()]
+                raise refused(doing, "\n    ".join(("", *lines)), ImageError)
     if image_id is None:
         raise ImageError(f"failed while {doing}: the builder ended without an image", "docker version")
     return image_id

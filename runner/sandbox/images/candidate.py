@@ -1,8 +1,8 @@
 """Candidate images: a base plus one commit's `workload/` as a single deterministic layer.
 
-`ADD` of a normalised tar and not `COPY`: COPY stamps the destination folder with the current time, so that the
-same files would give another layer digest each time. The image id still differs from build to build (it holds
-the time of creation): identity is `Image.layers`.
+`ADD` of a normalized tar rather than `COPY`, which stamps the destination folder with the current time, so that
+the same files would give another layer digest each time. The image id still differs from build to build, because
+it covers the time of creation: identity is `Image.layers`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ import docker
 from runner.errors import BaseGoneError, EngineError, ImageError
 from runner.failpoints import Step, around
 from runner.records import Files
-from runner.sandbox.images.builder import LABEL, build, context_tar, engine_errors
+from runner.sandbox.engine import LABEL, engine_errors
+from runner.sandbox.images.builder import Build, build, context_tar
 from runner.sandbox.images.cleanup import label_filter
 
 ROOT = "candidate"
@@ -39,7 +40,7 @@ class Image:
 
 
 def layer_tar(files: Files) -> bytes:
-    """The candidate's layer: the same bytes for the same files, whatever their order, owner or age.
+    """Build the candidate's layer: the same bytes for the same files, whatever their order, owner or age.
 
     Args:
         files: contents by path, every one inside `workload/`.
@@ -60,7 +61,7 @@ def layer_tar(files: Files) -> bytes:
 
 
 def _checked(name: str) -> PurePosixPath:
-    """A second wall behind `runner.edits`: this tar is unpacked as root at the root of the image."""
+    """Check a path again after `runner.edits`, because this tar is unpacked as root at the root of the image."""
     path = PurePosixPath(name)
     if (
         str(path) != name
@@ -68,7 +69,7 @@ def _checked(name: str) -> PurePosixPath:
         or path.parts[0] != "workload"
         or ".." in path.parts
         or "\0" in name
-        # A whiteout: in a layer such a name does not stand for a file, it hides others.
+        # A whiteout: in a layer such a name is not a file, but hides others.
         or any(part.startswith(".wh.") for part in path.parts)
     ):
         raise ImageError(f"a candidate image may not hold the path {name!r}")
@@ -76,7 +77,7 @@ def _checked(name: str) -> PurePosixPath:
 
 
 def _entry(name: str, content: bytes | None) -> tarfile.TarInfo:
-    """A file (with content) or a folder (None) of root's, from 1970, readable by all."""
+    """An entry for a file, or a folder when `content` is None, owned by root, dated 1970, readable by all."""
     entry = tarfile.TarInfo(name)
     entry.type = tarfile.DIRTYPE if content is None else tarfile.REGTYPE
     entry.mode = 0o755 if content is None else 0o644
@@ -97,7 +98,7 @@ def build_candidate(
     Args:
         base_id: `sha256:…` of its base.
         files: the candidate's `workload/`.
-        labels: with the prefix `org.autoresearch.` left out: commit, tree, base, campaign, experiment.
+        labels: labels without the prefix `org.autoresearch.`: commit, tree, base, campaign, experiment.
         tag: `repository:tag` for people, and so that `docker image prune` leaves the image alone.
 
     Raises:
@@ -107,31 +108,25 @@ def build_candidate(
     """
     if not exists(client, base_id):
         raise BaseGoneError(
-            f"somebody removed the base image {base_id}",
-            "start again: it is built again, which takes minutes; nothing is lost",
+            f"the base image {base_id} was removed",
+            "start again: it is rebuilt, which takes minutes; nothing is lost",
         )
-    told = label_instruction({f"{LABEL}{name}": value for name, value in {**labels, "kind": "candidate"}.items()})
+    marked = {f"{LABEL}{name}": value for name, value in {**labels, "kind": "candidate"}.items()}
     context = [
-        ("Dockerfile", f"FROM {base_id}\n{told}\nADD {ROOT}.tar /\n".encode()),
+        ("Dockerfile", f"FROM {base_id}\n{label_instruction(marked)}\nADD {ROOT}.tar /\n".encode()),
         (f"{ROOT}.tar", layer_tar(files)),
     ]
     with around(Step.IMAGE_BUILT):
-        image_id = build(
-            client,
-            context_tar(context),
-            doing="building the candidate's image",
-            labels={},
-            tag=tag,
-            timeout_seconds=_BUILD_SECONDS,
-        )
+        options = Build(doing="building the candidate's image", timeout_seconds=_BUILD_SECONDS, tag=tag)
+        image_id = build(client, context_tar(context), options)
     return _checked_image(client, image_id, base_id)
 
 
 def label_instruction(labels: Mapping[str, str]) -> str:
-    """All labels in one instruction: the builder starts a container for each, and given apart each is its own.
+    """Put all labels into one instruction, because the builder starts a container for each instruction.
 
     Raises:
-        ImageError: a value that an instruction might not take literally.
+        ImageError: an instruction might not take a value literally.
     """
     for name, value in labels.items():
         if not re.fullmatch(r"[\w.:/@-]*", value, re.ASCII):
@@ -140,12 +135,12 @@ def label_instruction(labels: Mapping[str, str]) -> str:
 
 
 def exists(client: docker.DockerClient, image_id: str) -> bool:
-    """Whether the engine has an image.
+    """Whether the engine has the image.
 
     Raises:
         ImageError, EngineError
     """
-    with engine_errors(f"looking for image {image_id}"):
+    with engine_errors(f"looking for image {image_id}", ImageError):
         try:
             client.api.inspect_image(image_id)
         except docker.errors.ImageNotFound:
@@ -154,14 +149,14 @@ def exists(client: docker.DockerClient, image_id: str) -> bool:
 
 
 def find_candidate(client: docker.DockerClient, *, base_id: str, campaign: str, commit: str) -> Image | None:
-    """The image of a commit on this base, found by label; None when there is none.
+    """Find the image of a commit on this base by its labels; None when there is none.
 
     Raises:
-        ImageError: what carries the labels is not the base plus one layer.
+        ImageError: an image with these labels is not the base plus one layer.
         EngineError: the engine stopped answering.
     """
     labels = {"kind": "candidate", "campaign": campaign, "commit": commit}
-    with engine_errors("looking for a candidate's image"):
+    with engine_errors("looking for a candidate's image", ImageError):
         images = client.images.list(filters=label_filter(labels))
     for image in images:
         if _layers(image.attrs)[:-1] == _layers(_inspect(client, base_id)):
@@ -170,7 +165,7 @@ def find_candidate(client: docker.DockerClient, *, base_id: str, campaign: str, 
 
 
 def _checked_image(client: docker.DockerClient, image_id: str, base_id: str) -> Image:
-    """What the engine says it built, held against the base: exactly one layer more, and the same configuration."""
+    """Compare a built image with its base: exactly one layer more, and the same configuration."""
     image, base = _inspect(client, image_id), _inspect(client, base_id)
     layers = _layers(image)
     if layers[:-1] != _layers(base):
@@ -185,10 +180,10 @@ def _checked_image(client: docker.DockerClient, image_id: str, base_id: str) -> 
 
 
 def _inspect(client: docker.DockerClient, image_id: str) -> Mapping[str, Any]:
-    with engine_errors(f"inspecting image {image_id}"):
+    with engine_errors(f"inspecting image {image_id}", ImageError):
         attributes: Mapping[str, Any] = client.api.inspect_image(image_id)
     if not isinstance(attributes, Mapping) or not {"RootFS", "Config"} <= set(attributes):
-        raise EngineError(f"what the Docker engine says of image {image_id} makes no sense", "autoresearch doctor")
+        raise EngineError(f"the Docker engine sent a malformed answer on image {image_id}", "autoresearch doctor")
     return attributes
 
 

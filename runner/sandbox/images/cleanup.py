@@ -1,4 +1,4 @@
-"""Removing images of ours."""
+"""Remove images of ours."""
 
 from __future__ import annotations
 
@@ -9,31 +9,30 @@ from http import HTTPStatus
 import docker
 
 from runner.errors import ImageError
-from runner.sandbox.images.builder import LABEL, engine_errors
+from runner.sandbox.engine import LABEL, engine_errors
 
 
 def remove_images(client: docker.DockerClient, labels: Mapping[str, str]) -> int:
     """Remove every image that carries all these labels, with its tags.
 
     Args:
-        labels: label → value, with the prefix `org.autoresearch.` left out: `{"kind": "candidate"}`.
+        labels: labels without the prefix `org.autoresearch.`, as in `{"kind": "candidate"}`.
 
-    Returns:
-        How many images were removed.
+    Returns: the number of removed images.
 
     Raises:
-        ImageError: an image is in use by a container, or is the base of another one: remove those first.
+        ImageError: an image is used by a container, or is the base of another one, which must be removed first.
         EngineError: the engine stopped answering.
     """
     if not labels:
-        raise ValueError("without a label, everybody's images would go")
+        raise ValueError("without a label, images of every owner would be removed")
     removed = 0
-    with engine_errors("removing images"):
+    with engine_errors("removing images", ImageError):
         for image in client.images.list(filters=label_filter(labels)):
             try:
                 client.api.remove_image(image.id, force=True)
             except docker.errors.ImageNotFound:
-                continue  # somebody was faster
+                continue  # removed meanwhile
             except docker.errors.APIError as error:
                 if error.status_code != HTTPStatus.CONFLICT:
                     raise
@@ -49,17 +48,16 @@ def remove_images(client: docker.DockerClient, labels: Mapping[str, str]) -> int
 def remove_leftovers(
     client: docker.DockerClient, labels: Mapping[str, str], patience_seconds: float = 0.0
 ) -> None:
-    """Remove the untagged, childless images with these labels: what a failed or multi-stage build leaves behind.
+    """Remove the untagged, childless images with these labels, which failed and multi-stage builds leave behind.
 
-    The labels must tell one builder from another: between two steps, a build under way looks just the same.
+    The labels must identify one builder, because between two steps a running build has such images as well.
 
     Args:
-        patience_seconds: how long to wait for the container of a build that was just called off; an image in use
-            stays.
+        patience_seconds: time to wait for the container of a build that was just canceled; an image in use stays.
     """
     leftovers = {"dangling": True, **label_filter(labels)}
     deadline = time.monotonic() + patience_seconds
-    with engine_errors("removing build leftovers"):
+    with engine_errors("removing build leftovers", ImageError):
         client.images.prune(filters=leftovers)
         while client.api.images(filters=leftovers, quiet=True) and time.monotonic() < deadline:
             time.sleep(0.2)
@@ -67,5 +65,5 @@ def remove_leftovers(
 
 
 def label_filter(labels: Mapping[str, str]) -> dict[str, list[str]]:
-    """The engine's filter for "has all of these labels"; it compares whole values."""
+    """The engine's filter for images with all of these labels; it compares whole values."""
     return {"label": [f"{LABEL}{name}={value}" for name, value in labels.items()]}

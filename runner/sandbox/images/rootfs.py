@@ -1,7 +1,7 @@
 """A Debian with Python 3.11, a C++ compiler and the Python headers: from a registry, else from debootstrap.
 
-Either one makes the same Dockerfile work. The registry's image is the full `python` image and not its slim
-sister, because the slim one lacks the compiler and the build has no network to install it.
+The same Dockerfile works on either. The registry's image is the full `python` image: the slim one lacks the
+compiler, and the build has no network to install it.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import docker
 import requests
 
 from runner.errors import ImageError
-from runner.sandbox.images.builder import LABEL, engine_errors, refusal
+from runner.sandbox.engine import LABEL, engine_errors, refused
 from runner.sandbox.images.cleanup import label_filter
 
 REGISTRY_REPOSITORY = "python"
 REGISTRY_TAG = "3.11.14-bookworm"
 REGISTRY_SECONDS = 8.0
-"""How long a registry may take to say that it has the image. An unreachable one must cost seconds."""
+"""Time limit for the question whether a registry has the image; an unreachable one must cost only seconds."""
 
 SUITE = "bookworm"
 MIRROR = "http://deb.debian.org/debian"
@@ -43,7 +43,7 @@ LEFT_OUT = (
     "./var/log/*",
 )
 RECIPE = f"{REGISTRY_REPOSITORY}:{REGISTRY_TAG} | debootstrap {SUITE} {' '.join(PACKAGES)} - {' '.join(LEFT_OUT)}"
-"""Everything that decides what is in it; part of the base images' tag."""
+"""Everything that determines its contents; part of the base images' tag."""
 
 _REMEDY = (
     f"sudo apt-get install debootstrap debian-archive-keyring, or give the engine a registry "
@@ -55,12 +55,12 @@ _NUM_MESSAGE_LINES = 8
 def ensure_rootfs(
     client: docker.DockerClient, *, recipe_hash: str, scratch: Path, on_progress: Callable[[str], None]
 ) -> str:
-    """The id of an image to build on: one that is there already, or pulled, or bootstrapped.
+    """Find, pull or bootstrap an image to build on; returns its id.
 
     Args:
-        recipe_hash: of `RECIPE`; names and finds a bootstrapped one.
-        scratch: folder that this call may create, fill with a whole Debian, and removes.
-        on_progress: told what happens and how long it takes.
+        recipe_hash: hash of `RECIPE`; names a bootstrapped image, and finds it again.
+        scratch: folder that this call may create and fill with a whole Debian; removed at the end.
+        on_progress: called with a message on each step and its duration.
 
     Raises:
         ImageError: no registry answers and debootstrap cannot be used or fails.
@@ -83,7 +83,7 @@ def ensure_rootfs(
 
 
 def _find(client: docker.DockerClient, recipe_hash: str) -> str | None:
-    with engine_errors("looking for a root file system"):
+    with engine_errors("looking for a root file system", ImageError):
         for image in client.images.list(filters=label_filter({"kind": "rootfs", "inputs": recipe_hash})):
             return str(image.id)
         try:
@@ -93,7 +93,7 @@ def _find(client: docker.DockerClient, recipe_hash: str) -> str | None:
 
 
 def _pull(client: docker.DockerClient, on_progress: Callable[[str], None]) -> str | None:
-    """Pull the registry's image; None when no registry can give it, for whatever reason."""
+    """Pull the registry's image; None when no registry provides it, for any reason."""
     if not _registry_answers(client):
         return None
     on_progress(f"pulling {REGISTRY_REPOSITORY}:{REGISTRY_TAG} (about 400 MB)")
@@ -101,13 +101,15 @@ def _pull(client: docker.DockerClient, on_progress: Callable[[str], None]) -> st
         return str(client.images.pull(REGISTRY_REPOSITORY, tag=REGISTRY_TAG, platform="linux/amd64").id)
     except (docker.errors.DockerException, requests.RequestException) as error:
         if "no space left on device" in str(error).lower():
-            raise refusal("pulling the root file system", str(error)) from error
+            raise refused("pulling the root file system", str(error), ImageError) from error
         return None  # rate limits, a proxy's login page, a cut line: debootstrap is the other way
 
 
 def _registry_answers(client: docker.DockerClient) -> bool:
-    """Whether the engine's registry knows the image. Asked on a thread of its own, since the engine keeps
-    trying an unreachable registry for longer than anybody should wait."""
+    """Whether the engine's registry has the image.
+
+    Asked on a thread of its own, because the engine keeps trying an unreachable registry for too long.
+    """
     answers = threading.Event()
 
     def ask() -> None:
@@ -151,15 +153,16 @@ def _debootstrap(target: Path) -> None:
     if result.returncode != 0:
         lines = [line for line in result.stdout.decode("utf-8", "replace").splitlines() if line.strip()]
         shown = "".join(f"\n    {line}" for line in lines[-_NUM_MESSAGE_LINES:])
-        raise refusal(
+        raise refused(
             "making the root file system with debootstrap",
             shown,
-            "check that the Debian mirror is reachable (apt-get update), then run this again",
+            ImageError,
+            remedy="check that the Debian mirror is reachable (apt-get update), then run this again",
         )
 
 
 def _run(command: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[bytes]:
-    """Run in a session of its own, so that Ctrl-C reaches us only; then kill it and wait for its last process."""
+    """Run in a session of its own, so that Ctrl-C reaches only us; then kill it and wait for its last process."""
     with subprocess.Popen(
         command,
         env=environment,
@@ -172,7 +175,7 @@ def _run(command: list[str], environment: dict[str, str]) -> subprocess.Complete
             output, _ = process.communicate()
         except BaseException:
             process.kill()
-            process.communicate()  # ends when the last holder of the pipe is gone: nobody writes to the target now
+            process.communicate()  # ends when the last holder of the pipe is gone: nothing writes there any more
             raise
     return subprocess.CompletedProcess(command, process.returncode, output)
 
@@ -183,7 +186,7 @@ def _import(client: docker.DockerClient, root: Path, recipe_hash: str) -> str:
     command += [f"--exclude={pattern}" for pattern in LEFT_OUT]
     with subprocess.Popen([*command, "."], stdout=subprocess.PIPE) as tar:
         try:
-            with engine_errors("importing the root file system"):
+            with engine_errors("importing the root file system", ImageError):
                 client.api.import_image_from_stream(
                     tar.stdout, repository="autoresearch-base", tag=f"rootfs-{recipe_hash}", changes=changes
                 )
@@ -191,7 +194,7 @@ def _import(client: docker.DockerClient, root: Path, recipe_hash: str) -> str:
             tar.kill()
             raise
     if tar.returncode != 0:
-        with engine_errors("removing an incomplete root file system"):
+        with engine_errors("removing an incomplete root file system", ImageError):
             client.api.remove_image(f"autoresearch-base:rootfs-{recipe_hash}", force=True)
         raise ImageError("tar could not read the whole root file system", "run this again")
     found = _find(client, recipe_hash)
@@ -201,7 +204,7 @@ def _import(client: docker.DockerClient, root: Path, recipe_hash: str) -> str:
 
 
 def _host_mirror() -> str:
-    """The Debian mirror in the host's apt configuration, which may be a near one; else the public one."""
+    """The Debian mirror in the host's apt configuration, which may be near; else the public one."""
     result = subprocess.run(
         ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Identifier: Packages"],
         capture_output=True,
@@ -215,7 +218,7 @@ def _host_mirror() -> str:
 
 
 def _host_proxy() -> dict[str, str]:
-    """apt's proxy, for debootstrap's wget; the environment's own proxy stays when apt has none."""
+    """The proxy of apt, for debootstrap's wget; the environment's own proxy stays when apt has none."""
     result = subprocess.run(
         ["apt-config", "shell", "proxy", "Acquire::http::Proxy"], capture_output=True, text=True, check=False
     )

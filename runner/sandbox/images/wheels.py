@@ -23,13 +23,13 @@ _NUM_MESSAGE_LINES = 6
 
 
 def platforms() -> list[str]:
-    """Every wheel platform tag that the base image can run, best first."""
+    """All wheel platform tags that the base image can run, best first."""
     numbered = [f"manylinux_2_{minor}_x86_64" for minor in range(_GLIBC_MINOR, 4, -1)]
     return [*numbered, "manylinux2014_x86_64", "manylinux2010_x86_64", "manylinux1_x86_64", "linux_x86_64"]
 
 
 def download_command(lock: Path, target: Path, extra_index: str | None) -> list[str]:
-    """pip's command line for the wheels of the image's Python, whatever Python and system the host has."""
+    """Command line of pip for the wheels of the image's Python, whatever Python and system the host has."""
     return [
         *(sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"),
         *("--no-deps", "--only-binary=:all:", "--require-hashes"),
@@ -41,7 +41,7 @@ def download_command(lock: Path, target: Path, extra_index: str | None) -> list[
 
 
 class Download:
-    """A download under way. Use as the value of `downloading`, which also ends it."""
+    """A running download. Use `downloading`, which also ends it."""
 
     def __init__(self, lock: Path, wheelhouse: Path, extra_index: str | None) -> None:
         self._lock = lock
@@ -54,18 +54,15 @@ class Download:
             self._start(None)
 
     def wait(self) -> Path:
-        """Wait for the end.
-
-        Returns:
-            The folder of wheels.
+        """Wait for the end of the download; returns the folder of wheels.
 
         Raises:
-            ImageError: pip could not get them, or one differs from its hash.
+            ImageError: pip could not download them, or one differs from its hash.
         """
         if self._process is None:
             return self._wheelhouse
         if self._process.wait() != 0 and self._extra_index is not None:
-            # Only now: a host that has these wheels in its own configuration is not sent to a public index.
+            # Only now: a host whose own indexes have these wheels needs no public one.
             self._start(self._extra_index)
             self._process.wait()
         if self._process.returncode != 0:
@@ -78,7 +75,7 @@ class Download:
         return self._wheelhouse
 
     def stop(self) -> None:
-        """End pip and remove what it left half-done."""
+        """End pip, and remove unfinished files."""
         if self._process is not None and self._process.poll() is None:
             self._process.terminate()
             try:
@@ -93,7 +90,7 @@ class Download:
         shutil.rmtree(self._partial, ignore_errors=True)
         self._partial.mkdir(parents=True)
         with self._log.open("wb") as log:
-            # A session of its own: Ctrl-C reaches this process only, which then ends pip in order.
+            # A session of its own: Ctrl-C reaches only this process, which then ends pip in an orderly way.
             self._process = subprocess.Popen(
                 download_command(self._lock, self._partial, extra_index),
                 stdin=subprocess.DEVNULL,
@@ -103,7 +100,7 @@ class Download:
             )
 
     def _message(self) -> str:
-        """What pip said, from its first error of the last attempt on: what follows explains it."""
+        """The output of pip from the first error of its last attempt on; the lines after it explain it."""
         lines = [line for line in self._log.read_text("utf-8", "replace").splitlines() if line.strip()]
         first = next((index for index, line in enumerate(lines) if line.startswith("ERROR")), -_NUM_MESSAGE_LINES)
         return "".join(f"\n    {line.strip()}" for line in lines[first:][:_NUM_MESSAGE_LINES])
@@ -115,8 +112,8 @@ def downloading(lock: Path, wheelhouse: Path, extra_index: str | None) -> Iterat
 
     Args:
         lock: requirements with hashes.
-        wheelhouse: folder that holds them all once it exists; used as it is when it exists already.
-        extra_index: public index that is asked too, when the host's own configuration lacks something.
+        wheelhouse: folder that holds all wheels once it exists; used unchanged when it exists already.
+        extra_index: public index that is used as well when the host's own indexes lack a wheel.
     """
     wheelhouse.parent.mkdir(parents=True, exist_ok=True)
     download = Download(lock, wheelhouse, extra_index)

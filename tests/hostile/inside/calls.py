@@ -15,13 +15,13 @@ import signal
 import struct
 import tempfile
 
-from locked_eval import filter as calls
+from locked_eval.container import syscall_filter as calls
 
 from .attempts import Group
 
 MACHINE = platform.machine()
 GROUP = Group()
-CHECKED_FILE = "/locked/locked_eval/judge.py"
+CHECKED_FILE = "/locked/locked_eval/judging/judge.py"
 
 libc = ctypes.CDLL(None, use_errno=True)
 libc.syscall.restype = ctypes.c_long

@@ -55,7 +55,7 @@ for _name, _act in {
     "own a locked file": lambda: os.chown(LOCKED_FILE, os.getuid(), os.getgid()),
     "backdate a locked file": lambda: os.utime(LOCKED_FILE, (0, 0)),
     "rename a locked file": lambda: os.rename(LOCKED_FILE, LOCKED_FILE + "2"),
-    "remove a locked file": lambda: os.unlink("/locked/locked_eval/splits.py"),
+    "remove a locked file": lambda: os.unlink("/locked/locked_eval/preparation/documents.py"),
     "replace the locked folder": lambda: os.rename("/locked/locked_eval", "/locked/other"),
     "write to a mount below /data": lambda: write("/data/shard-00.bin", b"x", os.O_APPEND),
     "remove a mount below /data": lambda: os.unlink("/data/shard-00.bin"),

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from locked_eval import corpus_index
-from locked_eval.corpus_index import CorpusIndex, IndexBuilder, find_letters
+from locked_eval.preparation import index as corpus_index
+from locked_eval.preparation.index import CorpusIndex, IndexBuilder, find_letters
 from runner import config
 from runner import corpus as data
 from runner.corpus.known_messages import known_messages

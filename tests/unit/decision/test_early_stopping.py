@@ -1,4 +1,4 @@
-"""When a running candidate is hopeless: the calibration, its limits, and what a watch makes of it."""
+"""Early stopping: the calibration, its limits, and how a watch uses it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from scipy.special import stdtr
 
 from runner.campaign import experiment
 from runner.config import load
 from runner.decision import early_stopping, effect_prior, evidence, keep_rule
-from runner.decision.early_stopping import NUM_FRACTIONS, calibrate, fraction, promising_boundary, sampled
+from runner.decision.early_stopping import NUM_FRACTIONS, Line, calibrate, fraction, promising_boundary, sampled
 from runner.decision.keep_rule import Action, Belief, Rule
 from runner.evaluation import contention, trial
 from runner.evaluation.loss_monitor import MAX_HEARD, Watch
@@ -33,21 +34,27 @@ def calibrated(experiments, **changes):
     return calibrate(experiments, experiments[0], **settings)
 
 
-def first_doom(calibration, losses):
-    """The first fraction that finds a curve hopeless."""
-    dooms = (calibration.stop_reason(index, losses[index]) for index in range(NUM_FRACTIONS - 1))
-    return next((stop_reason for stop_reason in dooms if stop_reason is not None), None)
+def first_stop(calibration, losses):
+    """Why the first fraction that finds a curve unpromising does so."""
+    reasons = (calibration.stop_reason(index, losses[index]) for index in range(NUM_FRACTIONS - 1))
+    return next((stop_reason for stop_reason in reasons if stop_reason is not None), None)
 
 
 # ------------------------------------------------------------------------------ mathematics
 
 
 @pytest.mark.parametrize("t", [-30.0, -3.0, -0.5, 0.0, 1.0, 4.0])
-def test_student_has_its_closed_forms(t):
-    assert early_stopping.student_below(t, 1) == pytest.approx(0.5 + math.atan(t) / math.pi, abs=1e-6)
-    assert early_stopping.student_below(t, 2) == pytest.approx(0.5 + t / (2 * math.sqrt(2 + t * t)), abs=1e-6)
+def test_a_chance_has_the_closed_forms_of_student_t(t):
+    def chance(freedom):
+        """At the mean gap, where a prediction has the leverage 1 + 1/n."""
+        num = freedom + 2
+        line = Line(intercept=0.0, slope=1.0, spread_bpb=1.0, num=num, mean_gap=0.0, squares=1.0, cut=1.0, seen=())
+        return line.chance(0.0, t * math.sqrt(1 + 1 / num))
+
+    assert chance(1) == pytest.approx(0.5 + math.atan(t) / math.pi, abs=1e-12)
+    assert chance(2) == pytest.approx(0.5 + t / (2 * math.sqrt(2 + t * t)), abs=1e-12)
     normal = (1 + math.erf(t / math.sqrt(2))) / 2
-    assert early_stopping.student_below(t, 100_000) == pytest.approx(normal, abs=1e-4)
+    assert chance(100_000) == pytest.approx(normal, abs=1e-4)
 
 
 def test_the_line_is_that_of_least_squares_with_its_prediction_interval():
@@ -64,7 +71,7 @@ def test_the_line_is_that_of_least_squares_with_its_prediction_interval():
     s = math.sqrt(((y - intercept - slope * x) ** 2).sum() / (len(x) - 2))
     gap = 0.5 * line.cut
     se = s * math.sqrt(1 + 1 / len(x) + (gap - x.mean()) ** 2 / ((x - x.mean()) ** 2).sum())
-    expected = early_stopping.student_below((BOUNDARY - intercept - slope * gap) / se, len(x) - 2)
+    expected = stdtr(len(x) - 2, (BOUNDARY - intercept - slope * gap) / se)
     assert replace(line, seen=()).chance(gap, BOUNDARY) == pytest.approx(expected)
 
 
@@ -80,7 +87,7 @@ def test_a_curve_is_the_mean_of_what_was_heard_since_the_fraction_before():
 # -------------------------------------------------------------------------------- decisions
 
 
-def test_nobody_is_hopeless_before_enough_candidates_are_finished():
+def test_no_run_is_unpromising_before_enough_candidates_are_finished():
     night = World(2).campaign(12)
     assert calibrated(night[:12]) is None, "eleven candidates, whatever the champion's runs"
     assert calibrated(night) is not None
@@ -88,17 +95,17 @@ def test_nobody_is_hopeless_before_enough_candidates_are_finished():
     assert calibrated(night, boundary_bpb=None) is None
 
 
-def test_what_is_much_worse_is_hopeless_and_what_equals_the_champion_is_not():
+def test_a_much_worse_run_is_unpromising_and_one_that_equals_the_champion_is_not():
     known = calibrated(World(3).campaign(60))
     worse = tuple(loss + NATS * 10 * SIGMA for loss in known.champion)
     stop_reason = known.stop_reason(AT, worse[AT])
     assert stop_reason is not None and stop_reason.chance < 0.02
     assert stop_reason.loss - stop_reason.champion_loss == pytest.approx(NATS * 10 * SIGMA)
-    assert first_doom(known, known.champion) is None
-    assert first_doom(known, [None] * NUM_FRACTIONS) is None, "what prints nothing is not stopped"
+    assert first_stop(known, known.champion) is None
+    assert first_stop(known, [None] * NUM_FRACTIONS) is None, "a run that prints nothing is not stopped"
 
 
-def test_nobody_is_hopeless_in_the_first_quarter_of_the_time():
+def test_no_run_is_unpromising_in_the_first_quarter_of_the_time():
     known = calibrated(World(3).campaign(60))
     early = [index for index in range(NUM_FRACTIONS) if fraction(index) < 0.25]
     assert early and all(known.stop_reason(index, 1000.0) is None for index in early)
@@ -116,8 +123,8 @@ def stops_of(seeds, num_finished, effect, **changes):
         mean = sum(run.val_bpb for run in evidence.champion_pool(night[0])) / POOL
         for _ in range(30):
             losses, bpb = world.training(effect(world))
-            assert first_doom(known, known.champion) is None
-            if (stop_reason := first_doom(known, losses)) is not None:
+            assert first_stop(known, known.champion) is None
+            if (stop_reason := first_stop(known, losses)) is not None:
                 stops, saved, wrong = (
                     stops + 1,
                     saved + 1 - stop_reason.fraction,
@@ -127,7 +134,7 @@ def stops_of(seeds, num_finished, effect, **changes):
 
 
 def test_stops_are_wrong_no_more_often_than_the_threshold_says():
-    """Candidates that change nothing, where only what is clearly better would be promising."""
+    """Candidates that change nothing, where only a clear improvement would be promising."""
     changes = {"boundary_bpb": -0.9 * SE, "early_stop_threshold": 0.02}
     stops, wrong, _ = stops_of(range(100, 135), 60, lambda world: 0.0, **changes)
     assert stops > 100, "the twin: something is stopped at all"
@@ -143,24 +150,24 @@ def test_stops_of_a_usual_mix_are_rarely_wrong_and_save_time():
 def test_late_bloomers_make_it_careful():
     plain, warned = (calibrated(World(4).campaign(40, late=late)) for late in (0, 4))
     bad = [None if loss is None else loss + NATS * 5 * SIGMA for loss in plain.champion]
-    assert first_doom(plain, bad) is not None
+    assert first_stop(plain, bad) is not None
     warned_bad = [None if loss is None else loss + NATS * 5 * SIGMA for loss in warned.champion]
-    assert first_doom(warned, warned_bad) is None, "four of forty came back from there"
+    assert first_stop(warned, warned_bad) is None, "four of forty came back from there"
 
 
-def test_where_a_larger_gap_ends_better_nobody_is_stopped():
+def test_where_a_larger_gap_ends_better_no_run_is_stopped():
     world = World(5)
     champion = world.champion()
     made = [world.training(0.002 * index, late=True) for index in range(1, 40)]
     night = [champion, *(world.candidate(at + 1, *one, champion) for at, one in enumerate(made))]
     known = calibrated(night)
-    assert known is None or first_doom(known, [1000.0] * (NUM_FRACTIONS - 1)) is None
+    assert known is None or first_stop(known, [1000.0] * (NUM_FRACTIONS - 1)) is None
 
 
 @pytest.mark.parametrize(
     ("gap", "bpb"), [(1e9, 1.0), (-3.0, 1.5), (0.01, 99.0), (1e9, 0.9)], ids=["high", "low", "worst", "best"]
 )
-def test_a_liar_dooms_nobody_else(gap, bpb):
+def test_a_liar_makes_no_other_run_unpromising(gap, bpb):
     world = World(6)
     night = world.campaign(40)
     known = calibrated(night)
@@ -213,7 +220,7 @@ def hear(made, clock, loss, until):
     return None
 
 
-def test_a_hopeless_run_is_given_up_once_for_ever_and_its_curve_says_why():
+def test_an_unpromising_run_is_given_up_for_good_and_its_curve_says_why():
     made, clock = watch()
     made.start()
     assert 2.5 <= hear(made, clock, 9.0, until=9.0) <= 2.6, "at the first quarter"
@@ -225,14 +232,14 @@ def test_a_hopeless_run_is_given_up_once_for_ever_and_its_curve_says_why():
     assert curve.losses[2] == 9.0 and curve.losses[-1] is None
 
 
-def test_a_doomed_run_that_was_drawn_is_finished_and_says_so():
+def test_an_unpromising_run_that_was_drawn_is_finished_and_says_so():
     made, clock = watch(draw=0.05)
     made.start()
     assert hear(made, clock, 9.0, until=10.0) is None
     assert made.curve().stop_reason.fraction == 0.25, "drawn once, not at every fraction"
 
 
-def test_nobody_is_given_up_who_is_silent_or_lies_without_numbers():
+def test_a_run_that_is_silent_or_lies_without_numbers_is_not_given_up():
     made, clock = watch()
     assert not made.gives_up(), "its clock has not begun"
     made.start()
@@ -243,7 +250,7 @@ def test_nobody_is_given_up_who_is_silent_or_lies_without_numbers():
     assert made.curve() is None
 
 
-def test_nobody_is_given_up_without_a_calibration_or_at_the_end():
+def test_no_run_is_given_up_without_a_calibration_or_at_the_end():
     made, clock = watch(known=None)
     made.calibration = None
     made.start()
@@ -257,7 +264,7 @@ def test_nobody_is_given_up_without_a_calibration_or_at_the_end():
     assert not made.gives_up()
 
 
-def test_a_program_that_prints_without_end_is_heard_so_far():
+def test_only_the_first_lines_of_a_program_that_prints_without_end_count():
     made, _ = watch()
     made.start()
     for _ in range(MAX_HEARD + 10):
@@ -301,7 +308,7 @@ def test_a_recorded_stop_is_a_discard_with_its_reason_unless_others_disturbed_it
     assert stopped(replace(stopped_run(), end=RunEnd.DEADLINE), config) is None
 
 
-def test_a_stopped_look_counts_for_the_next_control_and_teaches_nothing_about_effects():
+def test_a_stopped_trial_counts_for_the_next_control_and_teaches_nothing_about_effects():
     config = load(Path("/nonexistent"), {"profile": "cpu"}, environ={})
     night = World(7).campaign(3)
     one = Experiment(
@@ -314,7 +321,7 @@ def test_a_stopped_look_counts_for_the_next_control_and_teaches_nothing_about_ef
     assert evidence.next_index(one) == 1, "its seed is used up"
 
 
-def test_only_the_first_look_is_watched():
+def test_only_the_first_trial_is_watched():
     assert experiment._calibration(None, None, SimpleNamespace(before=(1.0,))) is None
 
 
@@ -322,11 +329,11 @@ def test_only_the_first_look_is_watched():
 
 
 def ended(*lines, exit_code=137, out_of_memory=False, killed=False, given_up=True):
-    """How a training counts that PID 1 said this of."""
+    """Record of a training that PID 1 reported on with these lines."""
     reports = Reports()
     reports.feed("".join(f"{line}\n" for line in lines).encode())
     known = GivenUp(wall_seconds=5.0, cpu_seconds=4.0) if given_up else None
-    return record(Phase.TRAIN, 1, State(exit_code, out_of_memory), killed, reports, "log", known)
+    return record(Phase.TRAIN, 1, State(exit_code, out_of_memory, killed), reports, "log", known)
 
 
 def test_a_run_that_the_host_gave_up_is_stopped_with_the_times_that_the_host_knows():

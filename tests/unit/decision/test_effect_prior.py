@@ -43,7 +43,7 @@ def test_one_normal_component_gives_the_conjugate_posterior(delta, se):
     assert float(found.better) == pytest.approx(NormalDist().cdf(-share * delta / sd), abs=2e-3)
 
 
-def test_the_exponentials_have_the_means_that_the_page_says():
+def test_the_exponentials_have_the_documented_means():
     means = PRIOR.components @ PRIOR.grid
     assert means[3:6] == pytest.approx([7 * SCALE, 0, -3.6 * SCALE], rel=0.02, abs=1e-9)
 
@@ -54,7 +54,7 @@ def test_no_data_is_the_prior():
 
 
 @pytest.mark.parametrize("delta", [-0.02, 0.013, -3e-8])
-def test_a_measurement_that_is_finer_than_the_grid_speaks_alone(delta):
+def test_a_measurement_finer_than_the_grid_ignores_the_prior(delta):
     """Far from the usual effects, and far below them: an interval always has its width."""
     se = min(abs(delta), 1e-4) / 10 if abs(delta) > 1e-3 else 2e-8
     found = posterior(PRIOR, PRIOR.weights, np.array(delta), np.array(se))
@@ -73,7 +73,7 @@ def test_where_the_grid_begins_to_be_coarse_nothing_jumps():
 
 
 @pytest.mark.parametrize("delta", [-50.0, -0.5, 0.5, 50.0])
-def test_what_lies_far_outside_the_grid_is_certain_and_finite(delta):
+def test_a_measurement_far_outside_the_grid_is_certain_and_finite(delta):
     found = posterior(PRIOR, PRIOR.weights, np.array(delta), np.array(1e-7))
     assert all(np.isfinite(part) for part in found)
     assert float(found.better) == pytest.approx(float(delta < 0))
@@ -110,7 +110,7 @@ def test_probability_below_a_limit_agrees_with_the_posterior_at_zero():
 
 
 @pytest.mark.parametrize(("kind", "column"), [("harm", 0), ("gain", 2)])
-def test_a_campaign_learns_what_its_edits_are_like(kind, column):
+def test_a_campaign_learns_the_kinds_of_its_edits(kind, column):
     rng = np.random.default_rng(0)
     sizes = rng.exponential(3.6 * SCALE, 300) * (1 if kind == "harm" else -1)
     trials = [(size + rng.normal(0, 0.0003), 0.0003) for size in sizes]

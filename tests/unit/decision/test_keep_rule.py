@@ -1,4 +1,4 @@
-"""Keep, discard or look again: the rule, its noise estimate, and the sentences that it gives."""
+"""Keep, discard or try again: the rule, its noise estimate, and the sentences that it gives."""
 
 from __future__ import annotations
 
@@ -35,22 +35,22 @@ DEFAULT = Rule()
 
 
 def decided(*deltas, rule=DEFAULT, belief=BELIEF, champion=CHAMPION, **changes):
-    """The case of a candidate whose looks differ from the champion's mean by so much."""
+    """The case of a candidate whose trials differ from the champion's mean by these amounts."""
     scores = [statistics.mean(champion) + delta for delta in deltas]
     return judge(rule, belief, candidate_bpb=scores, champion_bpb=champion, **changes)
 
 
-def test_what_is_clearly_better_is_looked_at_until_it_has_its_looks_and_then_kept():
+def test_a_clear_improvement_is_kept_after_the_required_trials():
     actions = [decided(*[-0.004] * trials).action for trials in (1, 2)]
     assert actions == [Action.TRY_AGAIN, Action.KEEP]
 
 
-def test_what_is_not_better_is_seen_once():
+def test_a_candidate_that_is_not_better_gets_one_trial():
     assert decided(0.0).action is decided(0.003).action is Action.DISCARD
 
 
-def test_what_may_be_better_is_looked_at_again_and_given_up_after_the_last_look():
-    """At −2.1 standard errors from its first look on, and never sure enough."""
+def test_a_possible_improvement_is_tried_again_and_discarded_after_the_last_trial():
+    """At −2.1 standard errors from its first trial on, and never sure enough."""
     rule = Rule(max_false_keep_probability=0.001)
     for trials in range(1, 9):
         delta = -2.1 * SIGMA * math.sqrt(1 / trials + 1 / len(CHAMPION))
@@ -60,7 +60,7 @@ def test_what_may_be_better_is_looked_at_again_and_given_up_after_the_last_look(
 
 
 def test_a_keep_is_as_sure_as_it_was_asked_for():
-    """The same looks, on both sides of the doubt."""
+    """The same trials, on both sides of the permitted doubt."""
     found = decided(-0.0012, -0.0010, -0.0011)
     assert (
         decided(-0.0012, -0.0010, -0.0011, rule=Rule(max_false_keep_probability=1 - found.better + 1e-6)).action
@@ -96,7 +96,7 @@ def test_where_hardly_anything_helps_more_evidence_is_asked_for():
 
 
 def test_a_gain_that_is_not_worth_a_commit_is_no_keep():
-    """Sure, and smaller than a quarter of the noise: 40 runs of the champion, and as many looks as one likes."""
+    """Sure, and smaller than a quarter of the noise: 40 runs of the champion, and any number of trials."""
     rule, champion = Rule(max_trials=1000), (0.9979,) * 500
     small = -0.9 * LEAST_SIGMAS * SIGMA
     found = decided(*[small] * 500, rule=rule, champion=champion)
@@ -130,7 +130,7 @@ def test_a_simplification_that_costs_something_is_discarded():
     assert "a keep needs 80%" in found.reason
 
 
-def test_a_simplification_that_is_not_clear_is_looked_at_again():
+def test_a_simplification_that_is_not_clear_is_tried_again():
     assert simpler(0.0004).action is Action.TRY_AGAIN
     assert simpler(*[0.0004] * 8).action is Action.DISCARD
 
@@ -138,7 +138,7 @@ def test_a_simplification_that_is_not_clear_is_looked_at_again():
 @pytest.mark.parametrize(
     "changes", [{"lines": 3}, {"lines": 0}, {"simplification": False}], ids=["adds", "as long", "does not say so"]
 )
-def test_what_is_no_simplification_is_judged_like_all_others(changes):
+def test_a_change_that_is_no_simplification_is_judged_like_all_others(changes):
     assert simpler(-0.0002, 0.0001, -0.0001, 0.0, **changes).action is not Action.KEEP
 
 
@@ -165,7 +165,7 @@ def test_the_reason_is_a_sentence_for_a_person(deltas, sentence):
     delta=st.floats(-0.01, 0.01),
     better=st.floats(0, 1),
 )
-def test_no_case_is_both_and_the_last_look_ends_it(trials, delta, better):
+def test_no_case_is_both_and_the_last_trial_ends_it(trials, delta, better):
     rule = Rule()
     arrays = {"trials": np.array(trials), "delta": np.array(delta), "better": np.array(better)}
     keep, discard = clear_cases(rule, **arrays, se=np.array(0.001), needed=np.array(0.0002))

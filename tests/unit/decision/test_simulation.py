@@ -12,7 +12,8 @@ from click.testing import CliRunner
 from runner.cli import cli
 from runner.decision import effect_prior, keep_rule, simulation
 from runner.decision.keep_rule import Action, Belief, Rule
-from runner.decision.simulation import MIXES, RULES, Mix, Setting, draw, simulate
+from runner.decision.simulation import RULES, simulate
+from runner.decision.synthetic import EFFECT_SCALE, GRID_POINTS, MIXES, Machine, Mix, Setting, draw
 
 REAL = Setting(mix=MIXES["real"], sigma_bpb=0.0007, num_runs=120)
 NULL = Mix(harm_share=0.0, harm=1.0, slight_share=1.0, slight=0.0, gain_share=0.0, gain=1.0)
@@ -68,7 +69,7 @@ def test_the_best_of_many_numbers_is_as_much_too_good_as_extreme_values_are():
 
 def test_a_machine_that_drifts_has_the_drift_that_was_asked_for():
     setting = Setting(mix=NULL, sigma_bpb=1.0, num_runs=10, drift_sigmas=0.7, drift_runs=20)
-    machine = simulation._Machine(setting, np.random.default_rng(0), (20_000,))
+    machine = Machine(setting, np.random.default_rng(0), (20_000,))
     first = machine.noise()
     second = machine.noise()
     assert first.var() == pytest.approx(1 + 0.7**2, rel=0.05)
@@ -77,9 +78,9 @@ def test_a_machine_that_drifts_has_the_drift_that_was_asked_for():
 
 @pytest.mark.parametrize("trials", [1, 2, 3, 5, 8])
 def test_the_simulated_rule_is_the_rule(trials):
-    """What is decided for arrays is what `judge` decides for one candidate."""
+    """Decisions for arrays equal those of `judge` for one candidate."""
     rng = np.random.default_rng(trials)
-    prior = effect_prior.prior(simulation.EFFECT_SCALE, simulation.GRID_POINTS)
+    prior = effect_prior.prior(EFFECT_SCALE, GRID_POINTS)
     champion = rng.normal(1, 0.0007, 5)
     cases = 1 + rng.normal(-0.0004, 0.0006, 40)[:, None] + rng.normal(0, 0.0007, (40, trials))
     delta = cases.mean(axis=1) - champion.mean()
@@ -116,5 +117,5 @@ def test_the_command_prints_a_table_or_json_and_draws(tmp_path):
     assert shown.exit_code == 0, shown.output
     assert [line[:18].strip() for line in shown.output.splitlines()[2:7]] == list(RULES)
     assert (tmp_path / "rules.png").read_bytes().startswith(b"\x89PNG")
-    told = json.loads(CliRunner().invoke(cli, [*arguments[:-2], "--json"]).stdout)
-    assert [one["rule"] for one in told] == list(RULES)
+    printed = json.loads(CliRunner().invoke(cli, [*arguments[:-2], "--json"]).stdout)
+    assert [one["rule"] for one in printed] == list(RULES)

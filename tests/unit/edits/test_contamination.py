@@ -16,8 +16,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from locked_eval.disjoint import shingle
-from runner.edits.contamination import MAX_OPAQUE_BYTES, SealedText, find
+from locked_eval.preparation.shingles import shingle
+from runner.edits.contamination import SealedText, find
+from runner.edits.opaque import MAX_OPAQUE_BYTES
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -59,7 +60,7 @@ def added(text: str, path: str = "workload/train.py") -> str | None:
 def refused(text: str, path: str = "workload/train.py") -> str:
     reason = added(text, path)
     assert reason is not None
-    assert "holds validation or test text" in reason
+    assert "contains validation or test text" in reason
     assert not SECRETS & set(reason.replace(",", " ").split())  # a reason goes to the proposer: it never quotes
     return reason
 
@@ -177,7 +178,7 @@ def test_a_phrase_over_two_files_is_found():
     }
     reason = find(before, {**before, **halves}, SEALED)
     assert reason is not None
-    assert reason.startswith("workload/ holds validation or test text")
+    assert reason.startswith("workload/ contains validation or test text")
 
 
 def test_a_phrase_whose_second_half_comes_later_is_found():
@@ -185,7 +186,7 @@ def test_a_phrase_whose_second_half_comes_later_is_found():
     assert find(before, {**before, "workload/b.py": f"Y = {' '.join(WORDS[9:18])!r}\n".encode()}, SEALED)
 
 
-def test_what_was_there_before_is_not_refused_again():
+def test_text_that_was_there_before_is_not_refused_again():
     before = {**workload(), "workload/old.py": f"# {VALIDATION}\n".encode()}
     assert find(before, {**before, "workload/old.py": before["workload/old.py"] + b"X = 1\n"}, SEALED) is None
     moved = {path: data for path, data in before.items() if path != "workload/old.py"}
@@ -240,7 +241,16 @@ def test_the_workload_itself_passes():
 
 
 @pytest.mark.parametrize(
-    "folder", ["runner", "locked_eval", "runner/edits", "runner/sandbox/images", "runner/report"]
+    "folder",
+    [
+        "runner",
+        "locked_eval/container",
+        "locked_eval/judging",
+        "locked_eval/preparation",
+        "runner/edits",
+        "runner/sandbox/images",
+        "runner/report",
+    ],
 )
 def test_the_controllers_own_source_would_pass(folder):
     files = {f"workload/{path.name}": path.read_bytes() for path in (ROOT / folder).glob("*.py")}

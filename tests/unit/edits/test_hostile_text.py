@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from locked_eval.corpus_index import IndexBuilder
+from locked_eval.preparation.index import IndexBuilder
 from runner import edits
 from runner.campaign.commit_message import kept_message, tried_message
 from runner.corpus.redaction import Redactor
@@ -117,7 +117,7 @@ def test_an_honest_line_is_accepted_and_counts_as_one(text):
 
 
 @pytest.mark.parametrize("text", [NO_BREAK_SPACE, LONG_INTEGER], ids=["no-break space", "3,600 hex digits"])
-def test_what_stands_beside_it_keeps_its_plain_form(text):
+def test_the_code_beside_it_keeps_its_plain_form(text):
     program = f"def f(a, b):\n    '''Adds.'''\n    # why\n    return (\n        a + b\n    )\n\n\n{text}"
     assert edits.count_logic({PATH: program.encode()}) == 3
 

@@ -36,5 +36,5 @@ def test_statements_count_and_other_files_do_not():
 
 
 @pytest.mark.parametrize("text", [b"def broken(:\n\n    x\n", b"\xff\n\nx\n"])
-def test_what_does_not_parse_counts_by_its_lines(text):
+def test_a_file_that_does_not_parse_counts_by_its_lines(text):
     assert count_logic({"workload/train.py": text}) == 2

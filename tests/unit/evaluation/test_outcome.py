@@ -54,11 +54,11 @@ def reports(*lines):
     ],
 )
 def test_a_kill_by_the_host_is_a_deadline_only_if_pid_1_was_on_time(said, killed, end):
-    made = record(Phase.TRAIN, 1, State(exit_code=137), killed, reports(*said))
+    made = record(Phase.TRAIN, 1, State(exit_code=137, killed=killed), reports(*said))
     assert made.end is end
 
 
 def test_an_end_is_out_of_memory_only_if_the_host_did_not_kill():
     state = State(exit_code=137, out_of_memory=True)
-    assert record(Phase.TRAIN, 1, state, False, reports()).end is RunEnd.OUT_OF_MEMORY
-    assert record(Phase.TRAIN, 1, state, True, reports()).end is RunEnd.LOST
+    assert record(Phase.TRAIN, 1, state, reports()).end is RunEnd.OUT_OF_MEMORY
+    assert record(Phase.TRAIN, 1, state._replace(killed=True), reports()).end is RunEnd.LOST

@@ -2,7 +2,7 @@
 
 Synthetic claims of 8,192 rows stand for those of a model. Only what the verdict rests on is simulated: the draw
 by its formula, the overstatement at the drawn positions, and the functions that judge it. Positions that would
-show by their dependence on suffix or neighbours are not given that chance, so real audits find more.
+show by their dependence on suffix or neighbors are not given that chance, so real audits find more.
 
 A cheat overstates its claims by 0.003 nats a token in the mean. An audit detects it when it refuses the claims,
 or when it adds at least as much to the score as the claims overstate: then the cheat has gained nothing over
@@ -20,8 +20,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from locked_eval.draw import GAIN_FLOOR_NATS, draw
-from locked_eval.verify import Dependence, Estimate, HonestNoise, charge, clamp, estimate, resolve_findings
+from locked_eval.judging.distributions import clamp
+from locked_eval.judging.draw import GAIN_FLOOR_NATS, draw
+from locked_eval.judging.estimate import Estimate, charge, estimate
+from locked_eval.judging.findings import Dependence, HonestNoise, resolve_findings
 from runner.config import load
 
 ROWS, LENGTH, VOCABULARY = 8192, 64, 8192

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from locked_eval import draw as module
-from locked_eval.draw import GAIN_FLOOR_NATS, draw, system_uniforms
+from locked_eval.judging import draw as module
+from locked_eval.judging.draw import GAIN_FLOOR_NATS, draw, system_uniforms
 
 MANY = 200_000
 

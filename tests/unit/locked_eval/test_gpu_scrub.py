@@ -13,10 +13,11 @@ from types import SimpleNamespace
 import pytest
 
 from runner.errors import EngineError
+from runner.sandbox import containers
 from runner.sandbox import gpu_scrub as scrubbing
 from runner.sandbox.containers import Owner
 
-PROGRAM = Path(__file__).resolve().parents[3] / "locked_eval" / "scrub.py"
+PROGRAM = Path(__file__).resolve().parents[3] / "locked_eval" / "container" / "gpu_scrub.py"
 
 DRIVER = r"""
 /* A card whose memory is real memory of this process, in pages of 2 MiB, filled with what others left.
@@ -212,11 +213,11 @@ def call(monkeypatch):
     """Call `scrub` with a fake engine; returns the API's calls and the arguments of the container."""
     created: dict[str, object] = {}
 
-    def create(engine, **arguments):
-        created.update(arguments)
+    def create(sandbox, spec):
+        created.update(vars(spec), locked=sandbox.locked)
         return "c1"
 
-    monkeypatch.setattr(scrubbing, "create_container", create)
+    monkeypatch.setattr(containers, "create_container", create)
 
     def call(gpu, exit_code=0, stdout=b'{"bytes": 1, "seconds": 0.5, "fraction": 1.0}\n', stderr=b""):
         api = Api(exit_code, stdout, stderr)
@@ -238,8 +239,12 @@ def test_without_a_gpu_nothing_runs(call):
 def test_the_scrub_runs_the_locked_program_on_the_base_image_and_is_removed(call):
     calls, created = call("GPU-1")
     assert calls == ["start c1", "remove c1"]
-    assert (created["program"], created["image_id"], created["phase"]) == ("scrub.py", "sha256:base", "scrub")
-    assert created["read_only"] == {"/locked": Path("/pinned")}
+    assert (created["program"], created["image_id"], created["phase"]) == (
+        "container/gpu_scrub.py",
+        "sha256:base",
+        "scrub",
+    )
+    assert (created["locked"], created["read_only"]) == (Path("/pinned"), {})
     assert created["output_volume"] is None
 
 
@@ -248,8 +253,8 @@ def test_the_scrub_runs_the_locked_program_on_the_base_image_and_is_removed(call
     [
         (1, b"", b"warning\nerror: no GPU is visible\n", "could not be scrubbed: no GPU is visible"),
         (137, b"", b"", "could not be scrubbed: 137"),
-        (0, b"", b"", "did not say what it did"),
-        (0, b"[]", b"", "did not say what it did"),
+        (0, b"", b"", "sent no report"),
+        (0, b"[]", b"", "sent no report"),
     ],
 )
 def test_a_scrub_that_fails_is_an_infrastructure_error_and_is_removed(call, exit_code, stdout, stderr, message):

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from locked_eval.judge import Rejection, Score, score
+from locked_eval.judging.judge import Rejection, Score, score
 
 TARGETS = np.array([[0, 1, 2], [2, 3, 0]], dtype=np.uint16)
 BYTES = np.array([1, 2, 4, 0], dtype=np.uint16)  # token 3 is the beginning-of-text token

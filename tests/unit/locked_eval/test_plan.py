@@ -9,8 +9,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from locked_eval.draw import Draw, draw
-from locked_eval.plan import Pass, make_plan, num_extra, write
+from locked_eval.judging.draw import Draw, draw
+from locked_eval.judging.plan import Pass, make_plan, num_extra, write
 
 LENGTH = 12
 TRAIN = np.arange(1000, 1400, dtype=np.uint16)  # training text and validation text have no token in common
@@ -112,7 +112,7 @@ def test_rows_without_a_target_that_counts_are_cut_somewhere_as_well():
 @pytest.mark.parametrize(("num_rows", "extra"), [(1, 1), (4, 1), (64, 1), (65, 2), (200, 4)])
 def test_one_batch_in_sixteen_is_asked_again_in_each_way(num_rows, extra):
     plan = make_plan(validation(num_rows), TRAIN, drawn_from(num_rows), 4)
-    for kind in (Pass.REPEAT, Pass.SUFFIX, Pass.NEIGHBOURS):
+    for kind in (Pass.REPEAT, Pass.SUFFIX, Pass.NEIGHBORS):
         assert len(of(plan, kind)) == extra
     assert num_extra(math.ceil(num_rows / 4)) == extra
 
@@ -142,10 +142,10 @@ def test_other_suffixes_keep_the_prefix_and_change_the_rest():
     assert changed >= 10
 
 
-def test_other_neighbours_leave_half_of_a_batch_as_it_was():
+def test_other_neighbors_leave_half_of_a_batch_as_it_was():
     plan = make_plan(validation(300), TRAIN, drawn_from(300), 4)
     slots = base_slots(plan)
-    for part in of(plan, Pass.NEIGHBOURS):
+    for part in of(plan, Pass.NEIGHBORS):
         kept = np.flatnonzero(plan.rows[part] >= 0) + part.start
         gone = np.flatnonzero(plan.rows[part] < 0) + part.start
         assert kept.size == gone.size == 2
@@ -156,11 +156,11 @@ def test_other_neighbours_leave_half_of_a_batch_as_it_was():
 
 
 @pytest.mark.parametrize("num_rows", [1, 4, 70, 300])
-def test_the_batches_with_other_neighbours_are_asked_apart(num_rows):
+def test_the_batches_with_other_neighbors_are_asked_apart(num_rows):
     plan = make_plan(validation(num_rows), TRAIN, drawn_from(num_rows), 4)
     together, apart = plan.parts()
-    assert set(apart.passes.tolist()) == {Pass.NEIGHBOURS}
-    assert Pass.NEIGHBOURS not in together.passes
+    assert set(apart.passes.tolist()) == {Pass.NEIGHBORS}
+    assert Pass.NEIGHBORS not in together.passes
     assert together.num_logits + apart.num_logits == plan.num_logits
     for name in ("inputs", "positions", "rows", "passes"):
         assert (np.concatenate([getattr(together, name), getattr(apart, name)]) == getattr(plan, name)).all()
@@ -177,7 +177,7 @@ def test_rows_of_training_are_cut_and_asked_about_like_those_in_their_place(num_
     plan = make_plan(validation(300), TRAIN, drawn_from(300, num_audited), 4)
     slots = base_slots(plan)
     jumps = []
-    for part in of(plan, Pass.NEIGHBOURS):
+    for part in of(plan, Pass.NEIGHBORS):
         first = plan.rows[part].max() // 4 * 4
         assert plan.positions[part].tolist() == [plan.positions[slots[row]] for row in range(first, first + 4)]
         for row, inputs in enumerate(plan.inputs[part], start=first):
@@ -189,9 +189,9 @@ def test_rows_of_training_are_cut_and_asked_about_like_those_in_their_place(num_
     assert any(step != 1 for step in jumps)
 
 
-def test_a_batch_of_one_has_no_neighbour_to_keep():
+def test_a_batch_of_one_has_no_neighbor_to_keep():
     plan = make_plan(validation(1), TRAIN, drawn_from(1), 4)
-    (part,) = of(plan, Pass.NEIGHBOURS)
+    (part,) = of(plan, Pass.NEIGHBORS)
     assert (plan.rows[part] == -1).all()
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from locked_eval import filter as calls
+from locked_eval.container import syscall_filter as calls
 
 ROOT = Path(__file__).resolve().parents[3]
 HEADERS = {
@@ -24,7 +24,7 @@ KILLED, ALLOWED = -1, None
 
 BEFORE = """
 import ctypes, fcntl, json, mmap, os, platform, select, socket, subprocess, sys, tempfile, threading
-from locked_eval import filter as calls
+from locked_eval.container import syscall_filter as calls
 libc = ctypes.CDLL(None, use_errno=True)
 libc.syscall.restype = ctypes.c_long
 MACHINE = platform.machine()

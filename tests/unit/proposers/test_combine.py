@@ -15,7 +15,7 @@ from runner.decision.keep_rule import LAST_SIGMAS, NEAR_MISS_SIGMAS
 from runner.proposers import combine
 from runner.records import Experiment, Patch, Proposal, Replace, Verdict
 from runner.report.explain import explain
-from runner.report.stacks import stack_line, stacks
+from runner.report.notes import stack_line, stacks
 from tests.support.near_misses import FIGURES, SIGMA, discarded
 from tests.support.scripted_evaluator import TAG, laboratory, make_repository
 
@@ -176,7 +176,7 @@ def test_a_stack_is_recorded_and_explained(tmp_path):
         )
         assert tree == edits.apply(files, (Patch(text=one.diff),))
     kept = replace(one, verdict=Verdict.KEEP, val_bpb=1.99, delta_bpb=-0.01, sigma_bpb=SIGMA)
-    assert "It tries near misses together: experiments 1, 2." in explain(kept)
+    assert "It combines the near misses 1, 2." in explain(kept)
     assert "\nCombines: 1, 2\n" in kept_message(kept)
     assert "\nCombines: 1, 2\n" in tried_message(one)
     assert "Combines" not in tried_message(replace(one, combines=()))

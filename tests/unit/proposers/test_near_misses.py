@@ -16,7 +16,7 @@ from runner.proposers.researcher.digest import digest
 from runner.proposers.researcher.plateau import MAX_NEAR_MISSES, plateau
 from runner.proposers.researcher.prompt import RULES
 from runner.records import Experiment, Verdict
-from runner.report.stacks import stacks
+from runner.report.notes import stacks
 from tests.support.near_misses import FIGURES, SIGMA, discarded
 
 BASELINE = Experiment(number=0, hypothesis="baseline", proposer="b", verdict=Verdict.KEEP, val_bpb=2.0)

@@ -9,24 +9,19 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from runner.decision.keep_rule import AS_GOOD
-from runner.records import AuditRecord, Experiment, Figures, Phase, RunEnd, RunRecord, SealedScore, Verdict
+from runner.records import Experiment, Phase, RunEnd, RunRecord, SealedScore, Verdict
+from runner.report.drift import drift
 from runner.report.explain import basis_lines, explain, rests_on
-from runner.report.findings import COLUMNS, NORMAL_90, drift, find, finding_lines, findings_tsv
+from runner.report.findings import COLUMNS, NORMAL_90, find, finding_lines, findings_tsv
+from runner.report.sealed import sealed_gaps, sealed_line, sealed_tsv
 from runner.untrusted import tokens_per_second
+from tests.support.synthetic_verdicts import CLEAN, FIGURES
 
-CLEAN = AuditRecord(
-    claimed_bpb=1.0, num_positions=8, mean_nats=0.0, se_nats=0.0, upper_nats=0.0, exceedances=(0, 0, 0, 0),
-    repeat=None, suffix=None, neighbours=None,
-)  # fmt: skip
-FIGURES = Figures(
-    trials=(22, 25, 28), pool=(3, 12), delta_bpb=-0.0123, se_bpb=0.0031, sigma_bpb=0.0071, better=0.97,
-    effect_bpb=-0.01, low_bpb=-0.015, high_bpb=-0.005, first_delta_bpb=-0.03, first_se_bpb=0.01,
-)  # fmt: skip
 SIGMA = 0.01
 
 
-def look(first_id, bpb, *, hour=0.0, speed=None, audited=True):
-    """The runs of one look, with ids from `first_id`; the audit adds a thousandth to the claim."""
+def trial(first_id, bpb, *, hour=0.0, speed=None, audited=True):
+    """The runs of one trial, with ids from `first_id`; the audit adds a thousandth to the claim."""
     at = (datetime(2026, 1, 1, tzinfo=UTC) + timedelta(hours=hour)).isoformat()
     log = "" if speed is None else f"step 1 loss 9.9 tokens/s 1\nstep 2 loss 3.1 tokens/s {speed}\nbye"
     phases = [(Phase.TRAIN, None, None), (Phase.SCORE, bpb, None)]
@@ -48,15 +43,15 @@ def experiment(number, verdict="discard", bpb=None, runs=(), **more):
 
 
 def night():
-    """Baseline, a discard with a lucky low score, a keep with a lucky first look, a control of it, a cheat."""
+    """Baseline, a discard with a lucky low score, a keep with a lucky first trial, a control of it, a cheat."""
     return [
-        experiment(0, "keep", 2.0, [look(1, 2.00), look(4, 2.02)], controls=look(10, 2.04)),
-        experiment(1, "discard", 1.97, [look(14, 1.97, audited=False)]),
+        experiment(0, "keep", 2.0, [trial(1, 2.00), trial(4, 2.02)], controls=trial(10, 2.04)),
+        experiment(1, "discard", 1.97, [trial(14, 1.97, audited=False)]),
         experiment(
-            2, "keep", 1.96, [look(20, 1.90), look(23, 1.95), look(26, 1.97)], controls=look(40, 1.99),
+            2, "keep", 1.96, [trial(20, 1.90), trial(23, 1.95), trial(26, 1.97)], controls=trial(40, 1.99),
             champion=0, kept_commit="c" * 40, figures=FIGURES, delta_bpb=-0.0123,
         ),
-        experiment(3, "invalid", None, [look(50, 0.02, audited=False)]),
+        experiment(3, "invalid", None, [trial(50, 0.02, audited=False)]),
     ]  # fmt: skip
 
 
@@ -66,7 +61,7 @@ def test_the_raw_curve_is_the_running_minimum_of_all_claims_without_controls_and
     assert found.raw_change_bpb == pytest.approx(-0.10)
 
 
-def test_the_debiased_curve_has_controls_and_not_the_look_that_chose():
+def test_the_debiased_curve_has_controls_and_not_the_trial_that_selected_it():
     baseline, champion = find(night()).debiased
     assert baseline.bpb == pytest.approx((2.001 + 2.021 + 2.041) / 3)
     assert champion.bpb == pytest.approx((1.951 + 1.971 + 1.991) / 3)
@@ -91,17 +86,20 @@ def test_false_keeps_are_the_sum_of_doubts_and_simplifications_claim_nothing():
     assert [one.simplification for one in found.keeps] == [False, False, True, False]
     assert found.num_unknown == 1
     text = "\n".join(finding_lines(found))
-    assert "1.9 of 2 keeps expected to be improvements, 0.1 to be false; 1 simplification kept as good;" in text
+    assert (
+        "1.9 of 2 keeps expected to be real improvements, 0.1 false; 1 simplification kept as equally good;"
+        in text
+    )
     assert "1 keep without figures" in text
 
 
-def test_a_keep_tells_its_shrunken_effect_with_its_interval():
+def test_a_keep_reports_its_shrunken_effect_with_its_interval():
     (keep,) = find(night()).keeps
     assert (keep.delta_bpb, keep.effect_bpb, keep.low_bpb, keep.high_bpb) == (-0.0123, -0.01, -0.015, -0.005)
     header, baseline, row = (line.split("\t") for line in findings_tsv(find(night())).splitlines())
     assert tuple(header) == COLUMNS and len(baseline) == len(row) == len(COLUMNS)
     assert dict(zip(header, row, strict=True)) == {
-        "experiment": "2", "commit": "ccccccc", "kind": "improvement", "runs": "3", "against": "2",
+        "experiment": "2", "commit": "ccccccc", "kind": "improvement", "trials": "3", "champion_trials": "2",
         "delta_bpb": "-0.012300", "effect_bpb": "-0.010000", "low_bpb": "-0.015000", "high_bpb": "-0.005000",
         "better": "0.9700", "raw_bpb": "1.900000", "debiased_bpb": "1.971000", "sealed_gap_bpb": "",
     }  # fmt: skip
@@ -113,16 +111,30 @@ def test_the_sealed_gap_is_what_only_validation_gained():
         SealedScore(number=0, seed=2, val_bpb=2.0, test_bpb=2.014),
         SealedScore(number=2, seed=3, val_bpb=1.95, test_bpb=1.992),
     ]
-    (gap,) = find(night(), sealed).gaps
+    (gap,) = sealed_gaps(sealed)
     assert (gap.number, gap.gap_bpb) == (2, pytest.approx(0.042 - 0.012))
     spread = math.sqrt(2 * 0.002**2)  # one degree of freedom
     assert gap.se_bpb == pytest.approx(spread * math.sqrt(1 / 1 + 1 / 2))
-    assert "text that decided nothing" in "\n".join(finding_lines(find(night(), sealed)))
+    assert "text that decided nothing" in "\n".join(finding_lines(find(night(), sealed_gaps(sealed))))
     quiet = [*sealed[:2], SealedScore(number=2, seed=3, val_bpb=1.95, test_bpb=1.963)]
-    assert "no more than the spread" in "\n".join(finding_lines(find(night(), quiet)))
-    (alone,) = find(night(), [sealed[0], sealed[2]]).gaps
+    assert "within the spread" in "\n".join(finding_lines(find(night(), sealed_gaps(quiet))))
+    (alone,) = sealed_gaps([sealed[0], sealed[2]])
     assert alone.se_bpb is None
-    assert find(night(), sealed[2:]).gaps == (), "without a baseline there is nothing to compare with"
+    assert sealed_gaps(sealed[2:]) == (), "without a baseline there is nothing to compare with"
+
+
+def test_sealed_scores_compare_the_last_keep_with_the_mean_of_the_baseline():
+    scores = [
+        SealedScore(number=0, seed=1, val_bpb=2.0, test_bpb=2.1),
+        SealedScore(number=0, seed=2, val_bpb=2.2, test_bpb=2.3),
+        SealedScore(number=3, seed=3, val_bpb=2.0, test_bpb=2.15),
+    ]
+    assert sealed_line([]) is None
+    assert sealed_line(scores[:2]) == "Sealed test rows (as claimed): 2.2000 bpb (validation 2.1000)."
+    assert sealed_line(scores) == (
+        "Sealed test rows (as claimed): 2.2000 → 2.1500 bpb (-0.0500); validation 2.1000 → 2.0000 (-0.1000)."
+    )
+    assert sealed_tsv(scores).splitlines()[3] == "3\t3\t2.000000\t2.150000"
 
 
 def test_drift_compares_equal_programs_only():
@@ -141,45 +153,45 @@ def test_throughput_is_what_the_last_line_of_progress_says_and_named_untrusted()
     assert tokens_per_second("step 1 loss 9 tokens/s 5\nstep 2 loss 3.1 tokens/s 31,000\nend") == 31000
     assert tokens_per_second("\x1b[2Jstep") is None
     assert tokens_per_second("step 1 loss 3 tokens/s 0") is None
-    runs = [look(1, 2.0, speed=10_000), look(4, 2.0, hour=2, speed=9_500)]
+    runs = [trial(1, 2.0, speed=10_000), trial(4, 2.0, hour=2, speed=9_500)]
     found = find([experiment(0, "keep", 2.0, runs)])
     assert [(one.hours, one.tokens_per_second) for one in found.speeds] == [(0, 10_000), (2, 9_500)]
     assert found.speed_drift.change == pytest.approx(-0.05)
     (line, scores) = finding_lines(found)
     assert "untrusted" in line and "-5.0%" in line and "the machine drifts" in line
-    assert "no drift to be seen" in scores
-    steady = find([experiment(0, "keep", 2.0, [look(1, 2.0, speed=10_000), look(4, 2.0, hour=2, speed=9_990)])])
+    assert "no detectable drift" in scores
+    steady = find([experiment(0, "keep", 2.0, [trial(1, 2.0, speed=10_000), trial(4, 2.0, hour=2, speed=9_990)])])
     assert "drifts" not in "\n".join(finding_lines(steady))
-    quick = [look(1, 2.0, speed=10_000), look(4, 2.0, hour=0.1, speed=9_000)]
+    quick = [trial(1, 2.0, speed=10_000), trial(4, 2.0, hour=0.1, speed=9_000)]
     (line,) = finding_lines(find([experiment(0, "keep", 2.0, quick)]))
-    assert line.endswith("10,000 → 9,000 tokens/s."), "minutes tell no drift"
+    assert line.endswith("10,000 → 9,000 tokens/s."), "minutes show no drift"
 
 
 @pytest.mark.parametrize("made", [[], [experiment(0, "crash")], [experiment(1)], [experiment(0, "keep", 2.0)]])
-def test_where_nothing_was_found_nothing_is_told(made):
+def test_where_nothing_was_found_nothing_is_reported(made):
     found = find(made)
     assert finding_lines(found) == []
     assert found.total is None and found.expected_false == 0
     assert findings_tsv(found).startswith("experiment\t")
 
 
-# The sentence, and the runs behind it
+# The sentence, and the trials behind it
 
 
 def test_a_keep_is_one_sentence_of_figures():
     keep = experiment(13, "keep", 1.9, champion=12, figures=FIGURES, delta_bpb=-0.0123, reason="better by a lot")
     assert explain(keep) == (
-        "Kept: better by 0.0123 ± 0.0031 bpb; 3 runs against 2 of experiment 12; 97 % sure; noise 0.0071; "
-        "probably worth 0.0100 (90 % interval 0.0050 to 0.0150)."
+        "Kept: better by 0.0123 ± 0.0031 bpb; 3 trials against 2 of experiment 12; 97% certain; noise 0.0071; "
+        "estimated gain 0.0100 (90% interval 0.0050 to 0.0150)."
     )
 
 
 @pytest.mark.parametrize(
     ("changes", "reason", "end"),
     [
-        ({"delta_bpb": 0.004, "better": 0.2, "trials": (1,)}, "not better", "80 % sure; noise 0.0071."),
-        ({"better": 0.8}, "a keep needs 85%", "80 % sure; noise 0.0071; the rule: a keep needs 85%."),
-        ({"better": 0.9999}, "x", "over 99 % sure; noise 0.0071; the rule: x."),
+        ({"delta_bpb": 0.004, "better": 0.2, "trials": (1,)}, "not better", "80% certain; noise 0.0071."),
+        ({"better": 0.8}, "a keep needs 85%", "80% certain; noise 0.0071; keep rule: a keep needs 85%."),
+        ({"better": 0.9999}, "x", "over 99% certain; noise 0.0071; keep rule: x."),
     ],
 )
 def test_a_discard_says_what_the_figures_do_not(changes, reason, end):
@@ -191,16 +203,16 @@ def test_a_discard_says_what_the_figures_do_not(changes, reason, end):
 def test_a_simplification_says_so():
     figures = replace(FIGURES, delta_bpb=0.001, better=0.4)
     text = explain(experiment(3, "keep", 1.9, figures=figures, reason=f"{AS_GOOD}: with 3 lines less"))
-    assert text.startswith("Kept: worse by 0.0010") and f"the rule: {AS_GOOD}: with 3 lines less." in text
+    assert text.startswith("Kept: worse by 0.0010") and f"keep rule: {AS_GOOD}: with 3 lines less." in text
 
 
-def test_a_verdict_names_the_runs_that_it_rests_on():
+def test_a_verdict_names_the_trials_that_it_rests_on():
     made = night()
     basis = rests_on(made[2], made[0])
     assert [(one.role, one.experiment, one.run, round(one.val_bpb, 6)) for one in basis] == [
-        ("look", 2, 22, 1.901), ("look", 2, 25, 1.951), ("look", 2, 28, 1.971),
+        ("trial", 2, 22, 1.901), ("trial", 2, 25, 1.951), ("trial", 2, 28, 1.971),
         ("pool", 0, 3, 2.001), ("control", 0, 12, 2.041),
     ]  # fmt: skip
-    assert basis_lines(basis)[0] == "  look     experiment 2     run 22     seed 120         val_bpb 1.901000"
+    assert basis_lines(basis)[0] == "  trial    experiment 2     run 22     seed 120         val_bpb 1.901000"
     assert rests_on(made[1], made[0]) == ()
-    assert [one.role for one in rests_on(made[2], None)] == ["look"] * 3
+    assert [one.role for one in rests_on(made[2], None)] == ["trial"] * 3

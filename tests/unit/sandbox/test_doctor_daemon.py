@@ -122,7 +122,7 @@ def test_without_a_listener_there_is_no_daemon(tmp_path):
     assert daemon.find_daemon(Engine(url=f"unix://{tmp_path}/x", daemon_id="x", version="x", client=None)) is None
 
 
-def test_containers_of_other_controllers_are_told_from_ours_and_from_strangers():
+def test_containers_of_other_controllers_are_distinguished_from_ours_and_from_strangers():
     ours, theirs, stranger = {f"{LABEL}controller": "a"}, {f"{LABEL}controller": "b"}, {"com.example": "c"}
     assert daemon.count_others([ours, ours], "a") == (0, 0)
     assert daemon.count_others([ours, stranger], "a") == (1, 0)

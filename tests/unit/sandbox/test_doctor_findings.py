@@ -62,14 +62,14 @@ def test_what_an_engine_lacks_is_a_problem_with_reason_and_remedy(change, name):
     assert all(one.reason and one.remedy for one in found)
 
 
-@pytest.mark.parametrize("told", ["2026-11-25T12:00:02Z", "2026-11-25T11:59:58.9Z"])
-def test_a_second_between_question_and_answer_is_no_other_clock(told):
-    assert levels(host.engine_findings(ENGINE, FINE | {"SystemTime": told}, "cpu", NOW))["docker-clock"] == "ok"
+@pytest.mark.parametrize("time", ["2026-11-25T12:00:02Z", "2026-11-25T11:59:58.9Z"])
+def test_a_second_between_question_and_answer_is_no_other_clock(time):
+    assert levels(host.engine_findings(ENGINE, FINE | {"SystemTime": time}, "cpu", NOW))["docker-clock"] == "ok"
 
 
-@pytest.mark.parametrize("told", [None, "", "soon", "2026-11-25T14:00:00+02:00"])
-def test_a_clock_that_an_engine_does_not_tell_plainly_is_not_judged(told):
-    assert "docker-clock" not in levels(host.engine_findings(ENGINE, FINE | {"SystemTime": told}, "cpu", NOW))
+@pytest.mark.parametrize("time", [None, "", "soon", "2026-11-25T14:00:00+02:00"])
+def test_a_clock_that_an_engine_does_not_report_in_utc_is_not_judged(time):
+    assert "docker-clock" not in levels(host.engine_findings(ENGINE, FINE | {"SystemTime": time}, "cpu", NOW))
 
 
 def test_a_gpu_that_the_engine_does_not_know_is_a_problem_on_the_cuda_profile_only():
@@ -79,7 +79,7 @@ def test_a_gpu_that_the_engine_does_not_know_is_a_problem_on_the_cuda_profile_on
     assert "gpu-in-containers" not in levels(host.engine_findings(ENGINE, FINE, "cpu", NOW))
 
 
-def test_the_clock_is_judged_by_its_time_and_by_who_keeps_it():
+def test_the_clock_is_judged_by_its_time_and_its_synchronization():
     assert host.clock_finding(NOW, 0).level == "ok"
     assert host.clock_finding(NOW, 5).level == "note"
     assert host.clock_finding(0.0, 0).level == "problem"
@@ -124,7 +124,7 @@ def test_a_driver_that_does_not_answer_is_a_problem(tmp_path, monkeypatch):
 
 
 class Disk:
-    """What a file system says of itself."""
+    """Free space and inodes of a file system."""
 
     def __init__(self, free_gib, files, free_files):
         self.free = free_gib * 2**30
@@ -140,7 +140,7 @@ class Disk:
         (Disk(100, 0, 0), {"disk": "ok"}),  # btrfs: no limit on inodes
     ],
 )
-def test_room_and_inodes_are_told_apart(disk, expected, monkeypatch):
+def test_free_space_and_inodes_are_separate_findings(disk, expected, monkeypatch):
     monkeypatch.setattr(host.shutil, "disk_usage", lambda _: disk)
     monkeypatch.setattr(host.os, "statvfs", lambda _: disk)
     assert levels(host.disk_findings("", Path("/"), "cpu")) == expected
@@ -152,15 +152,15 @@ NOTE = Finding(name="clock", level="note", fact="unkept")
 
 
 def test_an_accepted_problem_shows_its_reason_and_nothing_else_changes():
-    accept = {"runc-version": "mended by Debian", "git": "for nothing", "clock": "a laptop"}
+    accept = {"runc-version": "fixed by Debian", "git": "for nothing", "clock": "a laptop"}
     problem, fine, note = accepting([PROBLEM, FINE_ONE, NOTE], accept)
-    assert (problem.level, problem.accepted) == ("accepted", "mended by Debian")
+    assert (problem.level, problem.accepted) == ("accepted", "fixed by Debian")
     assert (problem.fact, problem.reason, problem.remedy) == ("old", "flaws", "update")
     assert (fine, note) == (FINE_ONE, NOTE)
 
 
-def test_a_problem_that_nobody_accepts_stays_one():
-    assert accepting([PROBLEM], {"containerd-version": "mended"}) == [PROBLEM]
+def test_a_problem_that_is_not_accepted_stays_one():
+    assert accepting([PROBLEM], {"containerd-version": "fixed"}) == [PROBLEM]
 
 
 def test_an_unknown_name_is_refused_and_the_known_ones_are_named():
@@ -171,8 +171,8 @@ def test_an_unknown_name_is_refused_and_the_known_ones_are_named():
 
 
 def test_reasons_come_from_file_and_environment_and_are_never_empty(tmp_path):
-    (tmp_path / "autoresearch.toml").write_text('[accept]\nrunc-version = "mended by Debian"\n')
-    assert load(tmp_path, {}, environ={}).accept == {"runc-version": "mended by Debian"}
+    (tmp_path / "autoresearch.toml").write_text('[accept]\nrunc-version = "fixed by Debian"\n')
+    assert load(tmp_path, {}, environ={}).accept == {"runc-version": "fixed by Debian"}
     environ = {"AUTORESEARCH_ACCEPT": '{"clock": "a laptop"}'}
     assert load(tmp_path, {}, environ=environ).accept == {"clock": "a laptop"}
     for reason in ('""', '"  "', "true"):
@@ -181,8 +181,8 @@ def test_reasons_come_from_file_and_environment_and_are_never_empty(tmp_path):
             load(tmp_path, {}, environ={})
 
 
-class Answering:
-    """The versions of an old engine with a current runc."""
+class FakeClient:
+    """A client of an old engine with a current runc."""
 
     def version(self):
         names = {"Engine": "20.10.24", "containerd": "1.6.20", "runc": "1.3.3"}
@@ -205,9 +205,9 @@ class Answering:
         ({"engine-version": "why", "containerd-version": "why"}, None, []),
     ],
 )
-def test_a_start_tells_and_logs_open_findings_and_goes_on(accept, said, open_ones):
+def test_a_start_reports_and_logs_open_findings_and_goes_on(accept, said, open_ones):
     config = load(Path("/nonexistent"), {"accept": accept}, environ={})
-    engine = Engine(url="unix:///x", daemon_id="x", version="x", client=Answering())
+    engine = Engine(url="unix:///x", daemon_id="x", version="x", client=FakeClient())
     notes = []
     with capture_logs() as events:
         doctor.announce(engine, config, notes.append)

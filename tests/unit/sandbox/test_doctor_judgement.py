@@ -1,4 +1,4 @@
-"""What reports from inside mean: every detector fires on its own sign, and on no other."""
+"""Judgement of the probes' reports: every detector fires on its own sign, and on no other."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from locked_eval.supervisor import EXIT_DEADLINE, EXIT_FINISHED
+from locked_eval.container.supervisor import EXIT_DEADLINE, EXIT_FINISHED
 from runner.config import load
 from runner.records import Phase, RunEnd, RunRecord
-from runner.sandbox.containers import largest_file
-from runner.sandbox.doctor.judgement import Watch, judge_bite, judge_look, judge_rotation, judge_watch
+from runner.sandbox.container_spec import largest_file
+from runner.sandbox.doctor.judgement import Watch, judge_bite, judge_rotation, judge_watch
+from runner.sandbox.doctor.surroundings import judge_look
 
 CONFIG = load(Path("/nonexistent"), {"profile": "cpu"}, environ={})
 CORES = (1,)
@@ -71,7 +72,7 @@ GOOD = {
     "torch": TORCH,
     "gpus": [],
 }
-"""What a sound engine shows on the cpu profile."""
+"""The report from a sound engine on the cpu profile."""
 
 SIGNS = {
     "a memory limit that was dropped": ("limits", "control_group", "memory_bytes", str(1 << 62)),
@@ -102,8 +103,8 @@ SIGNS = {
     "memory of PID 1": ("system-calls", "attempts", "read /proc/1/mem", "done"),
     "an interface": ("network", "interfaces", ["eth0", "lo"]),
     "an answer": ("network", "attempts", "reach the internet", "done"),
-    "a refusal by somebody": ("network", "attempts", "reach the internet", "ECONNREFUSED"),
-    "silence of somebody": ("network", "attempts", "ask a name server", "?"),
+    "a refusal by a host": ("network", "attempts", "reach the internet", "ECONNREFUSED"),
+    "silence of a host": ("network", "attempts", "ask a name server", "?"),
     "a root that can be written to": ("mounts", "mounts", 0, "options", "rw"),
     "devices in scratch": ("mounts", "mounts", 1, "options", "rw,nosuid"),
     "programs among checkpoints": ("mounts", "mounts", 2, "options", "rw,nosuid,nodev"),
@@ -123,8 +124,8 @@ SIGNS = {
     "a secret": ("environment", "environment", ["PATH", "ANTHROPIC_API_KEY"]),
     "another torch": ("torch-inside", "torch", "2.12.0+cpu"),
     "an old torch": ("torch-inside", "torch", "2.9.0"),
-    "a GPU that nobody configured": ("one-gpu", "gpus", [GPU]),
-    "GPUs that nobody asked for": ("one-gpu", "gpus", None),
+    "a GPU that is not configured": ("one-gpu", "gpus", [GPU]),
+    "no list of GPUs": ("one-gpu", "gpus", None),
 }  # fmt: skip
 
 
@@ -158,7 +159,7 @@ def test_each_sign_is_a_problem_of_its_own_finding(sign):
     assert all(one.level == "problem" and one.reason and one.remedy for one in found.values())
 
 
-def test_a_report_that_tells_nothing_is_good_at_nothing():
+def test_an_empty_report_makes_no_finding_ok():
     found = look({})
     assert {one.name for one in found if one.level == "ok"} == set()
 
@@ -197,7 +198,7 @@ ONE_CARD = ["null", "nvidia3", "nvidiactl", "nvidia-uvm"]
         ([], ["null"], False),
         ([GPU, GPU.replace("8", "9")], ONE_CARD, False),
         ([GPU.replace("8", "9")], ONE_CARD, False),
-        ([GPU], [*ONE_CARD, "nvidia4"], False),  # a card that torch was told not to see
+        ([GPU], [*ONE_CARD, "nvidia4"], False),  # a card that is hidden from torch
     ],
 )
 def test_exactly_the_configured_gpu_is_there(gpus, devices, good):
@@ -273,7 +274,7 @@ def watch(**changes):
 
 def test_a_pid_1_that_ends_a_run_in_time_is_no_finding():
     assert watch().level == "ok"
-    assert watch(late_seconds=-2.5).level == "ok", "its word that the clock runs came late"
+    assert watch(late_seconds=-2.5).level == "ok", "its report that the clock runs came late"
     assert "daemon stopped" in watch().fact
 
 

@@ -1,4 +1,4 @@
-"""What a version means: old ones have their known flaws named, current ones and mended lines stay silent."""
+"""Judgement of versions: known flaws of old ones are named, current ones and fixed lines have no finding."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import re
 import pytest
 
 from runner.sandbox.doctor.finding import NAMES, VERSION_NAMES
-from runner.sandbox.doctor.versions import COMPONENTS, classify, collect, is_mended, parse, version_findings
+from runner.sandbox.doctor.versions import COMPONENTS, classify, collect, is_fixed, parse, version_findings
 from runner.sandbox.engine import Engine
 
 BY_NAME = {one.name: one for one in COMPONENTS}
 
 FLAWED = {
     "Debian's engine": ("engine-version", "20.10.24+dfsg1", ["CVE-2024-24557"]),
-    "an engine of a line that nobody mends": ("engine-version", "23.0.6", ["CVE-2024-24557"]),
-    "an engine before the mend of its line": ("engine-version", "24.0.8", ["CVE-2024-24557"]),
-    "an engine before the mend of the last line": ("engine-version", "25.0.1", ["CVE-2024-24557"]),
+    "an engine of a line that is not maintained": ("engine-version", "23.0.6", ["CVE-2024-24557"]),
+    "an engine before the fix of its line": ("engine-version", "24.0.8", ["CVE-2024-24557"]),
+    "an engine before the fix of the last line": ("engine-version", "25.0.1", ["CVE-2024-24557"]),
     "Debian's runc": ("runc-version", "1.1.5+ds1", ["CVE-2024-21626", "CVE-2025-31133"]),
-    "runc with the first mend only": ("runc-version", "1.1.12", ["CVE-2025-31133", "CVE-2025-52565"]),
+    "runc with the first fix only": ("runc-version", "1.1.12", ["CVE-2025-31133", "CVE-2025-52565"]),
     "runc 1.2": ("runc-version", "1.2.7", ["CVE-2025-52881"]),
     "runc 1.3": ("runc-version", "1.3.2", ["CVE-2025-52881"]),
     "a candidate of runc 1.4": ("runc-version", "1.4.0-rc.2", ["CVE-2025-52881"]),
@@ -32,15 +32,15 @@ FLAWED = {
 }
 CURRENT = {
     "a current engine": ("engine-version", "28.2.2"),
-    "an engine with the mend of its line": ("engine-version", "24.0.9"),
-    "the first mended engine": ("engine-version", "25.0.2"),
+    "an engine with the fix of its line": ("engine-version", "24.0.9"),
+    "the first fixed engine": ("engine-version", "25.0.2"),
     "a current runc": ("runc-version", "1.4.0"),
-    "runc 1.2 with the mend": ("runc-version", "1.2.8"),
-    "runc 1.3 with the mend": ("runc-version", "1.3.3"),
-    "the mended candidate of runc 1.4": ("runc-version", "1.4.0-rc.3"),
+    "runc 1.2 with the fix": ("runc-version", "1.2.8"),
+    "runc 1.3 with the fix": ("runc-version", "1.3.3"),
+    "the fixed candidate of runc 1.4": ("runc-version", "1.4.0-rc.3"),
     "runc of the future": ("runc-version", "2.0.0"),
-    "containerd 1.7 with the mend": ("containerd-version", "v1.7.29"),
-    "containerd 2.0 with the mend": ("containerd-version", "2.0.7"),
+    "containerd 1.7 with the fix": ("containerd-version", "v1.7.29"),
+    "containerd 2.0 with the fix": ("containerd-version", "2.0.7"),
     "containerd 2.2": ("containerd-version", "2.2.0"),
     "the toolkit": ("toolkit-version", "1.17.8"),
     "a newer toolkit": ("toolkit-version", "1.18.1"),
@@ -70,19 +70,19 @@ def test_a_current_version_is_no_finding(case):
     assert (finding.level, finding.reason, finding.remedy) == ("ok", None, None)
 
 
-def test_a_mended_flaw_is_not_named_with_the_open_one():
+def test_a_fixed_flaw_is_not_named_with_the_open_one():
     assert "CVE-2024-21626" not in classify(BY_NAME["runc-version"], "1.1.12").reason
 
 
 @pytest.mark.parametrize(("name", "version"), [("kernel-version", "4.19.0-27-amd64"), ("git-version", "2.34.1")])
-def test_what_a_night_can_live_with_is_a_note(name, version):
+def test_an_old_kernel_or_git_is_only_a_note(name, version):
     finding = classify(BY_NAME[name], version)
     assert finding.level == "note"
     assert finding.reason and finding.remedy
 
 
 @pytest.mark.parametrize("text", [None, "", "unknown", "v5"])
-def test_a_version_that_is_not_told_is_a_note_and_never_good(text):
+def test_a_version_that_is_not_reported_is_a_note_and_never_good(text):
     finding = classify(BY_NAME["runc-version"], text)
     assert finding.level == "note"
     assert finding.reason and finding.remedy
@@ -118,16 +118,16 @@ def test_candidates_for_a_release_come_before_it_in_their_order():
     assert [parse(one) for one in in_order] == sorted(parse(one) for one in in_order)
 
 
-def test_a_line_that_was_mended_counts_by_its_own_release():
+def test_a_line_that_was_fixed_counts_by_its_own_release():
     releases = ("1.2.8", "1.3.3")
-    mended = {
-        one: is_mended(parse(one), releases) for one in ("1.1.99", "1.2.7", "1.2.8", "1.3.0", "1.3.3", "1.4.0")
+    fixed = {
+        one: is_fixed(parse(one), releases) for one in ("1.1.99", "1.2.7", "1.2.8", "1.3.0", "1.3.3", "1.4.0")
     }
-    assert mended == {"1.1.99": False, "1.2.7": False, "1.2.8": True, "1.3.0": False, "1.3.3": True, "1.4.0": True}
+    assert fixed == {"1.1.99": False, "1.2.7": False, "1.2.8": True, "1.3.0": False, "1.3.3": True, "1.4.0": True}
 
 
-class Answering:
-    """An engine's answer to the question for its versions."""
+class FakeClient:
+    """A client whose engine reports these versions."""
 
     def __init__(self, answer):
         self.answer = answer
@@ -137,11 +137,11 @@ class Answering:
 
 
 def engine(answer):
-    return Engine(url="unix:///x", daemon_id="x", version="x", client=Answering(answer))
+    return Engine(url="unix:///x", daemon_id="x", version="x", client=FakeClient(answer))
 
 
-def test_an_engine_tells_the_versions_of_its_components():
-    told = {
+def test_an_engine_reports_the_versions_of_its_components():
+    answer = {
         "Version": "28.2.2",
         "Components": [
             {"Name": "Engine", "Version": "28.2.2"},
@@ -150,12 +150,12 @@ def test_an_engine_tells_the_versions_of_its_components():
             {"Name": "docker-init", "Version": "0.19.0"},
         ],
     }
-    assert {one.name: one.level for one in version_findings(engine(told), "cpu")} == dict.fromkeys(
+    assert {one.name: one.level for one in version_findings(engine(answer), "cpu")} == dict.fromkeys(
         [name for name in VERSION_NAMES if name not in ("toolkit-version", "driver-version")], "ok"
     )
 
 
-def test_an_engine_that_tells_only_its_own_version_leaves_notes():
+def test_an_engine_that_reports_only_its_own_version_leaves_notes():
     levels = {one.name: one.level for one in version_findings(engine({"Version": "28.2.2"}), "cpu")}
     assert (levels["engine-version"], levels["runc-version"], levels["containerd-version"]) == (
         "ok",
@@ -178,7 +178,7 @@ def test_the_versions_of_a_gpus_software_are_asked_for_on_the_cuda_profile_only(
     assert not {"toolkit-version", "driver-version"} & collect(None, "cpu").keys()
 
 
-def test_a_tool_that_is_missing_or_fails_tells_nothing(tmp_path, monkeypatch):
+def test_a_tool_that_is_missing_or_fails_has_no_version(tmp_path, monkeypatch):
     broken = tmp_path / "nvidia-smi"
     broken.write_text("#!/bin/sh\necho 580.1\nexit 9\n")
     broken.chmod(0o755)

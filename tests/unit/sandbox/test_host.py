@@ -1,4 +1,4 @@
-"""What nvidia-smi says of the GPUs: a card that it lists is never dropped, and its failure is one sentence."""
+"""GPUs as nvidia-smi lists them: no listed card is ever dropped, and a failure is one sentence."""
 
 from __future__ import annotations
 
@@ -71,12 +71,12 @@ def test_a_line_that_cannot_be_read_is_an_error_and_not_one_card_less(tool, line
 @pytest.mark.parametrize(
     "script", ["exit 0", printing("No devices were found"), printing("No devices were found", code=6)]
 )
-def test_a_driver_without_a_card_is_no_machine_without_a_driver(tool, script):
+def test_a_driver_without_a_card_is_an_error(tool, script):
     tool(script)
     assert failure() == "nvidia-smi is installed, but lists no GPU"
 
 
-def test_a_failure_is_told_by_its_first_words_wherever_they_are_printed(tool):
+def test_a_failure_is_reported_by_its_first_line_on_either_stream(tool):
     words = "Failed to initialize NVML: Driver/library version mismatch"
     for redirection in ("", " >&2"):
         tool(f"echo '{words}'{redirection}; echo 'NVML library version: 580.65'{redirection}; exit 18")
@@ -85,12 +85,12 @@ def test_a_failure_is_told_by_its_first_words_wherever_they_are_printed(tool):
     assert failure() == "nvidia-smi ended with exit code 9: it said nothing"
 
 
-def test_a_crash_is_told_by_its_signal(tool):
+def test_a_crash_is_reported_by_its_signal(tool):
     tool("kill -SEGV $$")
     assert failure() == "nvidia-smi ended by signal 11 (Segmentation fault): it said nothing"
 
 
-def test_a_driver_that_hangs_is_not_waited_for(tool, monkeypatch):
+def test_a_driver_that_hangs_is_an_error_after_the_time_limit(tool, monkeypatch):
     monkeypatch.setattr(hardware, "DRIVER_SECONDS", 0.2)
     tool("exec sleep 60")
     assert failure() == "nvidia-smi did not answer within 0.2 s"

@@ -1,4 +1,4 @@
-"""What the kernel keeps of a container's limits, read from imitations of its files."""
+"""The kernel's limits of a container, read from imitations of its files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from runner.sandbox.containers import move_container
 from runner.sandbox.doctor import judgement
 from runner.sandbox.engine import Engine
 from runner.sandbox.kernel_limits import Deviation, Limits, LimitWatch, deviations, limit_files
-from runner.sandbox.supervision import wait
+from runner.sandbox.supervision import Clock, wait
 
 ID = "ab12" * 16
 PID = 4321
@@ -135,8 +135,8 @@ def test_groups_that_were_made_inside_a_container_do_not_count(host):
 
 
 @pytest.mark.parametrize("text", [f"0::/../docker-{ID}.scope\n", "0::/\n", "0::/system.slice/ssh.service\n", ""])
-def test_what_cannot_be_told_from_here_is_not_judged(host, text):
-    """Seen from a private namespace, of another process with this number, of nobody."""
+def test_a_control_group_that_is_not_visible_from_here_is_not_judged(host, text):
+    """From a private namespace, of another process with this number, of no process."""
     host.process(text)
     host.write({"{}/memory.max": "max", "memory.max": "max"}, f"docker-{ID}.scope")
     assert host.files() == {}
@@ -154,7 +154,7 @@ def test_files_that_may_not_be_read_are_not_judged(host):
 @pytest.fixture
 def watch(host, monkeypatch):
     """A watch on this machine that looks whenever it is asked to, with swap."""
-    monkeypatch.setattr(kernel_limits, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(kernel_limits, "CHECK_SECONDS", 0.0)
     monkeypatch.setattr(kernel_limits, "has_swap", lambda: True)
     monkeypatch.setattr(
         kernel_limits, "limit_files", lambda pid, name: limit_files(pid, name, proc=host.proc, cgroup=host.cgroup)
@@ -162,12 +162,12 @@ def watch(host, monkeypatch):
     return LimitWatch(ID, "train", LIMITS)
 
 
-def test_a_limit_that_is_changed_meanwhile_is_told_with_what_does_it(host, watch):
+def test_a_limit_that_changed_while_it_ran_is_reported_with_its_usual_causes(host, watch):
     host.v2()
-    watch.look(PID)
+    watch.check(PID)
     host.write({"{}/memory.swap.max": "max"}, SYSTEMD)
     with pytest.raises(EngineError) as caught:
-        watch.look(PID)
+        watch.check(PID)
     assert caught.value.message == (
         "the kernel's limit memory.swap.max of the train container was changed from 0 to max while it ran; "
         "systemctl daemon-reload and docker update do this"
@@ -175,30 +175,30 @@ def test_a_limit_that_is_changed_meanwhile_is_told_with_what_does_it(host, watch
     assert caught.value.remedy
 
 
-def test_a_limit_that_never_held_is_not_told_as_changed(host, watch):
+def test_a_limit_that_never_held_is_not_reported_as_changed(host, watch):
     host.v2(**{"memory.swap.max": "max"})
     with pytest.raises(EngineError, match=r"memory\.swap\.max of the train container is max instead of 0"):
-        watch.look(PID)
+        watch.check(PID)
 
 
 def test_a_container_that_has_ended_is_not_judged(host, watch):
     host.v2()
-    watch.look(PID)
+    watch.check(PID)
     for path in (host.cgroup / SYSTEMD).iterdir():
         path.unlink()
-    watch.look(PID)
-    watch.look(0)
-    watch.look_again()
+    watch.check(PID)
+    watch.check(0)
+    watch.check_now()
 
 
 def test_looks_are_some_time_apart(host, watch, monkeypatch):
-    monkeypatch.setattr(kernel_limits, "LOOK_SECONDS", 1000.0)
+    monkeypatch.setattr(kernel_limits, "CHECK_SECONDS", 1000.0)
     host.v2()
-    watch.look(PID)
+    watch.check(PID)
     host.write({"{}/memory.swap.max": "max"}, SYSTEMD)
-    watch.look(PID)
+    watch.check(PID)
     with pytest.raises(EngineError, match="was changed"):
-        watch.look_again()
+        watch.check_now()
 
 
 class Api:
@@ -230,7 +230,7 @@ def engine(api):
     return Engine(url="unix:///x", daemon_id="x", version="x", client=client)
 
 
-def test_a_move_says_memory_and_swap_again():
+def test_a_move_sets_memory_and_swap_again():
     api = Api()
     assert move_container(engine(api), ID, LIMITS) == PID
     memory = LIMITS.memory_bytes
@@ -260,11 +260,11 @@ def test_waiting_ends_when_a_limit_is_changed_and_the_candidate_is_not_judged(ho
     started = supervision.Reports().started
     started.set()
     with pytest.raises(EngineError, match=r"memory\.swap\.max of the train container was changed from 0 to max"):
-        wait(one, ID, started=started, startup_seconds=60, limit_seconds=60, watch=watch)
+        wait(one, ID, Clock(started=started, startup_seconds=60, limit_seconds=60), watch=watch)
     assert len(turns) == 3
 
 
-def test_the_doctor_tells_a_limit_that_does_not_outlive_a_move():
+def test_the_doctor_reports_a_limit_that_does_not_survive_a_move():
     lost = judgement.judge_move([Deviation("memory.swap.max", "0", "max")], V2, moved=True)
     assert (lost.level, lost.name) == ("problem", "limits-after-move")
     assert lost.fact == "memory.swap.max is max instead of 0 after a move to other cores"

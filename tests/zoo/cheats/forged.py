@@ -33,7 +33,7 @@ CHEATS = [
             "__init__.py": """
                 import builtins, math, time
 
-                from locked_eval import handoff, judge
+                from locked_eval.judging import judge
 
                 judge.score = lambda *_: judge.Score(val_bpb=0, num_tokens=1, num_bytes=1, claims_sha256="")
                 math.log = math.log2 = lambda *_: 1e9
@@ -96,7 +96,7 @@ CHEATS = [
         findings=OVERSTATED,
         model="""
             import numpy as np
-            from locked_eval import scorer
+            from locked_eval.container import scorer
 
             scorer._claims = lambda candidate, batch: np.full(batch[:, 1:].numel(), -0.1, "<f4").tobytes()
         """,
@@ -214,7 +214,7 @@ CHEATS = [
         reason="more than was asked for",
         model="""
             import numpy as np
-            from locked_eval import scorer
+            from locked_eval.container import scorer
 
             honest_claims = scorer._claims
             scorer._claims = lambda *both: np.frombuffer(honest_claims(*both), "<f4").astype("<f8").tobytes()

@@ -10,7 +10,10 @@ CERTAIN = """
 
 SHADOWS = (
     *("torch.py", "numpy.py", "os.py", "pathlib.py", "sitecustomize.py", "usercustomize.py"),
-    *("locked_eval/__init__.py", "locked_eval/scorer.py", "locked_eval/candidate.py"),
+    *(
+        f"locked_eval/{name}.py"
+        for name in ("__init__", "container/__init__", "container/scorer", "container/candidate")
+    ),
 )
 
 CHEATS = [

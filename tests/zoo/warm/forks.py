@@ -29,7 +29,6 @@ POLL_SECONDS = 0.002
 def main():
     """Serve until stdin ends."""
     launcher = sys.argv[1]
-    sys.path.insert(0, str(Path(launcher).parents[2]))
     import torch
 
     torch.set_num_threads(1)

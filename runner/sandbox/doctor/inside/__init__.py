@@ -1,5 +1,5 @@
-"""The `workload/` of the candidate that `autoresearch doctor` sends into the sandbox; standard library only.
+"""The `workload/` of the candidate that `autoresearch doctor` runs in the sandbox; standard library only.
 
-`train` is what PID 1 starts. It reads `$DATA_DIR/task.json` and becomes `look`, `bite` or `hang`. `flood` is no
-candidate: it stands in for PID 1.
+PID 1 starts `train`, which reads `$DATA_DIR/task.json` and becomes `look`, `bite` or `hang`. `flood` is not a
+candidate: it replaces PID 1.
 """

@@ -1,5 +1,6 @@
-"""A candidate that takes all it can get of everything, up to a bound, says how much that was, and takes memory
-until it is killed. The bounds keep the machine safe where a cap is missing.
+"""A candidate that takes all it can get, up to a bound, reports the amounts, and takes memory until it is killed.
+
+The bounds keep the machine safe where a cap is missing.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ TASK: Mapping[str, Any] = globals()["TASK"]
 MEBI = 1 << 20
 BEYOND_BYTES = 16 * MEBI
 BEYOND = 64
-"""How much more than a cap is taken where the cap does not bite."""
+"""Amount taken beyond a cap that does not hold."""
 FLOOD_BYTES = 8 * MEBI
 
 
 def fill(folder: str, cap_bytes: int) -> int:
-    """Bytes that files take before their file system is full; several, since one may not be that large."""
+    """Write files, each of limited size, until their file system is full; returns the bytes written."""
     taken, piece = 0, bytes(MEBI // 4)
     paths: list[Path] = []
     try:
@@ -41,7 +42,7 @@ def fill(folder: str, cap_bytes: int) -> int:
 
 
 def litter(folder: str, cap: int) -> int:
-    """Files that a folder takes before the inodes are used up."""
+    """Create files in a folder until the inodes are used up; returns their number."""
     made = 0
     try:
         while made < cap + BEYOND:
@@ -56,7 +57,7 @@ def litter(folder: str, cap: int) -> int:
 
 
 def multiply(cap: int) -> int:
-    """Threads that can live at once, this one included; they count as processes do."""
+    """Start threads, which count as processes, until no more can start; returns their number and this one."""
     threading.stack_size(64 * 1024)
     enough = threading.Event()
     made: list[threading.Thread] = []
@@ -74,7 +75,7 @@ def multiply(cap: int) -> int:
 
 
 def hold(cap: int) -> int:
-    """Files that can be open at once."""
+    """Open files until no more can be opened; returns their number."""
     held: list[int] = []
     try:
         while len(held) < cap + BEYOND:
@@ -87,7 +88,7 @@ def hold(cap: int) -> int:
 
 
 def stretch(cap_bytes: int) -> str:
-    """What happens to a file that is made larger than it may be, without writing to it."""
+    """Extend a file beyond the size limit without writing to it; returns the name of the error, or `done`."""
     path = Path("/tmp/stretch")  # noqa: S108  a tmpfs of this container alone
     path.touch()
     try:
@@ -100,7 +101,7 @@ def stretch(cap_bytes: int) -> str:
 
 
 def main() -> None:
-    """Everything in turn. The report comes after the flood, whose end alone may be kept; memory is the end."""
+    """Take everything in turn. The report follows the flood, of which only the end may be kept; memory is last."""
     report = {
         "probe": "bite",
         "output_bytes": fill("/out", TASK["output_bytes"]),

@@ -1,4 +1,4 @@
-"""PID 1 that prints more than the engine may keep. PID 1 of a candidate never would: it has a rate cap."""
+"""A PID 1 that prints more than the engine may keep. The PID 1 of a candidate limits its rate."""
 
 from __future__ import annotations
 

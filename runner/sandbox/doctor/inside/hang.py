@@ -1,4 +1,4 @@
-"""A candidate that will not end: deaf to every signal, with a daemon that floods its output."""
+"""A candidate that does not end: it ignores every signal, and a daemon of its own floods the output."""
 
 from __future__ import annotations
 

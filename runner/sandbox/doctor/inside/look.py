@@ -1,6 +1,6 @@
-"""A candidate that looks around, and tries what it must not, in ways that would do no harm if they worked.
+"""A candidate that looks around and attempts forbidden acts, in ways that would do no harm if they succeeded.
 
-Prints one JSON line. What it should have found is known outside: runner/sandbox/doctor/judgement.py.
+Prints one JSON line. `runner/sandbox/doctor/surroundings.py` knows what it should have found.
 """
 
 from __future__ import annotations
@@ -61,22 +61,23 @@ CALLS: Mapping[str, tuple[int, ...]] = {
     "fanotify_init": (300, 0x200, 0),
     "an x32 call": (0x40000000 | 39,),
 }
-"""Numbers of x86_64, the only machine that there are images for, with arguments that are harmless if allowed."""
+"""System calls of x86_64, the only machine with images, with arguments that are harmless if allowed."""
 
 PLACES = (
     "/", "/bin", "/candidate", "/candidate/workload", "/etc", "/home", "/lib", "/locked", "/locked/locked_eval",
     "/mnt", "/opt/venv", "/root", "/run", "/sys", "/sys/fs/cgroup", "/sys/kernel", "/usr/local/bin", "/var/tmp",  # noqa: S108
 )  # fmt: skip
-"""Folders that nobody inside may write to; mount points come on top."""
+"""Folders that no process inside may write to, besides the mount points."""
 FILES = (
-    "/candidate/workload/train.py", "/etc/passwd", "/locked/locked_eval/judge.py", "/proc/sys/kernel/core_pattern",
+    "/candidate/workload/train.py", "/etc/passwd", "/locked/locked_eval/judging/judge.py",
+    "/proc/sys/kernel/core_pattern",
     "/proc/sys/vm/overcommit_memory", "/proc/sysrq-trigger", "/proc/1/oom_score_adj", "/proc/1/mem",
     "/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/pids/pids.max",
     "/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/pids.max", "/sys/fs/cgroup/cgroup.procs",
 )  # fmt: skip
-"""Files that nobody inside may write to."""
+"""Files that no process inside may write to."""
 SECRETS = ("/proc/1/environ", "/proc/1/fd", "/proc/1/mem", "/proc/kcore", "/dev/mem", "/dev/kmsg", "/etc/shadow")
-"""Files that nobody inside may read."""
+"""Files that no process inside may read."""
 SOCKETS = ("/run/docker.sock", "/var/run/docker.sock", "/run/containerd/containerd.sock")
 CONTROL_GROUP = {
     "memory_bytes": ("memory/memory.limit_in_bytes", "memory.max"),
@@ -84,30 +85,30 @@ CONTROL_GROUP = {
     "swap_bytes": ("memory.swap.max",),
     "pids": ("pids/pids.max", "pids.max"),
 }
-"""What the control group says, by the files of version 1 and 2."""
+"""Limits in the control group, by their files in cgroup v1 and v2."""
 
 
 def outcome(act: Callable[[], object]) -> str:
-    """How it ended in a process of its own: `done`, the name of an errno, or the signal that ended it."""
-    told, tell = os.pipe()
+    """Act in a process of its own; returns `done`, the name of an errno, or the signal that ended it."""
+    receiver, sender = os.pipe()
     child = os.fork()
     if child == 0:
         try:
             act()
-            os.write(tell, b"done")
+            os.write(sender, b"done")
         except OSError as error:
-            os.write(tell, errno.errorcode.get(error.errno or 0, "?").encode())
+            os.write(sender, errno.errorcode.get(error.errno or 0, "?").encode())
         finally:
             os._exit(0)
-    os.close(tell)
-    with os.fdopen(told, "rb") as pipe:
-        said = pipe.read(64).decode("ascii")
+    os.close(sender)
+    with os.fdopen(receiver, "rb") as pipe:
+        answer = pipe.read(64).decode("ascii")
     _, status = os.waitpid(child, 0)
-    return said or (signal.Signals(os.WTERMSIG(status)).name if os.WIFSIGNALED(status) else "silent")
+    return answer or (signal.Signals(os.WTERMSIG(status)).name if os.WIFSIGNALED(status) else "silent")
 
 
 def call(number: int, *arguments: int) -> int:
-    """One system call by its number; an OSError when it fails."""
+    """Make one system call by its number; raises OSError when it fails."""
     ctypes.set_errno(0)
     answer: int = libc.syscall(*(ctypes.c_long(one) for one in (number, *arguments, *[0] * (6 - len(arguments)))))
     if answer == -1:
@@ -116,32 +117,32 @@ def call(number: int, *arguments: int) -> int:
 
 
 def clone_user() -> None:
-    """A child in a user namespace of its own, which ends at once."""
+    """Start a child in a user namespace of its own, which ends at once."""
     if call(56, NEW_USER | signal.SIGCHLD) == 0:
         os._exit(0)
 
 
 def foreign_call() -> None:
-    """A call of 32-bit programs, getpid, from a 64-bit one."""
+    """Make a system call of 32-bit programs, getpid, from a 64-bit one."""
     code = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
     code.write(b"\xb8\x14\x00\x00\x00\xcd\x80\xc3")  # mov eax, 20; int 0x80; ret
     ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(code)))()
 
 
 def connect(host: str, port: int, kind: int = socket.SOCK_STREAM) -> None:
-    """Reach an address."""
+    """Connect to an address."""
     with socket.socket(socket.AF_INET, kind) as one:
         one.settimeout(1)
         one.connect((host, port))
 
 
 def opened(path: str, flags: int) -> None:
-    """Open a file, and do nothing with it."""
+    """Open and close a file."""
     os.close(os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY))
 
 
 def attempts() -> dict[str, str]:
-    """Everything that must fail, and how it did."""
+    """Attempt everything that must fail; returns the outcomes by name."""
     acts: dict[str, Callable[[], object]] = {
         "AF_ALG": lambda: socket.socket(38, socket.SOCK_SEQPACKET, 0),
         "AF_VSOCK": lambda: socket.socket(40, socket.SOCK_STREAM, 0),
@@ -176,7 +177,7 @@ def attempts() -> dict[str, str]:
 
 
 def mounts() -> list[dict[str, str]]:
-    """What is mounted where, as the kernel tells it."""
+    """List the mounts, as the kernel reports them."""
     found = []
     for line in Path("/proc/self/mountinfo").read_text("utf-8").splitlines():
         fields = line.split()
@@ -186,7 +187,7 @@ def mounts() -> list[dict[str, str]]:
 
 
 def writable(places: Iterable[str]) -> list[str]:
-    """Folders in which a file can be made, and files that can be opened for writing; devices are told apart."""
+    """List the folders in which a file can be created, and the files that open for writing; skips devices."""
     found = []
     for place in sorted(set(places)):
         try:
@@ -206,7 +207,7 @@ def writable(places: Iterable[str]) -> list[str]:
 
 
 def room(place: str) -> dict[str, int] | None:
-    """Size of a file system; None when it is not there."""
+    """Size of a file system; None when it does not exist."""
     try:
         facts = os.statvfs(place)
     except OSError:
@@ -215,7 +216,7 @@ def room(place: str) -> dict[str, int] | None:
 
 
 def control_group() -> dict[str, str]:
-    """What is shown of the limits of this container."""
+    """Read the visible limits of this container."""
     found = {}
     for name, paths in CONTROL_GROUP.items():
         for path in paths:
@@ -227,13 +228,13 @@ def control_group() -> dict[str, str]:
 
 
 def status(path: Path) -> dict[str, str]:
-    """The fields of a file of /proc with a name and a colon on each line."""
+    """Parse a file of /proc with a name and a colon on each line."""
     lines = (line.partition(":") for line in path.read_text("utf-8").splitlines())
     return {name: value.strip() for name, _, value in lines}
 
 
 def devices() -> list[str]:
-    """Device files, without terminals."""
+    """List device files, without terminals."""
     found = []
     for path in sorted(Path("/dev").rglob("*")):
         mode = path.lstat().st_mode
@@ -243,7 +244,7 @@ def devices() -> list[str]:
 
 
 def gpus() -> list[str]:
-    """UUIDs of the GPUs that torch can use."""
+    """List the UUIDs of the GPUs that torch can use."""
     torch = sys.modules["torch"]  # the launcher imported it
     if not torch.cuda.is_available():
         return []
@@ -251,7 +252,7 @@ def gpus() -> list[str]:
 
 
 def main() -> None:
-    """Print what was found."""
+    """Print the report."""
     points = mounts()
     report = {
         "probe": "look",

@@ -1,4 +1,4 @@
-"""Becomes the program that the task names."""
+"""Run the program that the task names."""
 
 from __future__ import annotations
 

@@ -1,0 +1,175 @@
+"""Short notes on a campaign: runs stopped early, near misses tried together, and noise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+
+from runner.config import Config
+from runner.decision.early_stopping import first_training, is_promising
+from runner.decision.evidence import is_near_miss, noise_groups, scored
+from runner.decision.keep_rule import PRIOR_WEIGHT, noise_freedom, pooled_sigma
+from runner.decision.lineage import stack_of
+from runner.records import Experiment, Phase, RunEnd, RunRecord, Verdict
+from runner.report.effort import duration
+from runner.report.summary import BASELINE, counted
+
+CONFIDENCE = 0.90
+"""Of the upper limit of the share of wrong stops."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EarlyStops:
+    """What early stopping saved, and how often it was wrong.
+
+    A random share of the unpromising runs is finished anyway (`early_stop_holdout`). The share of near misses or
+    better among these is an unbiased estimate of the share of wrong stops. It does not say what a wrongly stopped
+    idea was worth: most near misses never become part of a keep.
+    """
+
+    stopped: int  # first runs that were ended early
+    saved_seconds: float  # of training and scoring, against the baseline's
+    finished: int  # unpromising runs that were finished anyway, and scored
+    promising: int  # of these, near misses or better
+    wrong_at_most: float | None  # upper limit of the share of wrong stops; None: none was finished
+
+    @property
+    def wrong(self) -> float | None:
+        """Estimated share of wrong stops; None while there is nothing to estimate it from."""
+        return self.promising / self.finished if self.finished else None
+
+
+def early_stops(experiments: Sequence[Experiment]) -> EarlyStops:
+    """Count the runs that were stopped, and those that were finished anyway."""
+    usual = _usual_seconds(experiments)
+    stopped = [run for one in experiments if (run := stopped_run(one)) is not None]
+    finished = [one for one in experiments if one.figures is not None and _has_stop_reason(first_training(one))]
+    promising = sum(is_promising(one) for one in finished)
+    return EarlyStops(
+        stopped=len(stopped),
+        saved_seconds=sum(max(0.0, usual - (run.wall_seconds or 0.0)) for run in stopped),
+        finished=len(finished),
+        promising=promising,
+        wrong_at_most=upper_limit(promising, len(finished)) if finished else None,
+    )
+
+
+def early_line(stops: EarlyStops) -> str | None:
+    """Describe early stopping for people; None when every run was promising."""
+    if not stops.stopped and not stops.finished:
+        return None
+    runs = counted(stops.stopped, "unpromising run")
+    line = f"Stopped early: {runs}, {duration(stops.saved_seconds)} of training and scoring saved; "
+    if stops.wrong is None or stops.wrong_at_most is None:
+        return line + "none was finished anyway so far, so the share of wrong stops is unknown."
+    promising = "1 was a near miss" if stops.promising == 1 else f"{stops.promising} were near misses"
+    return line + (
+        f"of {stops.finished} finished anyway, {promising} or better "
+        f"(wrong stops {stops.wrong:.0%}, at most {stops.wrong_at_most:.0%} with {CONFIDENCE:.0%} confidence)."
+    )
+
+
+def stopped_run(experiment: Experiment) -> RunRecord | None:
+    """Return the training that was stopped early, for which its experiment was discarded without a score."""
+    if experiment.verdict is not Verdict.DISCARD or not experiment.runs:
+        return None
+    last = experiment.runs[-1]
+    return last if last.end is RunEnd.STOPPED else None
+
+
+def upper_limit(successes: int, trials: int) -> float:
+    """Return the exact one-sided upper limit of a share (Clopper and Pearson).
+
+    It is the largest p with P(X ≤ successes) ≥ 1 − `CONFIDENCE` for a binomial X of so many trials.
+    """
+    from scipy.special import betaincinv  # lazy: most campaigns have nothing to compute
+
+    return 1.0 if successes >= trials else float(betaincinv(successes + 1, trials - successes, CONFIDENCE))
+
+
+def _has_stop_reason(training: RunRecord | None) -> bool:
+    return training is not None and training.curve is not None and training.curve.stop_reason is not None
+
+
+def _usual_seconds(experiments: Sequence[Experiment]) -> float:
+    """Sum up the mean durations of the baseline's training and scoring."""
+    runs = [run for one in experiments if one.number == BASELINE for run in one.runs]
+    return sum(
+        fmean(times)
+        for phase in (Phase.TRAIN, Phase.SCORE)
+        if (times := [run.wall_seconds for run in runs if run.phase is phase and run.wall_seconds is not None])
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stacks:
+    """Near misses of a campaign, and what trying them together brought."""
+
+    near_misses: int
+    used: int  # of these, in stacks with a verdict
+    tried: int  # stacks with a verdict
+    kept: int
+
+
+def stacks(experiments: Sequence[Experiment]) -> Stacks:
+    """Count near misses and stacks."""
+    tried = [one for one in experiments if one.combines and one.verdict is not None]
+    return Stacks(
+        near_misses=sum(is_near_miss(one) and not one.combines for one in experiments),
+        used=len(stack_of(tried)),
+        tried=len(tried),
+        kept=sum(one.verdict is Verdict.KEEP for one in tried),
+    )
+
+
+def stack_line(found: Stacks) -> str | None:
+    """Describe near misses for people; None when there were none."""
+    if not found.near_misses:
+        return None
+    misses = "1 near miss" if found.near_misses == 1 else f"{found.near_misses:,} near misses"
+    if not found.tried:
+        return f"Near misses: {misses}, not tried together so far."
+    return f"Near misses: {misses}, {found.used} of them tried together in {counted(found.tried, 'stack')}; " + (
+        f"{found.kept} kept."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noise:
+    """Figures of the baseline's audited trials, and the pooled noise of its campaign, in bpb."""
+
+    scores_bpb: tuple[float, ...]
+    mean_bpb: float | None
+    sd_bpb: float | None  # None with fewer than two trials
+    sigma_bpb: float  # σ̂: prior, and all repeated trials of the campaign
+    freedom: float  # degrees of freedom of σ̂, including those of the prior
+    prior_freedom: float = PRIOR_WEIGHT
+
+
+def measure_noise(experiments: Sequence[Experiment], config: Config) -> Noise:
+    """Compute the noise of a campaign; the first experiment is the baseline."""
+    baseline = experiments[0]
+    runs = scored((*baseline.runs, *baseline.controls), audited=True)
+    scores = [run.val_bpb for run in runs if run.val_bpb is not None]
+    groups = noise_groups(experiments)
+    return Noise(
+        scores_bpb=tuple(scores),
+        mean_bpb=fmean(scores) if scores else None,
+        sd_bpb=stdev(scores) if len(scores) > 1 else None,
+        sigma_bpb=pooled_sigma(groups, config.noise_prior_bpb),
+        freedom=noise_freedom(groups),
+    )
+
+
+def noise_line(noise: Noise) -> str:
+    """Describe the noise for people."""
+    own = f"{counted(len(noise.scores_bpb), 'trial')} of the baseline"
+    if noise.mean_bpb is not None:
+        own += f": mean {noise.mean_bpb:.4f}"
+    if noise.sd_bpb is not None:
+        own += f", standard deviation {noise.sd_bpb:.4f} bpb"
+    return (
+        f"{own}; noise sigma of the campaign {noise.sigma_bpb:.4f} with {noise.freedom:g} degrees of freedom, "
+        f"{noise.prior_freedom:g} of them from the prior"
+    )

@@ -1,0 +1,160 @@
+"""Money and time of a campaign in the ledger, and as `status` and `show` report them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from click.testing import CliRunner
+
+from runner.cli import cli
+from runner.records import Experiment, Phase, Proposal, RunEnd, RunRecord, Usage, UsageTotals, Verdict
+from runner.storage.ledger import Ledger
+from runner.storage.paths import StatePaths
+
+USAGE = UsageTotals(
+    num_responses=30,
+    input_tokens=100_000,
+    output_tokens=50_000,
+    cache_read_tokens=700_000,
+    cache_write_tokens=200_000,
+    cost_usd=6.0,
+)
+NOTHING = UsageTotals(
+    num_responses=0, input_tokens=0, output_tokens=0, cache_read_tokens=0, cache_write_tokens=0, cost_usd=0.0
+)
+
+
+def at(second):
+    return (datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=second)).isoformat()
+
+
+def run(phase, start, end, ended=RunEnd.FINISHED):
+    return RunRecord(
+        phase=phase, seed=1, end=ended, exit_code=0, wall_seconds=1.0, cpu_seconds=1.0,
+        opened_at=None if start is None else at(start), closed_at=None if end is None else at(end),
+    )  # fmt: skip
+
+
+def experiment(number, start=None, end=None, *runs, verdict=Verdict.DISCARD, **more):
+    return Experiment(
+        number=number,
+        hypothesis="h",
+        proposer="p",
+        verdict=verdict,
+        started_at=None if start is None else at(start),
+        ended_at=None if end is None else at(end),
+        runs=runs,
+        **more,
+    )
+
+
+def scored(number, bpb, verdict="keep", cost=0.0):
+    return experiment(number, verdict=Verdict(verdict), val_bpb=bpb, cost_usd=cost)
+
+
+# --- the ledger and the commands ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def ledger(tmp_path, monkeypatch):
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    identity = ["-c", "user.name=n", "-c", "user.email=e@example.com"]
+    subprocess.run(["git", *identity, "commit", "-q", "--allow-empty", "-m", "m"], cwd=tmp_path, check=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AUTORESEARCH_BUDGET_USD", "5")
+    with Ledger(StatePaths.of(tmp_path).ledger) as opened:
+        opened.create_campaign(tag="t", base_commit="b" * 40, conditions={"profile": "cuda"})
+        opened.create_campaign(tag="other", base_commit="b" * 40, conditions={})
+        opened.set_target("t", 4)
+        yield opened
+
+
+def trained(ledger, number):
+    ledger.close_run(ledger.open_run("t", number, Phase.TRAIN, 1), run(Phase.TRAIN, None, None))
+    ledger.close_experiment(
+        "t", number, verdict=Verdict.KEEP, reason="r", val_bpb=2.0, delta_bpb=None, sigma_bpb=0.01
+    )
+
+
+def asked(ledger, cost, tag="t"):
+    usage = Usage(
+        model="m", request_id=None, input_tokens=1, output_tokens=2, cache_read_tokens=3, cache_write_tokens=4,
+        cost_usd=cost,
+    )  # fmt: skip
+    conversation = ledger.open_conversation(tag, "p", seen=0)
+    booking = ledger.open_answer(conversation.id, turn=1, request_sha256="h", usage=usage)
+    ledger.close_answer(booking, usage, {})
+    return conversation.id
+
+
+def opened(ledger, conversation=None):
+    proposal = Proposal(hypothesis="h", edits=(), proposer="p")
+    return ledger.open_experiment("t", proposal, diff="", champion=None, conversation=conversation)
+
+
+def test_totals_are_of_one_campaign_and_count_what_led_to_nothing(ledger):
+    assert ledger.usage_totals("t") == NOTHING
+    opened(ledger, asked(ledger, 1.0))
+    asked(ledger, 0.5)
+    asked(ledger, 9.0, "other")
+    assert ledger.usage_totals("t") == UsageTotals(
+        num_responses=2,
+        input_tokens=2,
+        output_tokens=4,
+        cache_read_tokens=6,
+        cache_write_tokens=8,
+        cost_usd=1.5,
+    )
+
+
+def test_a_run_comes_back_with_its_times(ledger):
+    trained(ledger, opened(ledger))
+    (one,) = ledger.experiment("t", 0).runs
+    assert one.opened_at is not None and one.closed_at is not None
+    assert datetime.fromisoformat(one.opened_at) <= datetime.fromisoformat(one.closed_at)
+
+
+def test_status_and_show_report_money_and_time(ledger):
+    trained(ledger, opened(ledger))
+    trained(ledger, opened(ledger, asked(ledger, 1.0)))
+    # A clock of whole seconds saw none of this; give it a night.
+    for column, table, seconds in (("opened_at", "experiments", 0), ("closed_at", "experiments", 100)):
+        ledger._db.execute(
+            f"UPDATE {table} SET {column} = CASE number WHEN 0 THEN ? ELSE ? END", (at(seconds), at(seconds + 110))
+        )
+    for column, seconds in (("opened_at", 10), ("closed_at", 90)):
+        ledger._db.execute(
+            f"UPDATE runs SET {column} = CASE experiment WHEN 0 THEN ? ELSE ? END",
+            (at(seconds), at(seconds + 110)),
+        )
+    shown = CliRunner().invoke(cli, ["status", "--tag", "t"])
+    assert shown.exit_code == 0
+    for part in (
+        "GPU duty 76% of 210 s",
+        "spent $1.00: $1.000 per experiment",
+        "about $4.00 for all 4",
+        "$5.00",
+    ):
+        assert part in shown.output
+    data = json.loads(CliRunner().invoke(cli, ["status", "--tag", "t", "--json"]).output)
+    assert data["spending"]["total_usd"] == data["cost_usd"] == 1.0
+    assert data["spending"]["budget_usd"] == 5.0
+    assert data["spending"]["usage"]["cache_read_tokens"] == 3
+    assert data["duty"]["seconds"] == {"build": 20, "train": 160, "other": 20, "propose": 10}
+    shown = CliRunner().invoke(cli, ["show", "1", "--tag", "t"])
+    assert "GPU duty 80% of 100 s; " in shown.output
+
+
+def test_status_shows_neither_where_there_is_none_and_survives_a_wrong_setting(ledger, monkeypatch):
+    shown = CliRunner().invoke(cli, ["status", "--tag", "other"])
+    assert shown.exit_code == 0
+    assert "duty" not in shown.output and "spent" not in shown.output
+    data = json.loads(CliRunner().invoke(cli, ["status", "--tag", "other", "--json"]).output)
+    assert (data["spending"], data["duty"], data["cost_usd"]) == (None, None, 0.0)
+    asked(ledger, 1.0)
+    monkeypatch.setenv("AUTORESEARCH_BUDGET_USD", "much")
+    shown = CliRunner().invoke(cli, ["status", "--tag", "t"])
+    assert "spent $1.00" in shown.output and "budget" not in shown.output
