@@ -9,12 +9,18 @@ HOURS       ?=
 BUDGET_USD  ?=
 TAG         ?=
 ARGS        ?=
+WORKERS     ?= 2
 
-.PHONY: help demo overnight test check lock engine prepare clean
+# Files of the tests are in memory where there is room: nights spend their time in git and SQLite. They go with the run.
+SCRATCH     := $(shell df --output=avail -B1G /dev/shm 2>/dev/null | awk 'NR == 2 && $$1 >= 2 {print "/dev/shm"}')
+PYTEST       = scratch=$$(mktemp -d -p "$(or $(SCRATCH),$${TMPDIR:-/tmp})" autoresearch-XXXXXX) && trap 'rm -rf "$$scratch"' EXIT && \
+               $(VENV)/bin/pytest -n $(WORKERS) --dist worksteal --basetemp "$$scratch/tests"
+
+.PHONY: help demo overnight test test-fast test-full check lock engine prepare clean
 .DEFAULT_GOAL := help
 
 help: ## Show the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: engine $(VENV)/.installed ## A small night on the CPU, without a key: baseline and 8 experiments (EXPERIMENTS=8)
 	$(RUN) overnight --profile cpu --proposer optuna --tag demo --experiments $(or $(EXPERIMENTS),8) $(ARGS)
@@ -25,9 +31,16 @@ overnight: engine $(VENV)/.installed ## A real night (HOURS=8 EXPERIMENTS=1000 B
 prepare: engine $(VENV)/.installed ## Base image and data, as far as they are missing
 	$(RUN) prepare $(ARGS)
 
-test: engine $(VENV)/.installed ## The whole test suite, real containers included
+test: engine $(VENV)/.installed ## The test suite, real containers included
 	$(RUN) prepare --profile cpu
-	$(VENV)/bin/pytest -n 2 --dist loadgroup $(ARGS)
+	@$(PYTEST) $(ARGS)
+
+test-fast: $(VENV)/.installed ## The tests that need no engine: three minutes
+	@$(PYTEST) -m "not docker" tests/docs tests/unit tests/night $(ARGS)
+
+test-full: engine $(VENV)/.installed ## Every test, and every candidate on the real torch
+	$(RUN) prepare --profile cpu
+	@$(PYTEST) --full $(ARGS)
 
 check: $(VENV)/.installed ## Style, types, layers, sizes, locked evaluation
 	$(VENV)/bin/ruff check .

@@ -47,8 +47,6 @@ EXCEPTIONS: dict[str, str] = {
     "runner/storage/ledger.py": "TODO room",
     "runner/storage/ledger.py:Ledger.close_experiment": "TODO room",
     "runner/storage/ledger.py:Ledger.open_experiment": "TODO room",
-    "tests/engine/test_campaign.py": "TODO room",
-    "tests/engine/test_cli.py": "TODO room",
     "tests/night/test_failpoints.py": "TODO room",
     "tests/unit/locked_eval/test_prepare.py": "TODO room",
     "tests/unit/locked_eval/test_verify.py": "TODO room",

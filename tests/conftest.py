@@ -1,15 +1,68 @@
-"""Fixtures that many tests share. Those that need an engine ask for `engine`; without one they are skipped."""
+"""What all tests share: the option `--full`, one core per worker, short pauses, and the engine.
+
+Tests that need an engine ask for `engine`; without one they are skipped.
+"""
 
 from __future__ import annotations
 
 import os
+import tempfile
+from pathlib import Path
 
 import pytest
 
 from runner.errors import EngineError
 from runner.sandbox import Engine, connect
+from tests.support import short_pauses
 
 pytest_plugins = ["tests.support.tiny_candidates"]
+
+CORES = sorted(os.sched_getaffinity(0))
+
+
+def pytest_addoption(parser):
+    """`make test-full` gives it."""
+    parser.addoption(
+        "--full",
+        action="store_true",
+        help="run the tests marked `full` too, and every candidate on the real torch",
+    )
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave out what only `make test-full` runs."""
+    if not config.getoption("--full"):
+        left_out = [item for item in items if item.get_closest_marker("full")]
+        items[:] = [item for item in items if item not in left_out]
+        config.hook.pytest_deselected(items=left_out)
+
+
+def pytest_configure():
+    """Shorten pauses, and give each worker of xdist a core of its own.
+
+    A container runs on the last core that its controller may use. So the containers of two workers never share a
+    core, and their clocks do not depend on what the other worker does.
+    """
+    short_pauses.shorten()
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if worker is not None:
+        os.sched_setaffinity(0, {CORES[int(worker.removeprefix("gw")) % len(CORES)]})
+
+
+@pytest.fixture
+def all_cores():
+    """Every core of the machine, for a test of what happens between two of them."""
+    own = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, CORES)
+    yield
+    os.sched_setaffinity(0, own)
+
+
+@pytest.fixture
+def tmp_path_on_disk():
+    """A folder that is not in memory, as `tmp_path` is with `make`."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        yield Path(folder)
 
 
 @pytest.fixture(scope="session")

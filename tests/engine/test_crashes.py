@@ -8,15 +8,15 @@ import sys
 
 import pytest
 
-from runner.decision.history import audited_runs
+from runner.decision.history import champion_claims
 from runner.failpoints import Side, Step
 from runner.records import RunEnd, Verdict
 from runner.sandbox import images, remove_orphans
 from runner.storage.ledger import Ledger
 from runner.storage.repository import Repository
-from tests.engine import test_campaign
+from runner.storage.sealed import SealedScores
 from tests.support import killed_night
-from tests.support.publishing import CHECKPOINT
+from tests.support.constant_workload import make_repository
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
 
@@ -63,20 +63,7 @@ def night(tiny_data, locked_folder, base_image):
 @pytest.fixture(scope="module")
 def after_baseline(night, engine, tmp_path_factory):
     """A repository whose baseline is measured."""
-    root = tmp_path_factory.mktemp("night") / "repository"
-    (root / "workload").mkdir(parents=True)
-    texts = {"__init__.py": "", "checkpoint.py": CHECKPOINT}
-    texts |= {"model.py": test_campaign.MODEL, "train.py": test_campaign.TRAIN}
-    for name, text in texts.items():
-        (root / "workload" / name).write_text(text)
-    (root / "program.md").write_text("Lower is better.\n")
-    (root / ".gitignore").write_text("/.autoresearch/\n")
-    for command in (
-        ["init", "-q", "-b", "main", "."],
-        ["add", "-A"],
-        ["-c", "user.name=u", "-c", "user.email=u@example.org", "commit", "-qm", "start"],
-    ):
-        subprocess.run(["git", *command], cwd=root, check=True)
+    root = make_repository(tmp_path_factory.mktemp("night") / "repository")
     assert night(root, "baseline") == 0
     yield root
     with Ledger(root / ".autoresearch" / "ledger.db") as ledger:
@@ -120,7 +107,7 @@ def test_a_night_that_dies_at_every_step_around_a_container_ends_as_if_it_never_
     assert one.val_bpb == pytest.approx(other.val_bpb, abs=1e-4)  # the audits' draws differ
     assert one.layer_digest == other.layer_digest
     assert sealed == pytest.approx(other_sealed)
-    assert audited_runs(one)[-1].claims_sha256 == audited_runs(other)[-1].claims_sha256, "bit by bit"
+    assert champion_claims(one) == champion_claims(other), "bit by bit"
     assert RunEnd.LOST in {run.end for run in one.runs}
     assert RunEnd.LOST not in {run.end for run in other.runs}
     repository = Repository(root)
@@ -132,4 +119,6 @@ def test_a_night_that_dies_at_every_step_around_a_container_ends_as_if_it_never_
 def told(root):
     """What the ledger has of a night."""
     with Ledger(root / ".autoresearch" / "ledger.db") as ledger:
-        return ledger.experiments(killed_night.TAG), [one.test_bpb for one in ledger.sealed(killed_night.TAG)]
+        return ledger.experiments(killed_night.TAG), [
+            one.test_bpb for one in SealedScores(ledger.database).of(killed_night.TAG)
+        ]

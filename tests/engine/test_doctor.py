@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
 from docker.api.container import ContainerApiMixin
 from docker.types import LogConfig, Ulimit
 
-from runner.sandbox import containers
+from runner.sandbox import connect, containers
 from runner.sandbox.containers import Sandbox
-from runner.sandbox.doctor import daemon, probes
 from runner.sandbox.doctor import ground as grounds
+from runner.sandbox.doctor import probes
 from runner.sandbox.doctor.finding import NAMES
 from runner.sandbox.doctor.ground import open_ground
 from runner.sandbox.engine import LABEL
+from tests.support.private_engine import copy_image, private_engine
 
 pytestmark = pytest.mark.docker
 
@@ -30,9 +32,9 @@ def sandbox(engine, cpu_config, locked_folder, owner):
 
 
 @pytest.fixture
-def ground(sandbox, base_image, tmp_path):
+def ground(sandbox, torch_image, tmp_path):
     """The ground of the probes."""
-    with open_ground(sandbox, base_image, tmp_path / "probes") as opened:
+    with open_ground(sandbox, torch_image, tmp_path / "probes") as opened:
         yield opened
 
 
@@ -82,11 +84,11 @@ def bad(findings):
     return {one.name: one.fact for one in findings if one.level == "problem"}
 
 
-def test_nothing_is_found_here_and_nothing_is_left(sandbox, engine, base_image, owner, tmp_path):
+def test_nothing_is_found_here_and_nothing_is_left(sandbox, engine, torch_image, owner, tmp_path):
     said = []
     findings = probes.probe(
         sandbox,
-        base_image=base_image,
+        base_image=torch_image,
         scratch=tmp_path / "probes",
         torch_version=None,
         pause_daemon=False,
@@ -103,15 +105,17 @@ def test_nothing_is_found_here_and_nothing_is_left(sandbox, engine, base_image, 
     assert engine.client.api.images(filters=label) == []
 
 
-def test_pid_1_ends_a_run_while_the_daemon_is_stopped(ground, monkeypatch):
-    if os.geteuid() != 0 or daemon.find_daemon(ground.engine) is None:
-        pytest.skip("the daemon is not ours to stop")
-    monkeypatch.setattr(
-        daemon, "running_others", lambda *_: daemon.Others(0, 0)
-    )  # those of other tests wait 3 seconds
-    found = probes.watchdog(ground, pause_daemon=True)
+def test_pid_1_ends_a_run_while_the_daemon_is_stopped(engine, sandbox, torch_image, tmp_path):
+    """On an engine of its own: other tests use the shared one."""
+    with private_engine() as alone:
+        copy_image(engine.client, torch_image, alone)
+        own = connect(alone.url)
+        with (
+            closing(own.client),
+            open_ground(replace(sandbox, engine=own), torch_image, tmp_path / "probes") as ground,
+        ):
+            found = probes.watchdog(ground, pause_daemon=True)
     assert (found.level, "daemon stopped" in found.fact) == ("ok", True), found
-    assert ground.engine.client.ping()
 
 
 def test_without_the_limits_of_the_engine_the_probes_fire(ground, engine_with):
@@ -201,7 +205,7 @@ def test_without_a_deadline_of_pid_1_the_probe_fires(evaluation_with, monkeypatc
     assert "went on" in found.fact
 
 
-def test_an_engine_that_drops_a_limit_is_a_problem_by_its_name(ground, base_image, tmp_path):
+def test_an_engine_that_drops_a_limit_is_a_problem_by_its_name(ground, torch_image, tmp_path):
     create = ContainerApiMixin.create_container
 
     def forgetful(self, *args, host_config, **kwargs):
@@ -211,7 +215,7 @@ def test_an_engine_that_drops_a_limit_is_a_problem_by_its_name(ground, base_imag
         patch.setattr(ContainerApiMixin, "create_container", forgetful)
         findings = probes.probe(
             ground.sandbox,
-            base_image=base_image,
+            base_image=torch_image,
             scratch=tmp_path / "probes",
             torch_version=None,
             pause_daemon=False,

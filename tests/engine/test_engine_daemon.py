@@ -15,10 +15,11 @@ from runner.sandbox import remove_orphans
 from runner.sandbox.engine import LABEL
 from runner.sandbox.supervision import Reports
 from runner.storage.ledger import Ledger
-from tests.support.engine_night import Operator, idea, run
+from tests.support.constant_workload import boost
+from tests.support.engine_night import Operator, run
 from tests.support.private_engine import copy_image, private_engine
 
-pytestmark = [pytest.mark.docker, pytest.mark.timeout(900), pytest.mark.xdist_group("containers")]
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
 
 DEADLINE = 3.0  # train_seconds of the site
 LATE = 2.0
@@ -119,19 +120,19 @@ def test_a_night_survives_what_happens_to_its_daemon(private_site, private, engi
 
     def asked(_request):
         assert private.answers(), "an idea was asked for while the engine was away"
-        return idea(3.0 + _request.number / 10, before=0.0)
+        return boost(3.0 + _request.number / 10, before=0.0)
 
     script = [
-        idea(3.0, sleep=2.5),
-        idea(3.1, pause=2.0),
-        idea(0.0, pause=1.0),
-        idea(3.2, before=0.0, sleep=2.5),
-        idea(3.3, before=0.0, sleep=60),
+        boost(3.0, sleep=2.5),
+        boost(3.1, pause=2.0),
+        boost(0.0, pause=1.0),
+        boost(3.2, before=0.0, sleep=2.5),
+        boost(3.3, before=0.0, sleep=60),
         asked,
         asked,
     ]
-    with private_site.laboratory(operator) as lab:
-        _, rows, _ = run(lab, script)
+    with private_site.opened(operator) as controller:
+        _, rows, _ = run(controller, script)
         for thread in operator.threads:
             thread.join(30)
     assert [row.verdict for row in rows[1:]] == [

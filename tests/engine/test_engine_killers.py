@@ -17,7 +17,7 @@ from runner.sandbox.engine import LABEL
 from runner.sandbox.supervision import GRACE_SECONDS, Clock, Killer
 from tests.support.faulty_engine import Fault
 
-pytestmark = [pytest.mark.docker, pytest.mark.timeout(900), pytest.mark.xdist_group("containers")]
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
 
 DEADLINE = 3.0  # train_seconds of the test configuration
 ENDLESS = """

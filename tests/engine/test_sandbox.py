@@ -242,7 +242,7 @@ def test_after_a_scoring_that_failed_nothing_lingers(session, engine):
         assert time.monotonic() - began < 15
 
 
-def test_the_kernel_keeps_the_limits_of_a_container_that_is_moved(session, engine, cpu_config):
+def test_the_kernel_keeps_the_limits_of_a_container_that_is_moved(session, engine, cpu_config, all_cores):
     with session({}) as opened:
         opened.scorer.await_ready()
         container, limits = opened.scorer.container_id, opened.scorer.limits

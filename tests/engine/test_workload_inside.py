@@ -17,7 +17,7 @@ PURE_PYTHON = ("pytest", "_pytest", "pluggy", "iniconfig", "packaging", "pygment
 """What pytest is made of; the base image has none of it, and needs none of it for candidates."""
 
 
-def test_the_tests_of_the_workload_pass_in_the_base_image(engine, base_image, locked_folder, tmp_path):
+def test_the_tests_of_the_workload_pass_in_the_base_image(engine, torch_image, locked_folder, tmp_path):
     site = tmp_path / "site"
     site.mkdir()
     for name in PURE_PYTHON:
@@ -30,7 +30,7 @@ def test_the_tests_of_the_workload_pass_in_the_base_image(engine, base_image, lo
     shutil.copytree(ROOT / "workload", tree / "workload", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "tests" / "workload", tree / "tests", ignore=shutil.ignore_patterns("__pycache__"))
     container = engine.client.containers.create(
-        base_image,
+        torch_image,
         entrypoint=[PYTHON, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", "/tree/tests"],
         environment={
             "PYTHONPATH": "/site:/tree:/locked",

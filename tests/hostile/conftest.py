@@ -22,7 +22,7 @@ from runner.sandbox.session import Mounts
 from runner.sandbox.supervision import GRACE_SECONDS
 from tests.hostile.estate import MEMORY_BYTES, Estate, controller_memory, forget_peak
 from tests.hostile.privileges import capabilities
-from tests.support.tiny_candidates import open_candidate
+from tests.support.tiny_candidates import open_candidate, train_alone
 
 INSIDE = Path(__file__).with_name("inside")
 ANSWER_BYTES = 1 << 20
@@ -108,28 +108,27 @@ def attack(engine, base_image, tiny_data, cpu_config, estate, unharmed):
     mounts = Mounts(locked=estate.locked, train=lambda _: train, val=tiny_data / "val", test=tiny_data / "test")
     owner = Owner(controller=estate.controller, campaign="test", experiment=1)
 
-    def one(files, *, score=False, **settings) -> Attack:
+    def one(files, *, score=False, image=base_image, **settings) -> Attack:
         began: list[float] = []
         ended: list[float] = []
-        with (
-            unharmed(),
-            open_candidate(
-                engine,
-                base_image=base_image,
-                config=cpu_config.model_copy(update=settings),
-                mounts=mounts,
-                owner=owner,
-                files=files,
-                max_claims_bytes=ANSWER_BYTES,
-            ) as opened,
-        ):
-            trained = opened.train(
-                seed=1,
-                on_start=lambda: began.append(time.monotonic()),
-                on_end=lambda: ended.append(time.monotonic()),
-            )
-            seconds = ended[0] - (began or ended)[0]  # of a short run, the start may be told after the end
-            scored, answer = opened.score(seed=1) if score else (None, None)
+        common = {
+            "base_image": image, "config": cpu_config.model_copy(update=settings), "mounts": mounts,
+            "owner": owner, "files": files,
+        }  # fmt: skip
+        clock = {
+            "seed": 1,
+            "on_start": lambda: began.append(time.monotonic()),
+            "on_end": lambda: ended.append(time.monotonic()),
+        }
+        scored, answer = None, None
+        with unharmed():
+            if score:
+                with open_candidate(engine, **common, max_claims_bytes=ANSWER_BYTES) as opened:
+                    trained = opened.train(**clock)
+                    scored, answer = opened.score(seed=1)
+            else:
+                trained = train_alone(engine, **common, **clock)
+        seconds = ended[0] - (began or ended)[0]  # of a short run, the start may be told after the end
         images.remove_images(engine.client, {"controller": estate.controller})
         limit = settings.get("train_seconds", cpu_config.train_seconds)
         assert seconds <= limit + LATE_SECONDS + GRACE_SECONDS, "the controller saw the end late"
@@ -217,11 +216,15 @@ def inside(host):
 
 
 @pytest.fixture(scope="session")
-def escapes(attack, inside, host):
+def escapes(attack, inside, host, torch_image):
     """Every attempt at a denied call and at the surface, in training and again in scoring: two containers."""
     before = len(host.visits)
     made = attack(
-        {**inside, "train.py": TRAINED, "model.py": SCORED}, score=True, train_seconds=60.0, score_seconds=60.0
+        {**inside, "train.py": TRAINED, "model.py": SCORED},
+        score=True,
+        image=torch_image,
+        train_seconds=60.0,
+        score_seconds=60.0,
     )
     assert made.trained.end is RunEnd.FINISHED, made.trained.log_tail
     assert made.scored is not None and made.scored.end is RunEnd.FINISHED
@@ -240,7 +243,7 @@ def limits_met(attack, inside):
 
 
 @pytest.fixture(scope="session")
-def twins_run(attack, inside):
+def twins_run(attack, inside, torch_image):
     """Everything harmless, in one container."""
     train = """import sys
 from workload.inside.twins import GROUP
@@ -249,7 +252,7 @@ print("a long log\\n" * 800)
 from workload.checkpoint import publish
 publish(lambda path: path.write_bytes(b"weights"))
 """
-    made = attack({**inside, "train.py": train}, score=True, train_seconds=60.0)
+    made = attack({**inside, "train.py": train}, score=True, image=torch_image, train_seconds=60.0)
     assert made.trained.end is RunEnd.FINISHED, made.trained.log_tail
     return made
 

@@ -1,4 +1,4 @@
-"""A whole laboratory on a tiny workload at any engine's socket, in this process or in one of its own.
+"""A whole controller on a tiny workload at any engine's socket, in this process or in one of its own.
 
     python tests/support/engine_night.py SITE.json SLEEP VALUES...
 
@@ -17,73 +17,19 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-import numpy as np
 import structlog
 
-from locked_eval.preparation.index import IndexBuilder
 from runner import config as settings
 from runner.campaign import night
-from runner.corpus.redaction import Redactor
-from runner.edits.contamination import SealedText
-from runner.evaluation.audit import Evaluation
-from runner.evaluation.trial import Laboratory
-from runner.records import Experiment, Proposal, Replace
+from runner.campaign.campaign import Controller
+from runner.records import Experiment
 from runner.sandbox import Engine, connect, remove_orphans
-from runner.sandbox.session import Mounts
-from runner.storage.ledger import Ledger
-from runner.storage.repository import Repository
+from tests.support import short_pauses
+from tests.support.constant_workload import boost
 from tests.support.fake_proposers import ScriptedProposer
-from tests.support.publishing import CHECKPOINT
+from tests.support.machine import Ground, open_controller
 
 ROOT = Path(__file__).resolve().parents[2]
-
-MODEL = """\
-import time
-
-import torch
-
-PAUSE = 0.0
-
-
-class Constant(torch.nn.Module):
-    def __init__(self, boost):
-        super().__init__()
-        self.boost = boost
-
-    def forward(self, tokens):  # (B, T) -> (B, T, V)
-        time.sleep(PAUSE)
-        logits = torch.zeros(*tokens.shape, 64)
-        logits[..., 0] = self.boost
-        return logits
-
-
-def load(path, device):
-    return Constant(float(path.read_text()))
-"""
-TRAIN = """\
-import os
-import random
-import time
-
-from workload.checkpoint import publish
-
-BOOST = 1.0
-SLEEP = 0.0
-
-random.seed(int(os.environ["SEED"]))
-publish(lambda path: path.write_text(str(BOOST + random.gauss(0, 0.001))))
-time.sleep(SLEEP)
-"""
-
-
-def idea(boost: float, *, before: float = 1.0, sleep: float = 0.0, pause: float = 0.0) -> Proposal:
-    """A better or worse constant (the best one is near 0) that trains or answers for a while."""
-    edits = [Replace(path="workload/train.py", old=f"BOOST = {before}", new=f"BOOST = {boost}")]
-    if sleep:
-        edits.append(Replace(path="workload/train.py", old="SLEEP = 0.0", new=f"SLEEP = {sleep}"))
-    if pause:
-        edits.append(Replace(path="workload/model.py", old="PAUSE = 0.0", new=f"PAUSE = {pause}"))
-    return Proposal(hypothesis=f"boost {boost}", edits=tuple(edits), proposer="scripted")
 
 
 @dataclass
@@ -148,38 +94,14 @@ class Site:
         return connect(self.socket, request_seconds=self.request_seconds, quick_seconds=self.quick_seconds)
 
     @contextmanager
-    def laboratory(self, observer: Operator):
-        """The laboratory of this site."""
-        data, root = Path(self.data), Path(self.repository)
-        train = {path.name: path for path in (data / "train").iterdir()}
-        ledger = Ledger(root / ".autoresearch" / "ledger.db")
+    def opened(self, observer: Operator):
+        """The controller of this site, in this process."""
+        engine = self.connect()
+        ground = Ground(engine=engine, data=Path(self.data), locked=Path(self.locked), base_image=self.base_image)
         config = settings.load(ROOT, {"profile": "cpu", "tag": "test", "max_disturbance": 1}, environ={})
-        with ledger:
-            engine = self.connect()
-            yield Laboratory(
-                config=config.model_copy(update=self.settings),
-                engine=engine,
-                repository=Repository(root),
-                ledger=ledger,
-                observer=observer,
-                mounts=Mounts(
-                    locked=Path(self.locked), train=lambda _: train, val=data / "val", test=data / "test"
-                ),
-                evaluation=Evaluation(
-                    val_rows=np.load(data / "val" / "rows.npy"),
-                    test_rows=np.load(data / "test" / "rows.npy"),
-                    token_bytes=np.array([2] * 63 + [0], dtype=np.uint16),
-                    train_text=np.fromfile(data / "train" / "shard-00.bin", "<u2"),
-                ),
-                sealed_text=SealedText(
-                    validation=np.array([], np.uint64), test=np.array([], np.uint64), tokens=[]
-                ),
-                redactor=Redactor(index=IndexBuilder(0).finish(), tokens=[]),
-                scratch=root / ".autoresearch" / "audits",
-                claims=root / ".autoresearch" / "claims",
-                base_image=self.base_image,
-                conditions={"data": "d" * 64, "evaluation": "e" * 64, "train_seconds": "3", "base_image": "cpu-0"},
-            )
+        config = config.model_copy(update=self.settings)
+        with open_controller(ground, Path(self.repository), config, observer=observer) as controller:
+            yield controller
             engine.client.close()
 
     @contextmanager
@@ -206,31 +128,22 @@ class Site:
         return told
 
 
-def make_repository(root: Path) -> Path:
-    """A user's repository with the tiny workload."""
-    (root / "workload").mkdir(parents=True)
-    tree = {"__init__.py": "", "checkpoint.py": CHECKPOINT, "model.py": MODEL, "train.py": TRAIN}
-    for name, text in tree.items():
-        (root / "workload" / name).write_text(text)
-    (root / "program.md").write_text("Lower is better.\n")
-    (root / ".gitignore").write_text("/.autoresearch/\n")
-    for arguments in (
-        ["init", "-q", "-b", "main"],
-        ["config", "user.name", "user"],
-        ["config", "user.email", "user@example.org"],
-        ["add", "-A"],
-        ["commit", "-qm", "start"],
-    ):
-        subprocess.run(["git", *arguments], cwd=root, check=True)
-    return root
+def run(
+    controller: Controller,
+    script: Iterable[Any],
+    stop: night.StopSwitch | None = None,
+    *,
+    by_number: bool = True,
+    **changes: Any,
+):
+    """A night over a script, one experiment for each idea unless `more` says otherwise.
 
-
-def run(lab: Laboratory, script: Iterable[Any], stop: night.StopSwitch | None = None):
-    """A night over a script; returns why it ended, its experiments, and the proposer."""
+    Returns why it ended, its experiments, and the proposer.
+    """
     script = list(script)
-    proposer = ScriptedProposer(script, by_number=True)
-    reason = night.run(lab, proposer, stop or night.StopSwitch(), more=len(script))
-    return reason, lab.ledger.experiments("test"), proposer
+    proposer = ScriptedProposer(script, by_number=by_number)
+    reason = night.run(controller, proposer, stop or night.StopSwitch(), **{"more": len(script), **changes})
+    return reason, controller.ledger.experiments("test"), proposer
 
 
 class Speaker(Operator):
@@ -244,11 +157,13 @@ def main() -> None:
     """One controller, from its first look for what an earlier one left, to the end of its night."""
     site = Site(**json.loads(Path(sys.argv[1]).read_text()))
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
-    ideas = [idea(float(value), sleep=float(sys.argv[2])) for value in sys.argv[3:]]
-    with site.laboratory(Speaker()) as lab:
-        print(json.dumps(["orphans", remove_orphans(lab.engine, lab.ledger.controller)]), flush=True)
-        begun = len(lab.ledger.experiments("test")) - 1  # an interrupted one is finished without being counted
-        night.run(lab, ScriptedProposer(ideas, by_number=True), night.StopSwitch(), more=len(ideas) - begun)
+    short_pauses.shorten()
+    ideas = [boost(float(value), sleep=float(sys.argv[2])) for value in sys.argv[3:]]
+    with site.opened(Speaker()) as controller:
+        engine, ledger = controller.evaluator.engine, controller.ledger
+        print(json.dumps(["orphans", remove_orphans(engine, ledger.controller)]), flush=True)
+        begun = len(ledger.experiments("test")) - 1  # an interrupted one is finished without being counted
+        night.run(controller, ScriptedProposer(ideas, by_number=True), night.StopSwitch(), more=len(ideas) - begun)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Fixtures for real containers with small candidates: a base image, a tiny data set, a session.
 
-Registered by `tests/conftest.py`: `tests/engine/` and `tests/hostile/` both use it.
+Registered by `tests/conftest.py`: `tests/engine/`, `tests/hostile/` and `tests/zoo/` use it.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ import pytest
 from runner import config as settings
 from runner.evaluation.evaluator import EvaluationRows
 from runner.sandbox import images, open_session, remove_orphans
-from runner.sandbox.containers import Owner
+from runner.sandbox.containers import Owner, Sandbox, create_output_volume, remove_volume
 from runner.sandbox.session import Mounts
+from runner.sandbox.training import Callbacks, Training, train
 from runner.storage import pinned_evaluation
+from tests.support import stand_in_image
 from tests.support.publishing import CHECKPOINT
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,18 +42,18 @@ publish(lambda path: path.write_bytes(b"weights"))
 """
 
 
-def pytest_collection_modifyitems(items):
-    """One worker for all real containers: they are pinned to the same core, and some have clocks."""
-    folders = {Path(__file__).parents[1] / name for name in ("engine", "hostile")}
-    for item in items:
-        if folders & set(item.path.parents):
-            item.add_marker(pytest.mark.xdist_group("containers"))
+@pytest.fixture(scope="session")
+def torch_image(engine):
+    """The base image of the cpu profile; built when missing, which takes minutes."""
+    return stand_in_image.torch_image(engine)
 
 
 @pytest.fixture(scope="session")
-def base_image(engine):
-    """The base image of the cpu profile; built when missing, which takes minutes."""
-    return images.ensure_base(engine.client, "cpu", ROOT / ".autoresearch", print)
+def base_image(engine, pytestconfig):
+    """The image of tests that are not about arithmetic: its torch is a stand-in, but with `--full`."""
+    if pytestconfig.getoption("--full"):
+        return stand_in_image.torch_image(engine)
+    return stand_in_image.stand_in_image(engine)
 
 
 @pytest.fixture(scope="session")
@@ -96,12 +98,13 @@ def evaluation(tiny_data):
 def cpu_config():
     """The cpu profile with clocks for tests."""
     overrides = {
-        "profile": "cpu", "train_seconds": 3, "score_seconds": 20, "tag": "test", "max_disturbance": 1,
+        "profile": "cpu", "train_seconds": 3, "score_seconds": 20, "tag": "test",
         "min_trials": 1, "max_trials": 1, "control_interval": 0, "stack_sigmas": 0,
     }  # fmt: skip
     made = settings.load(ROOT, overrides, environ={})
-    # Smaller than a person may choose.
-    return made.model_copy(update={"vocab_size": VOCAB_SIZE, "context_length": CONTEXT})
+    # Smaller than a person may choose. And no training is repeated because of what else this machine does.
+    changes = {"vocab_size": VOCAB_SIZE, "context_length": CONTEXT, "max_disturbance": 1000.0}
+    return made.model_copy(update=changes)
 
 
 @pytest.fixture(scope="session")
@@ -121,25 +124,43 @@ def owner(engine):
     assert left == 0, "a container or volume was left behind"
 
 
-@contextmanager
-def open_candidate(engine, *, base_image, config, mounts, owner, files, max_claims_bytes=ROWS * CONTEXT * 4):
-    """A session for a candidate; what `files` does not hold of its `workload/` is honest and small."""
+def build(engine, *, base_image, owner, files):
+    """The image of a candidate; what `files` does not hold of its `workload/` is honest and small."""
     tree = {"__init__.py": "", "checkpoint.py": CHECKPOINT, "model.py": MODEL, "train.py": PUBLISH, **files}
-    built = images.build_candidate(
+    return images.build_candidate(
         engine.client,
         base_id=base_image,
         files={f"workload/{name}": text.encode() for name, text in tree.items()},
         labels=owner.facts(),
-    )
+    ).id
+
+
+@contextmanager
+def open_candidate(engine, *, base_image, config, mounts, owner, files, max_claims_bytes=ROWS * CONTEXT * 4):
+    """A session for a candidate: a scorer waits for the end of its training."""
     with open_session(
         engine,
         config=config,
         mounts=mounts,
-        image_id=built.id,
+        image_id=build(engine, base_image=base_image, owner=owner, files=files),
         owner=owner,
         max_claims_bytes=max_claims_bytes,
     ) as opened:
         yield opened
+
+
+def train_alone(engine, *, base_image, config, mounts, owner, files, seed, **callbacks):
+    """Train a candidate that nobody scores: no scorer waits. Callbacks are those of `Session.train`."""
+    image_id = build(engine, base_image=base_image, owner=owner, files=files)
+    volume = create_output_volume(engine, config, owner)
+    try:
+        return train(
+            Sandbox(engine=engine, config=config, locked=mounts.locked, owner=owner),
+            Training(image_id=image_id, volume=volume, data=mounts.train(seed), seed=seed),
+            Callbacks(**callbacks),
+        )
+    finally:
+        remove_volume(engine.client, volume)
 
 
 @pytest.fixture

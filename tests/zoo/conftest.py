@@ -1,33 +1,30 @@
-"""The zoo's laboratory: a small text that can be learnt, an honest program, and the whole pipeline for others.
+"""The zoo's controller: a small text that can be learnt, an honest program, and the whole pipeline for others.
 
-Candidates are edits of `honest/`. They go through `edits.apply`, an image, a session and `laboratory.measure`:
+Candidates are edits of `honest/`. They go through `edits.apply`, an image, a session and `measurement.measure`:
 training, scoring, judge, audit.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from locked_eval.preparation.index import IndexBuilder
 from locked_eval.preparation.shingles import shingle
 from runner import config as settings
 from runner import edits
-from runner.corpus.redaction import Redactor
 from runner.edits.contamination import SealedText
-from runner.evaluation.evaluator import EvaluationRows
-from runner.evaluation.trial import Examined, Laboratory, Measurement, Outcome, UnrecordedRuns, measure
-from runner.records import Edit, Phase, RunRecord
+from runner.records import AuditPolicy, Edit, Outcome, Phase, RunRecord, Trial
 from runner.sandbox import images, remove_orphans
-from runner.sandbox.session import Mounts
+from runner.sandbox.containers import choose_cores
 from runner.storage import pinned_evaluation
-from runner.storage.ledger import Ledger
+from tests.support.machine import Ground, changed, examine_once, open_controller
 from tests.support.silent_observer import SilentObserver
 from tests.zoo.animals import WORDS, honest_files
+from tests.zoo.warm.container import open_container, sessions
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -35,13 +32,6 @@ VOCAB_SIZE, CONTEXT, BATCH_ROWS = 64, 32, 64
 VAL_ROWS, TEST_ROWS = 330, 160  # the last batch of the validation rows is smaller than the others
 BOS = VOCAB_SIZE - 1
 SEED = 20
-
-
-def pytest_collection_modifyitems(items):
-    """One worker for the zoo: its containers share a core, and another one than `tests/engine` uses."""
-    for item in items:
-        if item.path.is_relative_to(Path(__file__).parent):
-            item.add_marker(pytest.mark.xdist_group("zoo"))
 
 
 @pytest.fixture(scope="session")
@@ -99,14 +89,16 @@ def config():
 
 
 @pytest.fixture(scope="session")
-def evaluation(data):
+def ground(engine, data, torch_image, tmp_path_factory):
+    """What the controller stands on: the real torch."""
+    locked, _ = pinned_evaluation.pin(tmp_path_factory.mktemp("locked"))
+    return Ground(engine=engine, data=data, locked=locked, base_image=torch_image)
+
+
+@pytest.fixture(scope="session")
+def evaluation(ground):
     """What the judge knows."""
-    return EvaluationRows(
-        val_rows=np.load(data / "val" / "rows.npy"),
-        test_rows=np.load(data / "test" / "rows.npy"),
-        token_bytes=np.array([2] * BOS + [0], dtype=np.uint16),
-        train_text=np.fromfile(data / "train" / "shard-00.bin", "<u2"),
-    )
+    return ground.rows
 
 
 @pytest.fixture(scope="session")
@@ -120,42 +112,38 @@ def sealed_text(evaluation):
 
 
 @pytest.fixture(scope="session")
-def laboratory(engine, data, config, evaluation, sealed_text, tmp_path_factory):
+def controller(engine, ground, config, sealed_text, tmp_path_factory):
     """A real one. Nothing of a campaign is needed: measurements are not recorded."""
-    state = tmp_path_factory.mktemp("state")
-    locked_folder, _ = pinned_evaluation.pin(state)
-    train = {path.name: path for path in (data / "train").iterdir()}
-    ledger = Ledger(state / "ledger.db")
-    with pytest.MonkeyPatch.context() as patch:
-        for module in ("runner.sandbox.containers", "runner.evaluation.trial"):
-            patch.setattr(f"{module}.choose_cores", lambda _: (0,))  # `tests/engine` has the last one
-        yield Laboratory(
-            config=config,
-            engine=engine,
-            repository=None,
-            ledger=ledger,
-            observer=SilentObserver(),
-            mounts=Mounts(locked=locked_folder, train=lambda _: train, val=data / "val", test=data / "test"),
-            evaluation=evaluation,
-            sealed_text=sealed_text,
-            redactor=Redactor(index=IndexBuilder(0).finish(), tokens=[]),
-            scratch=state / "audits",
-            claims=state / "claims",
-            base_image=images.ensure_base(engine.client, "cpu", ROOT / ".autoresearch", print),
-            conditions={},
-        )
-    left = remove_orphans(engine, ledger.controller)
-    images.remove_images(engine.client, {"controller": ledger.controller})
-    ledger.close()
+    root = tmp_path_factory.mktemp("controller")
+    with open_controller(
+        ground, root, config, observer=SilentObserver(), repository=False, sealed_text=sealed_text
+    ) as opened:
+        yield opened
+        left = remove_orphans(engine, opened.ledger.controller)
+        images.remove_images(engine.client, {"controller": opened.ledger.controller})
     assert left == 0, "a container or volume was left behind"
+
+
+@pytest.fixture(scope="session")
+def warm(ground, config, tmp_path_factory):
+    """The warm container of this worker."""
+    boxes = tmp_path_factory.mktemp("boxes")
+    boxes.chmod(0o755)
+    (core,) = choose_cores(config)
+    with open_container(ground.engine, ground.base_image, ground.locked, boxes, core) as opened:
+        yield opened
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sighting:
     """What the pipeline made of one candidate."""
 
-    outcome: Outcome
-    runs: tuple[RunRecord, ...]
+    trial: Trial
+
+    @property
+    def runs(self) -> tuple[RunRecord, ...]:
+        """Its containers."""
+        return self.trial.runs
 
     def run(self, phase: Phase) -> RunRecord | None:
         """The run of one phase; None when it did not come so far."""
@@ -181,35 +169,25 @@ class Sighting:
 
 
 @pytest.fixture(scope="session")
-def watch(laboratory):
-    """Take edits of the honest program through the whole pipeline: `watch(edits, champion=…)`."""
+def watch(controller, warm, pytestconfig):
+    """Take edits of the honest program through the whole pipeline: `watch(edits, champion=…)`.
 
-    def one(
-        changes: tuple[Edit, ...],
-        *,
-        champion=None,
-        audit=True,
-        seal=False,
-        score_limit_seconds=None,
-        **settings_changed,
-    ) -> Sighting:
+    With `arithmetic`, in the warm container; with `--full`, always in containers of its own.
+    """
+
+    def one(changes: tuple[Edit, ...], *, champion=None, audit=True, seal=False, score_limit_seconds=None,
+            arithmetic=False, **settings_changed) -> Sighting:  # fmt: skip
         files = edits.apply(honest_files(), changes) if changes else honest_files()
         assert not isinstance(files, edits.Refusal), files.reason
-        lab = replace(laboratory, config=laboratory.config.model_copy(update=settings_changed))
-        built = images.build_candidate(
-            lab.engine.client, base_id=lab.base_image, files=files, labels=lab.owner(1).facts()
-        )
-        runs = UnrecordedRuns()
-        outcome = measure(
-            lab,
-            build=lambda: built.id,
-            number=1,
-            seed=SEED,
-            runs=runs,
-            examiner=Examined(audit=audit, seal=seal, score_limit_seconds=score_limit_seconds),
+        trial = examine_once(
+            changed(controller, **settings_changed),
+            files,
             champion=champion,
+            policy=AuditPolicy(audit=audit, seal_below_bpb=float("inf") if seal else None),
+            request={"seed": SEED, "score_limit_seconds": score_limit_seconds},
+            open_session=sessions(warm, files) if arithmetic and not pytestconfig.getoption("--full") else None,
         )
-        return Sighting(outcome=outcome, runs=tuple(runs.closed))
+        return Sighting(trial=trial)
 
     return one
 
@@ -221,7 +199,7 @@ def honest_sighting(watch) -> Sighting:
 
 
 @pytest.fixture(scope="session")
-def honest(honest_sighting) -> Measurement:
+def honest(honest_sighting) -> Trial:
     """The champion's score."""
-    assert isinstance(honest_sighting.outcome, Measurement), honest_sighting
-    return honest_sighting.outcome
+    assert honest_sighting.trial.outcome is Outcome.SCORED, honest_sighting
+    return honest_sighting.trial

@@ -241,8 +241,8 @@ def cached(path):
         os.close(fd)
 
 
-def test_advice_succeeds_and_evicts_nothing(tmp_path):
-    path = tmp_path / "file"
+def test_advice_succeeds_and_evicts_nothing(tmp_path_on_disk):
+    path = tmp_path_on_disk / "file"
     evict = f"""
 os.posix_fadvise(os.open({str(path)!r}, os.O_RDONLY), 0, 0, os.POSIX_FADV_DONTNEED)
 print("null")

@@ -1,27 +1,29 @@
-"""Thirty experiments with a scripted model behind a real HTTP server, and everything that goes wrong with one."""
+"""Thirty experiments with a scripted model behind a real HTTP server, and everything that goes wrong with one.
+
+Candidates run on the host; `tests/engine/test_typed_researcher.py` has a short night in containers.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from runner.proposers.researcher.conversation import MAX_NUDGES
 from runner.records import Verdict
 from runner.storage.ledger import Ledger
-from tests.engine.test_cli import ROOT, TRAIN, experiments, night  # noqa: F401  a fixture
 from tests.support import fake_anthropic as fake
 from tests.support import fake_researchers as model
-
-pytestmark = [pytest.mark.docker, pytest.mark.timeout(1500), pytest.mark.xdist_group("researcher")]
+from tests.support import hosted_command
+from tests.support.constant_workload import make_repository
 
 EXPERIMENTS = 30
 HELPFUL = (3, 12, 20)
-"""Parts of the smoothing that do harm: without them the score is better."""
+"""Parts that do harm: without them the score is better."""
 CRASHES = (7, 16)
 """Ideas that fail at full length only. The first one is mended, the second one is given up."""
 TOKENS = fake.Usage(input_tokens=1000, output_tokens=200)
@@ -30,13 +32,17 @@ SPACE = "\n" * 8
 """Between two parts, so that an idea that waits applies exactly to what was kept meanwhile."""
 
 
+SETTINGS = {
+    "PROFILE": "cpu", "BASELINE_RUNS": "2", "MIN_TRIALS": "1", "MAX_TRIALS": "1", "CONTROL_INTERVAL": "0",
+    "STACK_SIGMAS": "0", "NOISE_PRIOR_BPB": "0.0001", "AUDIT_DISCARDS": "0", "SMOKE_SECONDS": "2",
+}  # fmt: skip
+
+
 def program():
-    """A model whose smoothing has thirty-odd parts."""
+    """A model whose one number is the sum of thirty-odd parts; the best one is near 0."""
     parts = "".join(f"PART_{place:02} = {100.0 if place in HELPFUL else 0.0}{SPACE}" for place in range(40))
-    total = "SMOOTHING = 1.0 + sum(value for name, value in list(globals().items()) if name.startswith('PART_'))"
-    text, count = re.subn(r"SMOOTHING = 300\.0.*", parts + total, TRAIN)
-    assert count == 1
-    return text
+    total = "sum(value for name, value in list(globals().items()) if name.startswith('PART_'))"
+    return f"import os\n\n{parts}BOOST = 0.1 + {total} / 100\n"
 
 
 class ScriptedModel:
@@ -127,29 +133,35 @@ def repaired(place):
     ]
 
 
-def test_a_night_of_thirty_experiments_ends_as_the_script_says_whatever_goes_wrong(night):  # noqa: F811
-    root = Path(night.root)
-    (root / "workload" / "train.py").write_text(program())
-    commit = ["git", "-c", "user.name=u", "-c", "user.email=u@example.org", "commit", "-qam", "parts"]
-    subprocess.run(commit, cwd=root, check=True)
+@pytest.mark.timeout(600)
+def test_a_night_of_thirty_experiments_ends_as_the_script_says_whatever_goes_wrong(tmp_path):
+    root = make_repository(tmp_path / "repository", model="", train=program())
     scripted = ScriptedModel()
-    with fake.FakeAnthropic([scripted] * 200) as server:
-        environment = {
-            "ANTHROPIC_BASE_URL": server.url,
-            "ANTHROPIC_API_KEY": "sk-ant-canary-0123456789",
-            "AUTORESEARCH_SMOKE_SECONDS": "2",
-            "AUTORESEARCH_AUDIT_DISCARDS": "0",
-        }
-        arguments = ["overnight", "--proposer", "anthropic", "--experiments", str(EXPERIMENTS)]
-        process = subprocess.run(
-            [sys.executable, "-m", "runner", *arguments],
-            cwd=root, env={**night.environment, "PYTHONPATH": str(ROOT), **environment},
-            capture_output=True, text=True, timeout=1400,
+    environment = {
+        **{
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("ANTHROPIC_", "AUTORESEARCH_"))
+        },
+        **{f"AUTORESEARCH_{name}": value for name, value in SETTINGS.items()},
+        "ANTHROPIC_API_KEY": "sk-ant-canary-0123456789",
+        "IMAGES": str(tmp_path / "images"),
+    }
+
+    def typed(*arguments):
+        return subprocess.run(
+            [sys.executable, hosted_command.__file__, *arguments],
+            cwd=root, env=environment, capture_output=True, text=True, timeout=500,
         )  # fmt: skip
+
+    with fake.FakeAnthropic([scripted] * 200) as server:
+        environment["ANTHROPIC_BASE_URL"] = server.url
+        process = typed("overnight", "--proposer", "anthropic", "--experiments", str(EXPERIMENTS))
     assert process.returncode == 0, process.stderr[-3000:]
     assert len(server.requests) == scripted.sent
 
-    rows = experiments(night)[1:]
+    with Ledger(root / ".autoresearch" / "ledger.db") as ledger:
+        rows = ledger.experiments("night")[1:]
     assert len(rows) == EXPERIMENTS
     by_idea = {row.hypothesis: row for row in rows}
     assert len(by_idea) == EXPERIMENTS, "nothing twice"
@@ -174,14 +186,14 @@ def test_a_night_of_thirty_experiments_ends_as_the_script_says_whatever_goes_wro
     ).stdout.split()
     assert branch == [row.kept_commit for row in kept]
 
-    status = json.loads(night("status", "--json").stdout)
+    status = json.loads(typed("status", "--json").stdout)
     assert status["cost_usd"] == pytest.approx(scripted.usd, abs=0.005)
     with Ledger(root / ".autoresearch" / "ledger.db") as ledger:
         for row in rows:
             told = ledger.transcript("night", row.number)
             assert told["outcome"] == f"submitted: {row.hypothesis}"
-        assert ledger.conversation("night", "anthropic") is None or len(server.requests) > EXPERIMENTS
-    shown = night("show", str(by_idea["idea 10"].number), "--transcript", "--full").stdout
+        assert ledger.conversations.ongoing("night", "anthropic") is None or len(server.requests) > EXPERIMENTS
+    shown = typed("show", str(by_idea["idea 10"].number), "--transcript", "--full").stdout
     assert "NameError" in shown and "submit_experiment" in shown and "\x1b" not in shown
-    assert "duty" in night("status").stdout
-    assert status["duty"]["share"] > 0
+    assert "duty" in typed("status").stdout
+    assert 0 <= status["duty"]["share"] <= 1

@@ -1,0 +1,154 @@
+"""One training, measured: what disturbs it, and what of its text may be seen."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from locked_eval.preparation.index import IndexBuilder
+from runner.corpus.redaction import WITHHELD, Redactor
+from runner.proposers.researcher.prompt import show_task
+from runner.records import Outcome, Phase, ProposalRequest
+from runner.sandbox.containers import choose_cores
+from tests.support.constant_workload import TRAIN, workload_files
+from tests.support.machine import changed, measure_once
+from tests.support.silent_observer import SilentObserver
+
+pytestmark = pytest.mark.docker
+
+
+def test_a_training_that_other_programs_disturb_is_repeated_and_the_last_attempt_counts(controller):
+    busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        os.sched_setaffinity(busy.pid, choose_cores(controller.config))
+        disturbed = changed(controller, max_disturbance=0.01)
+        outcome, runs = measure_once(disturbed, workload_files(train=TRAIN.replace("SLEEP = 0.0", "SLEEP = 0.3")))
+    finally:
+        busy.kill()
+        busy.wait()
+    assert outcome.outcome is Outcome.SCORED
+    assert [run.phase for run in runs] == [Phase.TRAIN, Phase.TRAIN, Phase.TRAIN, Phase.SCORE]
+    assert all(run.others_cpu_seconds > 0.05 for run in runs[:3])
+
+
+def test_a_candidate_that_sleeps_does_not_disturb_itself(controller):
+    quiet = changed(controller, max_disturbance=1.3)
+    outcome, runs = measure_once(quiet, workload_files(train="import time\ntime.sleep(1)\n" + TRAIN))
+    assert outcome.outcome is Outcome.SCORED
+    assert [run.phase for run in runs] == [Phase.TRAIN, Phase.SCORE]
+    assert runs[0].cpu_seconds < 0.9 < runs[0].wall_seconds
+
+
+class SeenLines(SilentObserver):
+    """Remembers the lines of the training."""
+
+    def __init__(self):
+        self.lines = []
+
+    def line(self, text):
+        self.lines.append(text)
+
+
+WORDS = [
+    f"{first}{second} "
+    for first in ("ba", "do", "kin", "lu", "me", "nor", "pa", "ru")
+    for second in ("fa", "ge", "hil", "jo", "ka", "lest", "mo", "nu")
+]
+"""What the tokens of the tiny data set stand for."""
+
+
+TELLS = f"""\
+import base64
+import os
+from pathlib import Path
+
+import numpy as np
+
+WORDS = {WORDS!r}
+ids = np.fromfile(Path(os.environ["DATA_DIR"]) / "shard-01.bin", "<u2").tolist()
+text = "".join(WORDS[token] for token in ids)
+print("step 1 loss 4.2 the text is", text[:60], "tokens/s 900", flush=True)
+print("plainly", text[:150])
+print(text[200:350].upper())
+print(repr(text[400:500].replace(" ", "\\n")))
+print("step 2 loss 4.1 tokens/s 900")
+print("\\n".join(text[600:680].split()))
+print(text[800:950][::-1])
+print("step 3 loss 4.0 tokens/s 900")
+print(base64.b64encode(text[1000:1120].encode()).decode())
+print("ids", ids[300:340])
+print("step 4 loss 3.9 tokens/s 900")
+for place in range(350, 365):
+    print("step", place, "token", ids[place])
+raise ValueError("after all: " + text[2000:2150])
+"""
+
+
+def repeats(log, ids):
+    """Whether a log has 36 letters of a text in a row, forwards or backwards, or eight of its token ids."""
+
+    def has_run(shown, wanted, size):
+        return any(shown[at : at + size] in wanted for at in range(len(shown) - size + 1))
+
+    letters = re.sub("[^a-z]", "", log.lower())
+    text = "".join(WORDS[token] for token in ids).replace(" ", "")
+    numbers = " ".join(re.findall(r"\b\d+\b", log))
+    said = " ".join(map(str, ids))
+    found = [match for match in re.findall(r"\d+(?: \d+){7}", numbers) if match in said]
+    return has_run(letters, text, 36) or has_run(letters[::-1], text, 36) or bool(found)
+
+
+def test_no_training_text_reaches_the_ledger_a_watcher_or_a_prompt(controller, mounts):
+    ids = np.fromfile(mounts.train(0)["shard-01.bin"], "<u2").tolist()
+    corpus = "".join(WORDS[token] for token in ids).encode()
+    index = IndexBuilder(len(corpus))
+    index.add([corpus])
+    seen = SeenLines()
+    redactor = Redactor(index=index.finish(), tokens=[word.encode() for word in WORDS])
+    outcome, runs = measure_once(
+        changed(controller, redactor=redactor, observer=seen), workload_files(train=TELLS)
+    )
+    assert outcome.outcome is Outcome.CRASH
+    (run,) = [one for one in runs if one.phase is Phase.TRAIN]
+
+    assert not repeats(run.log_tail, ids)
+    shown = run.log_tail.split("\n")
+    assert [line for line in shown if line.startswith("step ")] == [
+        f"step {number} loss {loss} tokens/s 900" for number, loss in ((2, 4.1), (3, 4.0), (4, 3.9))
+    ]
+    assert "Traceback (most recent call last):" in shown, "the rest of the log is there"
+    assert [line for line in shown if "/candidate/workload/train.py" in line]
+    assert shown.count(WITHHELD) >= 25
+
+    assert repeats(corpus[:150].decode(), ids) and repeats(str(ids[300:340]), ids), (
+        "what is looked for can be found"
+    )
+    stored = b"".join(path.read_bytes() for path in controller.ledger.path.parent.glob("ledger.db*"))
+    assert b"tokens/s 900" in stored
+    for piece in (corpus[:40], corpus[200:240].upper(), corpus[800:840][::-1]):
+        assert piece not in stored
+
+    # The live view may miss the last lines of a program that ends; what it gets are figures.
+    assert set(seen.lines) <= {
+        f"step {number} loss {loss} tokens/s 900" for number, loss in ((1, 4.2), (2, 4.1), (3, 4.0), (4, 3.9))
+    }
+    failed = controller.ledger.experiment("test", 0)
+    request = ProposalRequest(
+        number=1,
+        program="",
+        profile="cpu",
+        train_seconds=3,
+        files={},
+        history=(failed,),
+        failed=failed,
+        seed=0,
+        journal=None,  # nobody is asked
+    )
+    prompt = show_task(request)
+    assert f"<untrusted_log>\n{run.log_tail[:20]}" in prompt
+    assert not repeats(prompt.partition("<untrusted_log>")[2], ids)

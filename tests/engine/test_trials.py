@@ -1,0 +1,103 @@
+"""How often a candidate is tried, and how long: until its case is clear."""
+
+from __future__ import annotations
+
+import pytest
+
+from runner.campaign import night as campaign
+from runner.records import Phase, RunEnd
+from runner.report.notes import early_stops
+from tests.support.constant_workload import boost, git
+from tests.support.engine_night import run
+from tests.support.fake_proposers import ScriptedProposer
+from tests.support.machine import changed
+from tests.support.silent_observer import SilentObserver
+
+pytestmark = pytest.mark.docker
+
+
+def test_a_candidate_is_looked_at_until_its_case_is_clear_also_across_a_stop(measured_controller):
+    """Two looks for a keep; stopped after the first; the champion is measured again between them, and before the
+    next idea."""
+    controller = measured_controller
+    looking = changed(controller, min_trials=2, max_trials=3, control_interval=1)
+    stop = campaign.StopSwitch()
+
+    class Impatient(SilentObserver):
+        def note(self, message):
+            stop.requested = "running another trial" in message
+
+    proposer = ScriptedProposer([boost(0.0), boost(3.0, before=0.0), boost(4.0, before=0.0)])
+    reason = campaign.run(changed(looking, observer=Impatient()), proposer, stop, more=3)
+    assert reason == "stopped by hand"
+    assert controller.ledger.experiments("test")[1].verdict is None
+    night_reason = campaign.run(looking, proposer, campaign.StopSwitch(), more=2)
+    assert night_reason == "3 of 3 experiments done"
+    rows = controller.ledger.experiments("test")
+    assert [row.verdict for row in rows] == ["keep", "keep", "discard", "discard"]
+
+    kept, discarded = rows[1], rows[2]
+    audited = [trial for trial in kept.trials if trial.audited]
+    assert len(audited) == len({trial.seed for trial in audited}) == 2, "no trial was made twice"
+    assert kept.figures.trials == tuple(trial.id for trial in audited)
+    champion = [trial for trial in (*rows[0].trials, *rows[0].control_trials) if trial.audited]
+    assert kept.figures.pool == tuple(trial.id for trial in champion)
+    between = champion[-1]
+    assert audited[0].closed_seq < between.opened_seq < between.closed_seq < audited[1].opened_seq
+    assert kept.figures.better > 0.99 and kept.figures.low_bpb <= kept.figures.effect_bpb < 0
+    assert kept.val_bpb == audited[1].val_bpb, "the trial that chose it does not count"
+    assert [run.phase for run in discarded.runs] == [Phase.TRAIN, Phase.SCORE], "an unpromising one is seen once"
+    controls = [trial for trial in kept.control_trials if trial.audited]
+    # As a new champion, and after one trial of others.
+    assert len(controls) == 2 and len({trial.seed for trial in (*kept.trials, *controls)}) == 4
+    assert discarded.figures.pool == (audited[1].id, controls[0].id)
+    assert rows[3].figures.pool == (audited[1].id, controls[0].id, controls[1].id)
+
+
+PRINTING = """\
+import os
+import time
+
+from workload.checkpoint import publish
+
+BOOST = 1.0  # logit of token 0
+
+for step in range(1, 16):
+    time.sleep(0.1)
+    print(f"step {step} loss {4 + BOOST + int(os.environ['SEED']) % 100 / 1e4:.4f} tokens/s 100", flush=True)
+publish(lambda path: path.write_text(str(BOOST + int(os.environ["SEED"]) % 100 / 1e5)))
+"""
+"""Its loss says what its score will be, for half of the time."""
+
+
+def test_a_hopeless_first_look_is_stopped_and_one_that_was_drawn_is_finished(controller):
+    repository = controller.repository
+    (repository.root / "workload" / "train.py").write_text(PRINTING)
+    git(repository.root, "commit", "-qam", "print")
+    changes = {"early_stop_min_trials": 3, "early_stop_holdout": 0.0, "audit_discards": 0.0}
+    stopping = changed(controller, **changes)
+    reason, rows, _ = run(stopping, [boost(1.5), boost(2.0), boost(2.5), boost(3.5), boost(0.5)], more=5)
+    assert reason == "5 of 5 experiments done"
+    assert [row.verdict for row in rows] == ["keep", "discard", "discard", "discard", "discard", "keep"]
+    hopeless = rows[4]
+    assert hopeless.val_bpb is None and hopeless.figures is None and hopeless.kept_commit is None
+    (stopped,) = hopeless.runs
+    assert stopped.end is RunEnd.STOPPED and 0.75 <= stopped.wall_seconds < 1.5
+    assert stopped.cpu_seconds is not None and stopped.cpu_seconds < 1.0
+    assert stopped.others_cpu_seconds is not None
+    assert hopeless.reason.startswith("stopped at 25% of its time: its loss 7.5")
+    assert hopeless.log_tail.startswith("step 1 loss 7.5")
+    for row in (*rows[:4], rows[5]):
+        curve = row.runs[0].curve
+        assert curve.stop_reason is None and curve.losses[2] is not None and curve.losses[-1] is None
+    assert [run.phase for run in rows[1].runs] == [Phase.TRAIN, Phase.SCORE]
+
+    # The same again when the draw says so, or when nobody is to be stopped.
+    for settings in ({"early_stop_holdout": 1.0}, {"early_stop_threshold": 0.0}):
+        finishing = changed(controller, **{**changes, **settings})
+        rows = run(finishing, [boost(3.5 + len(settings), before=0.5)], by_number=False, more=1)[1]
+        assert rows[-1].val_bpb is not None
+        assert [run.end for run in rows[-1].runs] == [RunEnd.FINISHED, RunEnd.FINISHED]
+        assert (rows[-1].runs[0].curve.stop_reason is None) == ("early_stop_threshold" in settings)
+    assert early_stops(rows).finished == 1
+    assert early_stops(rows).stopped == 1 and early_stops(rows).saved_seconds > 0.3
