@@ -1,4 +1,4 @@
-"""The nouns of a campaign: frozen values that modules hand to each other. Standard library only."""
+"""The nouns of a campaign: frozen values that rooms pass to each other. Standard library only."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ class Phase(StrEnum):
 
 
 class RunEnd(StrEnum):
-    """How one container execution ended, as told by PID 1's exit code and the host's own clock."""
+    """How one container execution ended, by PID 1's exit code and the host's own clock."""
 
     FINISHED = "finished"  # the candidate returned by itself
     DEADLINE = "deadline"  # killed at the deadline: a normal end of training
     FAILED = "failed"  # the candidate exited non-zero or died by a signal
     OUT_OF_MEMORY = "out_of_memory"
     STARTUP = "startup"  # the interpreter or `import torch` did not come up: infrastructure
-    LOST = "lost"  # killed by nobody we know of, or vanished: infrastructure
-    STOPPED = "stopped"  # train only: ended by the host because it was hopeless; nobody's failure
+    LOST = "lost"  # killed by an unknown hand, or vanished: infrastructure
+    STOPPED = "stopped"  # train only: ended early by the host as unpromising; not a failure
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,7 +164,7 @@ class Journal(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class AuditRecord:
-    """What an audit found out about one run's claims; see `docs/evaluation.md`."""
+    """Findings of the audit of one trial's claims; see `docs/evaluation.md`."""
 
     claimed_bpb: float
     num_positions: int  # drawn and answered
@@ -184,14 +184,14 @@ class SealedScore:
     """A score on the sealed test rows: for a person, never for a proposer or a decision."""
 
     number: int  # of the experiment
-    seed: int  # of the run
+    seed: int  # of the trial
     val_bpb: float  # audited, of the same checkpoint
     test_bpb: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class StopReason:
-    """Why a running training was hopeless; see `runner/decision/early_stopping.py`."""
+    """Why a running training was unpromising; see `runner/decision/early_stopping.py`."""
 
     fraction: float  # of its time, when that was found
     loss: float  # mean that it printed, in whatever unit; untrusted
@@ -201,10 +201,10 @@ class StopReason:
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """What a training printed of its loss, at fixed fractions of its time. Untrusted."""
+    """Losses that a training printed, at fixed fractions of its time. Untrusted."""
 
     losses: tuple[float | None, ...]  # None: nothing was printed just before
-    stop_reason: StopReason | None = None  # it was stopped for it, or finished on purpose all the same
+    stop_reason: StopReason | None = None  # why it was stopped, or finished on purpose all the same
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -311,6 +311,23 @@ class Figures:
     high_bpb: float
     first_delta_bpb: float  # after the first trial alone: what a campaign learns from
     first_se_bpb: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ruling:
+    """A verdict with what it rests on."""
+
+    verdict: Verdict
+    reason: str
+    val_bpb: float | None = None
+    delta_bpb: float | None = None
+    sigma_bpb: float | None = None
+    figures: Figures | None = None
+
+    @property
+    def keep(self) -> bool:
+        """Whether the candidate becomes the champion."""
+        return self.verdict is Verdict.KEEP
 
 
 @dataclass(frozen=True, kw_only=True)

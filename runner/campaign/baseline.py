@@ -11,7 +11,7 @@ from runner.campaign.promotion import promote
 from runner.decision import history, keep_rule
 from runner.errors import BaselineError, EngineError, Interrupted
 from runner.evaluation.evaluator import TrialRequest
-from runner.records import AuditPolicy, Experiment, Outcome, Proposal, Trial, Verdict
+from runner.records import AuditPolicy, Experiment, Outcome, Proposal, Ruling, Trial, Verdict
 from runner.untrusted import clean
 
 log = structlog.get_logger()
@@ -56,13 +56,13 @@ def run_baseline(campaign: Campaign, experiment: Experiment) -> Experiment:
         _refuse_failed(trial)
     scores = history.scores(trials)
     sigma = keep_rule.pooled_sigma([scores], campaign.config.noise_prior_bpb)
-    closed = campaign.close(
-        experiment.number,
+    ruling = Ruling(
         verdict=Verdict.KEEP,
         reason=f"baseline: mean of {len(scores)} runs; noise {sigma:.4f} bpb",
         val_bpb=sum(scores) / len(scores),
         sigma_bpb=sigma,
     )
+    closed = campaign.close(experiment.number, ruling)
     log.info("verdict_reached", campaign=campaign.tag, experiment=0, verdict=closed.verdict, sigma_bpb=sigma)
     return promote(campaign, closed)
 

@@ -15,7 +15,7 @@ from runner.decision.history import champion
 from runner.edits.contamination import SealedText
 from runner.errors import ConfigError
 from runner.evaluation.evaluator import Evaluator
-from runner.records import Experiment, Figures, Observer, Proposal, Verdict
+from runner.records import Experiment, Observer, Proposal, Ruling
 from runner.storage.ledger import CampaignRow, Ledger, Refused
 from runner.storage.repository import Repository
 from runner.storage.sealed import SealedScores
@@ -174,26 +174,7 @@ class Campaign:
         )
         return self.reload(number)
 
-    def close(
-        self,
-        number: int,
-        *,
-        verdict: Verdict,
-        reason: str,
-        val_bpb: float | None = None,
-        delta_bpb: float | None = None,
-        sigma_bpb: float | None = None,
-        figures: Figures | None = None,
-    ) -> Experiment:
-        """Record a verdict; see `Ledger.close_experiment`."""
-        self.ledger.close_experiment(
-            self.tag,
-            number,
-            verdict=verdict,
-            reason=reason,
-            val_bpb=val_bpb,
-            delta_bpb=delta_bpb,
-            sigma_bpb=sigma_bpb,
-            figures=figures,
-        )
+    def close(self, number: int, ruling: Ruling) -> Experiment:
+        """Record a verdict; a verdict is final."""
+        self.ledger.close_experiment(self.tag, number, **vars(ruling))
         return self.reload(number)

@@ -16,7 +16,7 @@ from runner.campaign.candidate import candidate_files
 from runner.config import Config
 from runner.decision import early_stopping, history, keep_rule
 from runner.decision.keep_rule import Action, Belief, Judgement, Rule
-from runner.records import AuditPolicy, Experiment, Figures, Outcome, Phase, Trial, Verdict
+from runner.records import AuditPolicy, Experiment, Outcome, Phase, Ruling, Trial, Verdict
 
 REACH_SIGMAS = 20.0
 """How far from the champion a score that is kept is searched for, in noise standard deviations."""
@@ -28,23 +28,6 @@ VERDICTS = {
     Outcome.LOST: Verdict.INFRA,
 }
 """Verdict of an experiment whose last trial has no score."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ruling:
-    """A verdict with what it rests on; the figures of `Ledger.close_experiment`."""
-
-    verdict: Verdict
-    reason: str
-    val_bpb: float | None = None
-    delta_bpb: float | None = None
-    sigma_bpb: float | None = None
-    figures: Figures | None = None
-
-    @property
-    def keep(self) -> bool:
-        """Whether the candidate becomes the champion."""
-        return self.verdict is Verdict.KEEP
 
 
 @dataclass(frozen=True, kw_only=True)

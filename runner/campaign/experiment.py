@@ -13,7 +13,7 @@ from runner.campaign.measurement import LedgerBook, measure
 from runner.campaign.promotion import promote
 from runner.decision import history
 from runner.evaluation.evaluator import Program, TrialRequest
-from runner.records import Experiment, Outcome, Trial, Verdict
+from runner.records import Experiment, Outcome, Ruling, Trial, Verdict
 
 log = structlog.get_logger()
 
@@ -35,7 +35,7 @@ def run_experiment(campaign: Campaign, experiment: Experiment) -> Experiment:
     if campaign.reload(experiment.number).verdict is not None:
         raise closed.error  # it is judged: what failed since concerns git, not its text
     campaign.observer.note(f"experiment {experiment.number}: {closed.reason}")
-    return campaign.close(experiment.number, verdict=Verdict.INFRA, reason=closed.reason)
+    return campaign.close(experiment.number, Ruling(verdict=Verdict.INFRA, reason=closed.reason))
 
 
 def _until_decided(campaign: Campaign, experiment: Experiment) -> Experiment:
@@ -43,24 +43,28 @@ def _until_decided(campaign: Campaign, experiment: Experiment) -> Experiment:
     candidate = stage(campaign, experiment)
     comparison, last = Comparison.open(campaign, experiment), None
     while (ruling := comparison.verdict(last)) is None:
-        if comparison.trials and campaign.stopping():
-            return campaign.experiments[experiment.number]
+        if comparison.trials:
+            _announce_another(campaign, comparison)
+            if campaign.stopping():
+                return campaign.experiments[experiment.number]
         if comparison.needs_control:
             comparison = comparison.with_champion(run_control(campaign, comparison.champion))
         last = _next_trial(campaign, candidate, comparison)
         comparison = comparison.with_candidate(campaign.experiments[experiment.number])
-    closed = campaign.close(experiment.number, **vars(ruling))
+    closed = campaign.close(experiment.number, ruling)
     log.info("verdict_reached", experiment=closed.number, verdict=ruling.verdict, reason=ruling.reason)
     return promote(campaign, closed) if ruling.keep else closed
+
+
+def _announce_another(campaign: Campaign, comparison: Comparison) -> None:
+    number, judgement = comparison.experiment.number, comparison.judgement
+    campaign.observer.note(f"experiment {number}: {judgement.reason}; it takes another trial")
+    log.info("trial_judged", experiment=number, trials=len(comparison.trials), delta_bpb=judgement.delta_bpb)
 
 
 def _next_trial(campaign: Campaign, candidate: Program, comparison: Comparison) -> Trial | None:
     """Run the candidate's next trial; returns it when the infrastructure gave it up, which the ledger forgets."""
     number, done = candidate.number, len(comparison.trials)
-    if done:
-        judgement = comparison.judgement
-        campaign.observer.note(f"experiment {number}: {judgement.reason}; running another trial")
-        log.info("trial_judged", experiment=number, trials=done, delta_bpb=judgement.delta_bpb)
     trial = measure(
         campaign.evaluator,
         TrialRequest(

@@ -66,7 +66,7 @@ def test_a_run_is_given_up_when_the_controller_ends(check, controller, engine):
     }
     long = changed(controller, smoke_seconds=120.0)
     with pytest.raises(Interrupted):
-        smoke_test.check(long, files, 9, leaving)
+        smoke_test.check(long.evaluator, files, 9, leaving)
     label = {"label": f"{LABEL}controller={controller.ledger.controller}"}
     assert engine.client.api.containers(all=True, filters=label) == []
     assert engine.client.api.images(filters=label) == []

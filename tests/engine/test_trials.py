@@ -25,7 +25,7 @@ def test_a_candidate_is_looked_at_until_its_case_is_clear_also_across_a_stop(mea
 
     class Impatient(SilentObserver):
         def note(self, message):
-            stop.requested = "running another trial" in message
+            stop.requested = "another trial" in message
 
     proposer = ScriptedProposer([boost(0.0), boost(3.0, before=0.0), boost(4.0, before=0.0)])
     reason = campaign.run(changed(looking, observer=Impatient()), proposer, stop, more=3)

@@ -94,8 +94,10 @@ def open_controller(
         )
 
 
-def changed(controller: Controller, *, observer: Any = None, redactor: Any = None, **settings: Any) -> Controller:
-    """The same controller with other settings, another observer or another redactor."""
+def changed(
+    controller: Controller, *, observer: Any = None, redactor: Any = None, base_image: Any = None, **settings: Any
+) -> Controller:
+    """The same controller with other settings, another observer, redactor or base image."""
     config = controller.config.model_copy(update=settings)
     observer = observer or controller.observer
     evaluator = replace(
@@ -103,6 +105,7 @@ def changed(controller: Controller, *, observer: Any = None, redactor: Any = Non
         config=config,
         observer=observer,
         redactor=redactor or controller.evaluator.redactor,
+        base_image=base_image or controller.evaluator.base_image,
     )
     return replace(controller, config=config, evaluator=evaluator, observer=observer)
 

@@ -12,7 +12,7 @@ from runner.campaign.candidate import commit_candidate
 from runner.campaign.promotion import promote
 from runner.campaign.studies import interleave
 from runner.evaluation.trial import Sealed
-from runner.records import Outcome, Proposal, Replace, SealedScore, Trial, Verdict
+from runner.records import Outcome, Proposal, Replace, Ruling, SealedScore, Trial, Verdict
 from tests.support import scripted_controller
 
 CONDITIONS = {"base_image": "b", "data": "d", "evaluation": "e"}
@@ -43,9 +43,8 @@ def keep(campaign, old, new, path="workload/train.py"):
     campaign.ledger.set_candidate(
         campaign.tag, opened.number, commit=staged.commit, image_id="i", layer_digest="l"
     )
-    closed = campaign.close(
-        opened.number, verdict=Verdict.KEEP, reason="r", val_bpb=1.9, delta_bpb=-0.1, sigma_bpb=0.01
-    )
+    ruling = Ruling(verdict=Verdict.KEEP, reason="r", val_bpb=1.9, delta_bpb=-0.1, sigma_bpb=0.01)
+    closed = campaign.close(opened.number, ruling)
     promote(campaign, closed)
     return opened.number
 

@@ -16,7 +16,7 @@ from runner.campaign.stop_switch import StopSwitch
 from runner.errors import EngineError, Interrupted
 from runner.evaluation import evaluator
 from runner.proposers import combine
-from runner.records import NoProposal, Outcome, Proposal, Trial, Verdict, Write
+from runner.records import NoProposal, Outcome, Proposal, Ruling, Trial, Verdict, Write
 from tests.support.fake_proposers import ScriptedProposer
 from tests.support.near_misses import FIGURES
 from tests.support.scripted_controller import TAG, make_repository
@@ -181,9 +181,8 @@ def test_a_bug_over_a_stack_uses_its_pieces_up(campaign, run_night, monkeypatch)
     """Else the next round would meet it again."""
     for text in ("a", "b"):
         number = propose(campaign, idea(text)).number
-        campaign.close(
-            number, verdict=Verdict.DISCARD, reason="r", val_bpb=2.0, figures=replace(FIGURES, effect_bpb=-1.0)
-        )
+        figures = replace(FIGURES, effect_bpb=-1.0)
+        campaign.close(number, Ruling(verdict=Verdict.DISCARD, reason="r", val_bpb=2.0, figures=figures))
     assert len(combine.shelf(campaign.experiments)) == 2
 
     def buggy(*_, **__):

@@ -13,7 +13,7 @@ from runner.campaign import comparison
 from runner.campaign.campaign import Campaign
 from runner.campaign.comparison import Comparison
 from runner.decision.keep_rule import Action
-from runner.records import Outcome, Phase, Proposal, Replace, TrialKind, Verdict
+from runner.records import Outcome, Phase, Proposal, Replace, Ruling, TrialKind, Verdict
 from tests.support.scripted_campaign import campaign as open_campaign
 from tests.support.scripted_controller import TAG, make_repository
 from tests.support.trials import failed, run, scored
@@ -121,7 +121,7 @@ def test_a_better_candidate_is_kept_after_enough_trials_without_the_score_that_c
     assert ruling.delta_bpb == pytest.approx(1.91 - CHAMPION_BPB), "the verdict rests on both"
     first, last = ruling.figures.first_delta_bpb, ruling.figures.delta_bpb
     assert (first, last) == (pytest.approx(MUCH_BETTER - CHAMPION_BPB), ruling.delta_bpb)
-    campaign.close(1, **vars(ruling))
+    campaign.close(1, ruling)
     assert campaign.experiments[1].figures == ruling.figures
 
 
@@ -146,7 +146,7 @@ def test_added_lines_of_logic_raise_what_a_keep_must_be_worth(campaign):
     plain = compared(campaign)
     assert plain.lines_added == 0
     longer = "RATE = 0.02\n" + "".join(f"X{index} = {index}\n" for index in range(50))
-    campaign.close(1, verdict=Verdict.DISCARD, reason="r")
+    campaign.close(1, Ruling(verdict=Verdict.DISCARD, reason="r"))
     number = propose(campaign, "RATE = 0.02\n", longer, category="simplification")
     assert compared(campaign, number).lines_added == 50
     assert compared(campaign, number).simplification and not plain.simplification
@@ -291,5 +291,5 @@ def test_a_candidate_is_judged_with_the_noise_of_the_moment_when_it_was_opened(c
     before = compared(campaign).belief.sigma_bpb
     control(campaign, CHAMPION_BPB + 0.2)
     assert compared(campaign).belief.sigma_bpb == before
-    campaign.close(1, verdict=Verdict.DISCARD, reason="r")
+    campaign.close(1, Ruling(verdict=Verdict.DISCARD, reason="r"))
     assert compared(campaign, propose(campaign)).belief.sigma_bpb > 2 * before, "the next one knows it"

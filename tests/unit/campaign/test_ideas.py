@@ -14,7 +14,7 @@ from runner.campaign.candidate import candidate_files, tried_ref
 from runner.campaign.ideas import IdeaQueue
 from runner.errors import ProposerError
 from runner.failpoints import Step
-from runner.records import Experiment, NoProposal, Patch, Proposal, Replace, Usage, Verdict
+from runner.records import Experiment, NoProposal, Patch, Proposal, Replace, Ruling, Usage, Verdict
 from tests.support.scripted_controller import TAG, make_repository
 from tests.support.scripted_controller import campaign as open_campaign
 
@@ -93,7 +93,7 @@ def next_number(queue):
 def close(campaign, number, verdict):
     """Give an experiment its verdict, and a keep its commit."""
     bpb = 2.0 - number * 0.1 if verdict is Verdict.KEEP else None
-    experiment = campaign.close(number, verdict=verdict, reason="scripted", val_bpb=bpb)
+    experiment = campaign.close(number, Ruling(verdict=verdict, reason="scripted", val_bpb=bpb))
     if verdict is Verdict.KEEP:
         staged = campaign.repository.stage(
             parent=campaign.parent_of(experiment),

@@ -22,7 +22,18 @@ from runner.errors import (
 from runner.evaluation import evaluator
 from runner.evaluation.evaluator import Program, TrialRequest
 from runner.evaluation.trial import Sealed
-from runner.records import AuditPolicy, Outcome, Phase, Proposal, RunEnd, SealedScore, Trial, TrialKind, Verdict
+from runner.records import (
+    AuditPolicy,
+    Outcome,
+    Phase,
+    Proposal,
+    Ruling,
+    RunEnd,
+    SealedScore,
+    Trial,
+    TrialKind,
+    Verdict,
+)
 from runner.storage.ledger import Ledger
 from tests.support.scripted_controller import TAG, make_repository
 from tests.support.scripted_controller import campaign as open_campaign
@@ -326,7 +337,7 @@ def test_the_commit_and_the_image_of_a_candidate_are_recorded_before_its_trial(c
 
 
 def test_a_control_belongs_to_its_champion_and_changes_nothing_else(campaign, measured):
-    campaign.close(1, verdict=Verdict.DISCARD, reason="r")
+    campaign.close(1, Ruling(verdict=Verdict.DISCARD, reason="r"))
     before = campaign.experiments[1]
     measured(Attempt(), book=LedgerBook(campaign, 1, TrialKind.CONTROL))
     after = campaign.experiments[1]
