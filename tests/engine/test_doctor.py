@@ -118,7 +118,7 @@ def test_pid_1_ends_a_run_while_the_daemon_is_stopped(engine, sandbox, torch_ima
     assert (found.level, "daemon stopped" in found.fact) == ("ok", True), found
 
 
-def test_without_the_limits_of_the_engine_the_probes_fire(ground, engine_with):
+def test_without_the_limits_of_the_engine_the_probes_fire(all_cores, ground, engine_with):
     engine_with(
         "memswap_limit",
         "security_opt",

@@ -55,7 +55,7 @@ while True: pass
         assert run.end is RunEnd.DEADLINE
         assert DEADLINE - 0.5 <= seconds <= DEADLINE + LATE
         assert run.wall_seconds == pytest.approx(DEADLINE, abs=0.5)
-        assert run.cpu_seconds > 1.0
+        assert run.cpu_seconds > 0.1, "a loaded machine may give less than 3 seconds, but not none"
         scored, claims = opened.score(seed=1)
         assert scored.end is RunEnd.FINISHED
         assert len(claims) == 640
@@ -339,16 +339,17 @@ def test_time_that_children_burn_is_counted_whoever_reaps_them(session):
     train = """
 import os, signal, time
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-end = time.monotonic() + 2
+reading, writing = os.pipe()
 if os.fork() == 0:
-    while time.monotonic() < end: pass
+    while time.process_time() < 1: pass
     os._exit(0)
-time.sleep(2.2)
+os.close(writing)
+os.read(reading, 1)
 """
-    with session({"train.py": train}, train_seconds=20.0) as opened:
+    with session({"train.py": train}, train_seconds=60.0) as opened:
         run = opened.train(seed=1)
     assert run.end is RunEnd.FINISHED
-    assert run.cpu_seconds > 0.8, "a loaded machine may give less than the 2 seconds, but not none"
+    assert run.cpu_seconds > 0.9
 
 
 def test_what_was_printed_without_a_flush_is_kept_after_the_kill(session):
