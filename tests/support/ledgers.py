@@ -29,6 +29,13 @@ def open_experiment(ledger, tag=TAG, **fields):
     return ledger.open_experiment(tag, proposal(), **{"diff": "", "champion": None, **fields})
 
 
+def record_trial(ledger, number, trial, tag=TAG):
+    """Put a trial into the ledger, as its kind and seed say; returns its id there."""
+    trial_id = ledger.open_trial(tag, number, trial.kind, trial.seed)
+    ledger.close_trial(tag, trial_id, trial)
+    return trial_id
+
+
 def usage(cost_usd):
     """Cost of one response."""
     return Usage(

@@ -37,3 +37,29 @@ def failed(outcome=Outcome.CRASH, seed=1, *, reason="training exited with code 1
     usual = {"id": opened, "opened_seq": opened, "closed_seq": next(_TICKS), "reason": reason}
     made = (run(Phase.TRAIN, seed, RunEnd.FAILED, exit_code=1),) if runs is None else tuple(runs)
     return Trial(seed=seed, outcome=outcome, runs=made, **{**usual, **fields})
+
+
+def trials_of(runs, *, first_id=1, kind=TrialKind.CANDIDATE):
+    """Trials made of container executions: each training begins one, and its last run tells how it ended."""
+    groups = []
+    for one in runs:
+        if not groups or one.phase is Phase.TRAIN or one.seed != groups[-1][0].seed:
+            groups.append([])
+        groups[-1].append(one)
+    return tuple(
+        _trial_of(tuple(group), id=number, kind=kind, opened_seq=2 * number, closed_seq=2 * number + 1)
+        for number, group in enumerate(groups, first_id)
+    )
+
+
+def _trial_of(runs, **fields):
+    last = runs[-1]
+    outcome = {
+        RunEnd.LOST: Outcome.LOST, RunEnd.STARTUP: Outcome.LOST, RunEnd.STOPPED: Outcome.STOPPED,
+    }.get(last.end, Outcome.CRASH)  # fmt: skip
+    if last.audit is not None and last.audit.finding is not None:
+        outcome = Outcome.INVALID
+    elif outcome is Outcome.CRASH and last.val_bpb is not None:
+        outcome = Outcome.SCORED
+    score = last.val_bpb if outcome is Outcome.SCORED else None
+    return Trial(seed=last.seed, outcome=outcome, runs=runs, val_bpb=score, **fields)
