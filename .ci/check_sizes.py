@@ -20,20 +20,14 @@ MAX_FUNCTION_LINES = 60
 MAX_PARAMETERS = 6
 
 EXCEPTIONS: dict[str, str] = {
-    "locked_eval/prepare.py": "TODO room",
-    "locked_eval/supervisor.py": "TODO room",
-    "locked_eval/verify.py:verify": "TODO room",
     "runner/campaign/budget.py:LedgerJournal.__init__": "TODO room",
     "runner/campaign/experiment.py": "TODO room",
     "runner/campaign/setup.py:prepare_data": "TODO room",
     "runner/cli/simulate.py:simulate_command": "click passes every option as a parameter",
-    "runner/cli/status.py:show_command": "TODO room",
     "runner/evaluation/audit.py:_ask": "TODO room",
     "runner/evaluation/audit.py:examine": "TODO room",
     "runner/evaluation/trial.py": "TODO room",
     "runner/evaluation/trial.py:measure": "TODO room",
-    "runner/report/findings.py": "TODO room",
-    "runner/report/plot.py:_label_keeps": "TODO room",
     "runner/sandbox/containers.py:create_container": "TODO room",
     "runner/sandbox/doctor/judgement.py": "TODO room",
     "runner/sandbox/doctor/probes.py": "TODO room",
@@ -48,11 +42,6 @@ EXCEPTIONS: dict[str, str] = {
     "runner/storage/ledger.py:Ledger.close_experiment": "TODO room",
     "runner/storage/ledger.py:Ledger.open_experiment": "TODO room",
     "tests/night/test_failpoints.py": "TODO room",
-    "tests/unit/locked_eval/test_prepare.py": "TODO room",
-    "tests/unit/locked_eval/test_verify.py": "TODO room",
-    "tests/unit/proposers/test_anthropic_messages.py": "TODO room",
-    "tests/unit/proposers/test_editor_tool.py": "TODO room",
-    "tests/unit/report/test_report.py": "TODO room",
     "tests/unit/sandbox/test_images.py": "TODO room",
     "tests/unit/storage/test_ledger.py": "TODO room",
 }
