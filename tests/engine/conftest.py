@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,13 @@ SETTINGS = {
     "baseline_runs": 2, "noise_prior_bpb": 0.001, "audit_discards": 0.0, "max_disturbance": 1000.0,
     "min_trials": 1, "max_trials": 1, "control_interval": 0, "stack_sigmas": 0,
 }  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def collected():
+    """A connection that stays open is an error of the test that left it, not of a later one."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="session")

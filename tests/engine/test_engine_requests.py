@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 from dataclasses import replace
 
 import docker
@@ -22,13 +21,6 @@ pytestmark = [
     pytest.mark.docker,
     pytest.mark.timeout(900),
 ]
-
-
-@pytest.fixture(autouse=True)
-def collected():
-    """A connection that a broken answer leaves open is an error of its own test, and not of somebody else's."""
-    yield
-    gc.collect()
 
 
 LOOK = r"GET .*/containers/[0-9a-f]+/json"

@@ -65,7 +65,7 @@ def test_a_state_that_changed_is_told(estate):
     """The estate's own detector fires, for every kind of change that the host can make here."""
     before = estate.state()
     assert before.changes(estate.state()) == []
-    judge = estate.locked / "locked_eval" / "judge.py"
+    judge = estate.locked / "locked_eval" / "judging" / "judge.py"
     text = judge.read_text()
     head = estate.repository().resolve("HEAD")
     changes = {
