@@ -386,7 +386,7 @@ class ProposalRequest:
     files: Files  # the champion's workload/
     history: tuple[Experiment, ...]  # every closed experiment, oldest first, the baseline included
     running: Experiment | None = None  # without a verdict: it is measured meanwhile
-    failed: Experiment | None  # the crash to be mended, on the one retry of an idea
+    failed: Experiment | None  # the crash to repair, on the one retry of an idea
     seed: int
     journal: Journal
     leaving: Callable[[], bool] = lambda: False  # the controller ends: an answer on its way is cut off

@@ -2,8 +2,8 @@
 
 The hypothesis is a model's text. It is indented in the middle of the message, and the subject holds one cleaned
 line
-of it, so it cannot forge a subject, a trailer, a `---` divider or a scissors line: git recognizes all of these at
-the start of a line only. The last paragraph is ours.
+of it, so it cannot forge a subject, a trailer, a `---` divider or a scissors line: git recognizes all of these
+only at the start of a line. The last paragraph is ours.
 """
 
 from __future__ import annotations

@@ -256,6 +256,7 @@ def _experiment_lines(experiment: Experiment, champion: Experiment | None, duty_
     from runner.records import TrialKind
     from runner.report.effort import duty, duty_line
     from runner.report.explain import audit_lines, basis_lines, explain, rests_on
+    from runner.untrusted import one_line
 
     lines = [explain(experiment)]
     if basis := rests_on(experiment, champion):
@@ -270,7 +271,8 @@ def _experiment_lines(experiment: Experiment, champion: Experiment | None, duty_
             lines.append(f"{title + ':':14s}{value}")
     for trial in (*experiment.trials, *experiment.control_trials):
         kind = "control" if trial.kind is TrialKind.CONTROL else "trial"
-        lines.append(f"{kind} {trial.id}, seed {trial.seed}: {trial.outcome}")
+        why = "" if trial.reason is None else f": {one_line(trial.reason)}"
+        lines.append(f"{kind} {trial.id}, seed {trial.seed}: {trial.outcome}{why}")
         for run in trial.runs:
             lines.append(_run_line(run))
             if run.audit is not None:

@@ -108,4 +108,4 @@ def test_validation_text_in_an_edit_is_refused_before_anything_is_built(measured
     experiment = json.loads(tried.stdout)
     assert experiment["verdict"] == "invalid"
     assert "workload/poems.py" in experiment["reason"]
-    assert experiment["image_id"] is None and experiment["runs"] == []
+    assert experiment["image_id"] is None and experiment["trials"] == []

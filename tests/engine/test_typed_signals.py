@@ -76,8 +76,10 @@ def test_a_controller_that_is_suspended_beyond_a_deadline_misjudges_nothing(clon
     process.send_signal(signal.SIGCONT)
     output, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
-    runs = json.loads(output)["runs"]
-    assert [run["end"] for run in runs] == ["finished"] * 8, "two of everything: none was thrown away"
+    trials = json.loads(output)["trials"]
+    assert [trial["outcome"] for trial in trials] == ["scored"] * 2, "none was thrown away"
+    runs = [run for trial in trials for run in trial["runs"]]
+    assert [run["end"] for run in runs] == ["finished"] * 8
     assert 2 <= runs[0]["wall_seconds"] < LIMIT_SECONDS
     assert clone.containers(engine) == []
 

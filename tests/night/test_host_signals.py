@@ -75,7 +75,7 @@ STEPS = [
     ("experiment_opened", "before", 3),
     ("objects_written", "after", 3),
     ("candidate_named", "before", 3),
-    ("claims_committed", "after", 3),
+    ("claims_committed", "after", 4),
     ("trial_closed", "before", 4),
     ("audit_rows_written", "after", 5),
     ("file_replaced", "before", 3),

@@ -6,6 +6,7 @@ import json
 import sqlite3
 import subprocess
 from collections import Counter
+from contextlib import closing
 from dataclasses import dataclass
 
 from runner.failpoints import Side, Step
