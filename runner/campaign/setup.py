@@ -15,7 +15,7 @@ from runner.corpus.redaction import Redactor
 from runner.edits.contamination import SealedText
 from runner.evaluation.evaluator import EvaluationRows, Evaluator
 from runner.records import Observer
-from runner.sandbox import Engine, connect, images, remove_orphans, run_trusted
+from runner.sandbox import Engine, connect, images, remove_orphans, run_trusted, swept_when_interrupted
 from runner.sandbox.containers import Owner, Sandbox
 from runner.sandbox.host import cpu_name, find_gpus
 from runner.sandbox.images.base import base_inputs
@@ -62,7 +62,8 @@ def prepare(
     base = images.ensure_base(engine.client, config.profile, paths.root, observer.note)
     owner = Owner(controller=ledger.controller, campaign=config.tag, experiment=0)
     sandbox = Sandbox(engine=engine, config=config, locked=folder, owner=owner)
-    dataset = prepare_data(sandbox, paths, observer, force=force)
+    with swept_when_interrupted(engine, ledger.controller):
+        dataset = prepare_data(sandbox, paths, observer, force=force)
     return Prepared(engine=engine, base_image=base, locked=folder, locked_digest=digest, data=dataset)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
@@ -36,7 +35,7 @@ def open_night(
     from runner.campaign import setup
     from runner.campaign.stop_switch import StopSwitch
     from runner.cli.display import observing
-    from runner.sandbox import doctor
+    from runner.sandbox import doctor, swept_when_interrupted
     from runner.storage.lock import exclusive
 
     with open_workspace(create=True) as workspace:
@@ -56,21 +55,8 @@ def open_night(
                 paths=workspace.paths,
                 observer=observer,
             ).listening(lambda: stop.requested)
-            try:
+            with swept_when_interrupted(prepared.engine, workspace.ledger.controller):
                 yield controller, stop
-            except BaseException:
-                _sweep(controller)
-                raise
-
-
-def _sweep(controller: Controller) -> None:
-    """Remove what an interrupted request left: the engine may still be making what nobody waits for any more."""
-    from runner.sandbox import remove_orphans
-
-    with suppress(AutoresearchError):
-        for _ in range(4):
-            remove_orphans(controller.evaluator.engine, controller.ledger.controller)
-            time.sleep(0.5)
 
 
 @click.command("overnight")

@@ -7,9 +7,17 @@ and `supervision` below them. `trusted` runs the data preparation, `gpu_scrub` c
 `cleanup` removes what a crash left, and `host` reads facts of this machine.
 """
 
-from runner.sandbox.cleanup import remove_orphans
+from runner.sandbox.cleanup import remove_orphans, swept_when_interrupted
 from runner.sandbox.engine import Engine, connect
 from runner.sandbox.session import Session, open_session
 from runner.sandbox.trusted import run_trusted
 
-__all__ = ["Engine", "Session", "connect", "open_session", "remove_orphans", "run_trusted"]
+__all__ = [
+    "Engine",
+    "Session",
+    "connect",
+    "open_session",
+    "remove_orphans",
+    "run_trusted",
+    "swept_when_interrupted",
+]

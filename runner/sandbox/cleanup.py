@@ -2,13 +2,36 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
 import structlog
 
-from runner.errors import EngineError
+from runner.errors import AutoresearchError, EngineError
 from runner.sandbox.containers import remove_container, remove_volume
 from runner.sandbox.engine import LABEL, Engine, engine_errors
 
 log = structlog.get_logger()
+
+SWEEPS, SWEEP_PAUSE_SECONDS = 4, 0.5
+"""Removals by an interrupted controller, and the wait after each: the engine finishes requests late."""
+
+
+@contextmanager
+def swept_when_interrupted(engine: Engine, controller: str) -> Iterator[None]:
+    """On the way out of an exception, remove what an interrupted request left.
+
+    The engine may still be making a container whose request nothing waits for any more.
+    """
+    try:
+        yield
+    except BaseException:
+        with suppress(AutoresearchError):
+            for _ in range(SWEEPS):
+                remove_orphans(engine, controller)
+                time.sleep(SWEEP_PAUSE_SECONDS)
+        raise
 
 
 def remove_orphans(engine: Engine, controller: str) -> int:

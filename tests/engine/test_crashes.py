@@ -10,7 +10,7 @@ import pytest
 
 from runner.decision.history import champion_claims
 from runner.failpoints import Side, Step
-from runner.records import RunEnd, Verdict
+from runner.records import Outcome, Verdict
 from runner.sandbox import images, remove_orphans
 from runner.storage.ledger import Ledger
 from runner.storage.repository import Repository
@@ -108,8 +108,8 @@ def test_a_night_that_dies_at_every_step_around_a_container_ends_as_if_it_never_
     assert one.layer_digest == other.layer_digest
     assert sealed == pytest.approx(other_sealed)
     assert champion_claims(one) == champion_claims(other), "bit by bit"
-    assert RunEnd.LOST in {run.end for run in one.runs}
-    assert RunEnd.LOST not in {run.end for run in other.runs}
+    assert Outcome.LOST in {trial.outcome for trial in one.trials}
+    assert Outcome.LOST not in {trial.outcome for trial in other.trials}
     repository = Repository(root)
     assert one.kept_commit == repository.branch_head(f"autoresearch/{killed_night.TAG}")
     assert len(repository.refs("refs/autoresearch/tried")) == 2

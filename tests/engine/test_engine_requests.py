@@ -86,7 +86,7 @@ def test_a_night_goes_on_through_every_kind_of_failed_request(faulty_site, fault
 
 
 def test_five_in_a_row_that_no_attempt_helps_end_the_night(faulty_site, faulty, monkeypatch):
-    monkeypatch.setattr("runner.evaluation.trial.FAULT_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr("runner.campaign.measurement.FAULT_PAUSE_SECONDS", 0.0)
     faulty.fail("POST .*/build", Fault.ERROR, times=1000)
     with faulty_site.opened(Operator()) as controller:
         with pytest.raises(EngineError, match=r"5 experiments in a row .*the disk of the engine burns"):

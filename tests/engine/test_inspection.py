@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -119,6 +120,12 @@ def test_the_names_of_newer_engines_mean_the_same(created):
     check_effective(created["wanted"], created["environment"], inspected)
 
 
+def variables_of(pid):
+    """Names of the variables that a process began with."""
+    entries = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    return {entry.partition(b"=")[0].decode() for entry in entries if entry}
+
+
 def test_variables_of_the_image_are_taken_away(sandbox, engine, base_image, owner, created):
     """The image of a registry brings PYTHON_VERSION along; an evil one brings LD_PRELOAD."""
     temporary = engine.client.api.create_container(base_image, ["true"], labels=owner.labels("image"))["Id"]
@@ -139,11 +146,10 @@ def test_variables_of_the_image_are_taken_away(sandbox, engine, base_image, owne
             pytest.skip("only root can look into PID 1")
         engine.client.api.start(container)
         pid = engine.client.api.inspect_container(container)["State"]["Pid"]
-        names = {
-            entry.partition(b"=")[0].decode()
-            for entry in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-            if entry
-        }
+        names = variables_of(pid)
+        while "_LIBCONTAINER_INITPIPE" in names:  # the runtime has not yet become PID 1's program
+            time.sleep(0.01)
+            names = variables_of(pid)
     finally:
         remove_container(engine.client, container)
         engine.client.api.remove_image(image_id, force=True)

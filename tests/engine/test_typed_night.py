@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from runner.records import RunEnd, Verdict
+from runner.records import Outcome, Verdict
 from tests.support.typed_night import write_patches
 
 pytestmark = pytest.mark.docker
@@ -27,7 +27,7 @@ def test_a_night_killed_in_training_goes_on_where_it_stopped(torch_clone, engine
     result = torch_clone(*command)
     rows = torch_clone.experiments()
     assert [row.verdict for row in rows] == [Verdict.KEEP, Verdict.KEEP, Verdict.DISCARD]
-    assert RunEnd.LOST in {run.end for run in rows[1].runs}
+    assert Outcome.LOST in {trial.outcome for trial in rows[1].trials}
     assert torch_clone.containers(engine) == []
     assert "2 of 2 experiments done" in result.stdout
 

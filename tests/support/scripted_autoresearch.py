@@ -30,10 +30,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import runner.cli.night
 import runner.storage.clock
-from runner import failpoints, proposers, sandbox
+from runner import failpoints, proposers
 from runner.campaign import setup
 from runner.cli import main
-from runner.sandbox import doctor
+from runner.sandbox import cleanup, doctor
 from tests.support import scripted_night
 from tests.support.scripted_night import CONTEXT, VOCAB_SIZE, Paid
 
@@ -56,7 +56,7 @@ def script_the_machine():
     doctor.announce = lambda *_: None
     setup.open_controller = open_controller
     proposers.create = lambda config: Paid()
-    sandbox.remove_orphans = lambda *_: failpoints.reach("orphans_removed", "before")
+    cleanup.remove_orphans = lambda *_: failpoints.reach("orphans_removed", "before")
 
 
 def jump(seconds):

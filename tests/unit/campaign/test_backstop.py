@@ -208,7 +208,7 @@ def test_a_bug_over_every_candidate_ends_the_night(campaign, run_night, monkeypa
 
 def test_a_bug_behind_a_verdict_does_not_touch_it(campaign, run_night, monkeypatch):
     def judged_and_then(owner, one):
-        owner.close(one.number, verdict=Verdict.DISCARD, reason="judged")
+        owner.close(one.number, Ruling(verdict=Verdict.DISCARD, reason="judged"))
         raise ValueError("bug")
 
     monkeypatch.setattr(experiment, "_until_decided", judged_and_then)

@@ -25,7 +25,7 @@ from runner.proposers.llm import anthropic_messages
 from runner.proposers.llm.anthropic_messages import Messages
 from runner.proposers.llm.request_policy import ATTEMPTS
 from runner.proposers.researcher.conversation import Researcher
-from runner.records import Experiment, NoProposal, Verdict
+from runner.records import Experiment, NoProposal, Ruling, Verdict
 from runner.storage.ledger import Ledger
 from tests.support import fake_anthropic as fake
 from tests.support.fake_anthropic import FakeAnthropic, Usage
@@ -331,7 +331,7 @@ def test_a_model_that_only_declines_ends_the_night(root, serve, monkeypatch):
 def test_the_second_version_of_a_crash_is_a_conversation_of_its_own(root, serve):
     with serve(GOOD, PROSE, BROKE, PROSE, PROSE, BROKE, OTHER) as server, campaign(root) as opened:
         assert propose(opened) == 1
-        opened.close(1, verdict=Verdict.CRASH, reason="boom")
+        opened.close(1, Ruling(verdict=Verdict.CRASH, reason="boom"))
         with pytest.raises(ProposerError):
             propose(opened)
         with pytest.raises(ProposerError):  # the idea is abandoned in prose; then the account is empty again
