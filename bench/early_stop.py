@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
-from runner.decision import early_stopping, evidence
+from runner.decision import early_stopping, history
 from runner.decision.early_stopping import NUM_FRACTIONS, calibrate
 from runner.storage.ledger import Ledger
 from tests.support.synthetic_trainings import BOUNDARY, POOL, SE, World
@@ -68,7 +68,7 @@ def synthetic(unseen, finished, late=0):
             early_stop_threshold=EARLY_STOP_THRESHOLD,
             early_stop_min_trials=min(EARLY_STOP_MIN_TRIALS, finished),
         )
-        mean = sum(run.val_bpb for run in evidence.champion_pool(night[0])) / POOL
+        mean = sum(run.val_bpb for run in history.champion_pool(night[0])) / POOL
         for _ in range(CANDIDATES):
             losses, bpb = world.training(world.effect())
             tally.add(known, losses, bpb - mean < BOUNDARY)
@@ -81,7 +81,7 @@ def lived(unseen, length=100):
     for seed in range(NIGHTS // 2):
         world = World(5000 + seed, unseen)
         night = [world.champion()]
-        mean = sum(run.val_bpb for run in evidence.champion_pool(night[0])) / POOL
+        mean = sum(run.val_bpb for run in history.champion_pool(night[0])) / POOL
         for number in range(1, length + 1):
             known = calibrate(
                 night,

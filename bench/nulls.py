@@ -159,14 +159,14 @@ def main():
         paths = StatePaths.of(root)
         with Ledger(paths.ledger) as ledger, exclusive(paths.root):
             prepared = setup.prepare(settings, ledger=ledger, paths=paths, observer=watch)
-            lab = setup.open_laboratory(
+            controller = setup.open_controller(
                 settings, prepared, repository=git, ledger=ledger, paths=paths, observer=watch
             )
             try:
-                night.run(lab, Edits(edits), night.StopSwitch())
+                night.run(controller, Edits(edits), night.StopSwitch())
             finally:
                 report(ledger.experiments("bench"), time.monotonic() - began)
-                images.remove_images(lab.engine.client, {"controller": ledger.controller})
+                images.remove_images(controller.evaluator.engine.client, {"controller": ledger.controller})
     return 0
 
 

@@ -122,13 +122,16 @@ def bare_seconds(root):
     return time.monotonic() - began
 
 
-def floor_seconds(lab):
+def floor_seconds(evaluator):
     """Time a container with the engine's default limits that imports torch."""
-    api = lab.engine.client.api
+    api = evaluator.engine.client.api
     began = time.monotonic()
     host = api.create_host_config(network_mode="none")
     container = api.create_container(
-        lab.base_image, [PYTHON, "-I", "-c", "import torch"], labels=lab.owner(0).labels("bench"), host_config=host
+        evaluator.base_image,
+        [PYTHON, "-I", "-c", "import torch"],
+        labels=evaluator.owner(0).labels("bench"),
+        host_config=host,
     )
     api.start(container["Id"])
     api.wait(container["Id"])
@@ -164,22 +167,22 @@ def main():
         paths = StatePaths.of(root)
         with Ledger(paths.ledger) as ledger, exclusive(paths.root):
             prepared = setup.prepare(settings, ledger=ledger, paths=paths, observer=watch)
-            lab = setup.open_laboratory(
+            controller = setup.open_controller(
                 settings, prepared, repository=git, ledger=ledger, paths=paths, observer=watch
             )
-            night.run(lab, Numbers(), night.StopSwitch(), more=arguments.experiments)
+            night.run(controller, Numbers(), night.StopSwitch(), more=arguments.experiments)
             bare = statistics.median(bare_seconds(root) for _ in range(3))
-            floor = statistics.median(floor_seconds(lab) for _ in range(3))
-            report(lab, watch, bare, floor)
+            floor = statistics.median(floor_seconds(controller.evaluator) for _ in range(3))
+            report(ledger.experiments("bench"), watch, bare, floor)
             from runner.sandbox import images
 
-            images.remove_images(lab.engine.client, {"controller": ledger.controller})
+            images.remove_images(controller.evaluator.engine.client, {"controller": ledger.controller})
         return 0
 
 
-def report(lab, watch, bare, floor):
+def report(experiments, watch, bare, floor):
     """Print medians over the experiments, by phase."""
-    experiments = [one for one in lab.ledger.experiments("bench") if one.number and one.val_bpb is not None]
+    experiments = [one for one in experiments if one.number and one.val_bpb is not None]
     assert experiments, "no experiment was scored"
     phases, wholes, scoring, training = {}, [], [], []
     for one in experiments:

@@ -1,4 +1,4 @@
-"""The nouns of a campaign: frozen values that modules hand to each other. Standard library only."""
+"""The nouns of a campaign: frozen values that rooms pass to each other. Standard library only."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ class Phase(StrEnum):
 
 
 class RunEnd(StrEnum):
-    """How one container execution ended, as told by PID 1's exit code and the host's own clock."""
+    """How one container execution ended, by PID 1's exit code and the host's own clock."""
 
     FINISHED = "finished"  # the candidate returned by itself
     DEADLINE = "deadline"  # killed at the deadline: a normal end of training
     FAILED = "failed"  # the candidate exited non-zero or died by a signal
     OUT_OF_MEMORY = "out_of_memory"
     STARTUP = "startup"  # the interpreter or `import torch` did not come up: infrastructure
-    LOST = "lost"  # killed by nobody we know of, or vanished: infrastructure
-    STOPPED = "stopped"  # train only: ended by the host because it was hopeless; nobody's failure
+    LOST = "lost"  # killed by an unknown hand, or vanished: infrastructure
+    STOPPED = "stopped"  # train only: ended early by the host as unpromising; not a failure
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,7 +164,7 @@ class Journal(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class AuditRecord:
-    """What an audit found out about one run's claims; see `docs/evaluation.md`."""
+    """Findings of the audit of one trial's claims; see `docs/evaluation.md`."""
 
     claimed_bpb: float
     num_positions: int  # drawn and answered
@@ -184,14 +184,14 @@ class SealedScore:
     """A score on the sealed test rows: for a person, never for a proposer or a decision."""
 
     number: int  # of the experiment
-    seed: int  # of the run
+    seed: int  # of the trial
     val_bpb: float  # audited, of the same checkpoint
     test_bpb: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class StopReason:
-    """Why a running training was hopeless; see `runner/decision/early_stopping.py`."""
+    """Why a running training was unpromising; see `runner/decision/early_stopping.py`."""
 
     fraction: float  # of its time, when that was found
     loss: float  # mean that it printed, in whatever unit; untrusted
@@ -201,10 +201,10 @@ class StopReason:
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """What a training printed of its loss, at fixed fractions of its time. Untrusted."""
+    """Losses that a training printed, at fixed fractions of its time. Untrusted."""
 
     losses: tuple[float | None, ...]  # None: nothing was printed just before
-    stop_reason: StopReason | None = None  # it was stopped for it, or finished on purpose all the same
+    stop_reason: StopReason | None = None  # why it was stopped, or finished on purpose all the same
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,33 +217,117 @@ class RunRecord:
     exit_code: int | None
     wall_seconds: float | None  # of candidate code; None when it never started
     cpu_seconds: float | None  # of candidate code and its waited-for children, as the kernel counts
-    others_cpu_seconds: float | None = None  # train and score: what everybody else used of its cores
+    others_cpu_seconds: float | None = None  # train and score: CPU time of other programs on its cores
     clock_mhz: float | None = None  # train only: mean clock of the GPU's processors, else of its cores
     log_tail: str = ""  # train only: cleaned text of the candidate, untrusted
     val_bpb: float | None = None  # score: as claimed; audit: as audited
     claims_sha256: str | None = None  # score: of its claims; audit: of the claims that it examined
     audit: AuditRecord | None = None  # audit only
     curve: Curve | None = None  # train only
-    opened_at: str | None = None  # UTC, ISO 8601, to the second: before its container was asked for
-    closed_at: str | None = None  # … when its end was written down; of a lost run, when that was found out
-    id: int | None = field(default=None, compare=False)  # in the ledger: runs of a campaign in their order
+    opened_at: str | None = None  # UTC, ISO 8601, to the second: before its container was requested
+    closed_at: str | None = None  # … when it had ended
+
+
+class TrialKind(StrEnum):
+    """Why a program is measured."""
+
+    CANDIDATE = "candidate"  # for its own verdict
+    CONTROL = "control"  # a champion measured again: machines drift
+
+
+class Outcome(StrEnum):
+    """How a trial ended."""
+
+    SCORED = "scored"
+    CRASH = "crash"  # the program failed, hung without a checkpoint, or could not be scored
+    INVALID = "invalid"  # claims that no model makes, or claims that the audit refutes
+    STOPPED = "stopped"  # ended early by the host: unpromising
+    CONTENDED = "contended"  # other programs used its cores: says nothing about the candidate, repeated
+    LOST = "lost"  # the infrastructure failed, or the controller was killed: repeated
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One program under one seed: trained, scored and, where a keep may rest on it, audited and sealed."""
+
+    seed: int
+    outcome: Outcome
+    runs: tuple[RunRecord, ...] = ()
+    reason: str | None = None  # why there is no score, in one sentence
+    val_bpb: float | None = None  # audited where there was an audit, as claimed otherwise
+    claims_sha256: str | None = None
+    sealed: bool = False  # its checkpoint has a score on the sealed rows
+    kind: TrialKind = TrialKind.CANDIDATE
+    id: int = 0  # in the ledger; 0: not recorded there
+    opened_seq: int = 0  # ticks of the campaign's logical clock
+    closed_seq: int = 0
+
+    @property
+    def audit(self) -> AuditRecord | None:
+        """Findings of its audit, if there was one."""
+        return next((run.audit for run in reversed(self.runs) if run.audit is not None), None)
+
+    @property
+    def audited(self) -> bool:
+        """Whether an audit confirmed its claims."""
+        return self.outcome is Outcome.SCORED and self.audit is not None and self.audit.finding is None
+
+    @property
+    def claimed_bpb(self) -> float | None:
+        """Score of the claims as they came, before any audit."""
+        return next((run.val_bpb for run in self.runs if run.phase is Phase.SCORE), None)
+
+    @property
+    def opened_at(self) -> str | None:
+        """UTC, ISO 8601, to the second: before its first container was requested."""
+        return self.runs[0].opened_at if self.runs else None
+
+    @property
+    def training(self) -> RunRecord | None:
+        """Its training, if that began."""
+        return next((run for run in self.runs if run.phase is Phase.TRAIN), None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditPolicy:
+    """How closely the claims of one trial are examined."""
+
+    audit: bool
+    seal_below_bpb: float | None = None  # audited scores up to this are sealed, and their claims kept for audits
 
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
     """What a verdict rests on; see `docs/statistics.md`. Effects are candidate − champion: negative is better."""
 
-    trials: tuple[int, ...]  # ids of the runs that gave the candidate's scores
-    pool: tuple[int, ...]  # … its champion's
+    trials: tuple[int, ...]  # ids of the candidate's trials
+    pool: tuple[int, ...]  # … of its champion's
     delta_bpb: float  # difference of the means
     se_bpb: float  # its standard error
-    sigma_bpb: float  # noise standard deviation of one run
+    sigma_bpb: float  # noise standard deviation of one trial
     better: float  # probability that the true effect is an improvement
     effect_bpb: float  # posterior mean of it
     low_bpb: float  # ends of its central 90 %
     high_bpb: float
-    first_delta_bpb: float  # at the first look alone: what a campaign learns from
+    first_delta_bpb: float  # after the first trial alone: what a campaign learns from
     first_se_bpb: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ruling:
+    """A verdict with what it rests on."""
+
+    verdict: Verdict
+    reason: str
+    val_bpb: float | None = None
+    delta_bpb: float | None = None
+    sigma_bpb: float | None = None
+    figures: Figures | None = None
+
+    @property
+    def keep(self) -> bool:
+        """Whether the candidate becomes the champion."""
+        return self.verdict is Verdict.KEEP
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -267,15 +351,28 @@ class Experiment:
     val_bpb: float | None = None
     delta_bpb: float | None = None  # against the champion; negative is better
     sigma_bpb: float | None = None  # the noise figure that the verdict used
-    log_tail: str = ""
+    log_tail: str = ""  # of its last training; untrusted
     cost_usd: float = 0.0
     started_at: str | None = None  # UTC, ISO 8601
     ended_at: str | None = None
     image_id: str | None = None
     layer_digest: str | None = None
     figures: Figures | None = None
-    runs: tuple[RunRecord, ...] = ()
-    controls: tuple[RunRecord, ...] = ()  # as champion it is measured again now and then
+    trials: tuple[Trial, ...] = ()  # closed ones, in the order in which they were opened
+    control_trials: tuple[Trial, ...] = ()  # … that measured it again as champion
+    opened_seq: int = 0  # ticks of the campaign's logical clock; 0: not yet
+    closed_seq: int = 0
+    kept_seq: int = 0
+
+    @property
+    def runs(self) -> tuple[RunRecord, ...]:
+        """Every container execution of its own trials, in order."""
+        return tuple(run for trial in self.trials for run in trial.runs)
+
+    @property
+    def controls(self) -> tuple[RunRecord, ...]:
+        """Every container execution of its control trials, in order."""
+        return tuple(run for trial in self.control_trials for run in trial.runs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -289,7 +386,7 @@ class ProposalRequest:
     files: Files  # the champion's workload/
     history: tuple[Experiment, ...]  # every closed experiment, oldest first, the baseline included
     running: Experiment | None = None  # without a verdict: it is measured meanwhile
-    failed: Experiment | None  # the crash to be mended, on the one retry of an idea
+    failed: Experiment | None  # the crash to repair, on the one retry of an idea
     seed: int
     journal: Journal
     leaving: Callable[[], bool] = lambda: False  # the controller ends: an answer on its way is cut off

@@ -1,12 +1,12 @@
-"""The one place where an exception that nobody foresaw is caught: a bug of ours about one candidate.
+"""The one place where an unforeseen exception is caught: a bug of ours about one candidate.
 
-Candidates are hostile, or merely odd, text. Where our own code fails over one, that says nothing about the
-candidate, and the night does not depend on it: the caller sets this candidate aside and goes on. What went wrong
-stands in the log as a bug report.
+Candidates are hostile, or merely odd, text. When our own code fails over one, that says nothing about the
+candidate,
+and the night does not depend on it: the caller sets this candidate aside and goes on. The log gets a bug report.
 
-What has a name goes through: `AutoresearchError` (the host's failures, a person who stops), `OSError` (a full
-disk, a reader that left) and everything that is no `Exception`. A bug that concerns no single candidate shows as
-one candidate after the other that is set aside, until `campaign.MAX_QUARANTINED` ends the night.
+Exceptions with a meaning pass through: `AutoresearchError` (the host's failures, a person who stops), `OSError` (a
+full disk, a reader that left) and everything that is no `Exception`. A bug that concerns no single candidate shows
+up as one candidate after the other that is set aside, until `night.MAX_QUARANTINED` ends the night.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _ERROR_CHARACTERS = 160
 
 @dataclass(frozen=True, kw_only=True)
 class Bug:
-    """An exception that nobody foresaw."""
+    """An unforeseen exception."""
 
     reason: str  # one sentence for a ledger
     error: Exception
@@ -47,7 +47,7 @@ def guarded(doing: str, act: Callable[[], T], **about: object) -> T | Bug:
         return act()
     except (AutoresearchError, OSError):
         raise
-    except Exception as error:  # noqa: BLE001  here and nowhere else: a bug cannot be named before it is known
+    except Exception as error:  # noqa: BLE001  here and nowhere else: a bug has no name before it is known
         told = one_line(f"{type(error).__name__}: {error}", _ERROR_CHARACTERS)
         log.error(
             "internal_error",

@@ -1,4 +1,4 @@
-"""The champion measured again, now and then: the machine drifts, and one number must not stand for ever."""
+"""Controls: the champion measured again. Machines drift, and one number must not stand for a whole night."""
 
 from __future__ import annotations
 
@@ -6,50 +6,53 @@ import math
 
 import structlog
 
-from runner.campaign.studies.reproduce import image_of
-from runner.decision import evidence
-from runner.decision.lineage import champion_claims
-from runner.evaluation.trial import Examined, Failure, Laboratory, LedgerRuns, measure, run_seed
-from runner.records import Experiment
-from runner.storage.ledger import Campaign
+from runner.campaign.campaign import Campaign
+from runner.campaign.candidate import kept_program
+from runner.campaign.measurement import LedgerBook, measure
+from runner.decision import history
+from runner.evaluation.evaluator import TrialRequest
+from runner.records import AuditPolicy, Experiment, Outcome, TrialKind
 
 log = structlog.get_logger()
 
 DRIFT_SIGMAS = 3.0
-"""A control that is further from the champion's earlier runs raises an alarm: one in 370 does by chance."""
+"""A control that is further from the champion's earlier trials raises an alarm: one in 370 does by chance."""
 
 
-def run_control(lab: Laboratory, campaign: Campaign, best: Experiment) -> None:
-    """Measure the champion once more with a new seed, audited, in the pool that its challengers are compared with.
+def run_control(campaign: Campaign, champion: Experiment) -> Experiment:
+    """Measure a champion once more with a new seed, audited; return it with the new trial.
 
-    A failure changes nothing: it is written down, and a person is told.
+    A failure changes nothing: it is recorded and reported.
     """
-    history = lab.ledger.experiments(campaign.tag)
-    assert best.kept_commit is not None
-    commit = best.kept_commit
-    lab.observer.note(f"measuring experiment {best.number} again")
-    outcome = measure(
-        lab,
-        build=lambda: image_of(lab, best, commit)[0].id,
-        number=best.number,
-        seed=run_seed(campaign, best.number, evidence.next_index(best)),
-        runs=LedgerRuns(lab.ledger, campaign.tag, best.number, control=True),
-        examiner=Examined(audit=True, seal=False),
-        champion=champion_claims(best),
+    before = history.scores(history.champion_pool(champion))
+    campaign.observer.note(f"measuring experiment {champion.number} again")
+    trial = measure(
+        campaign.evaluator,
+        TrialRequest(
+            program=kept_program(campaign, champion),
+            seed=campaign.seed(champion.number, len(history.settled(champion))),
+        ),
+        LedgerBook(campaign, champion.number, TrialKind.CONTROL),
+        lambda _: AuditPolicy(audit=True),
+        history.champion_claims(champion),
     )
-    if isinstance(outcome, Failure):
-        lab.observer.note(f"experiment {best.number} failed when it was measured again: {outcome.reason}")
-        log.warning("control_failed", experiment=best.number, verdict=outcome.verdict, reason=outcome.reason)
-        return
-    pool = [run.val_bpb for run in evidence.champion_pool(best) if run.val_bpb is not None]
-    sigma = evidence.belief(history, lab.config).sigma_bpb
-    away = outcome.val_bpb - sum(pool) / len(pool)
-    sigmas = away / (sigma * math.sqrt(1 + 1 / len(pool)))
-    log.info("control_measured", experiment=best.number, val_bpb=outcome.val_bpb, sigmas=round(sigmas, 2))
+    if trial.outcome is Outcome.SCORED and trial.val_bpb is not None:
+        _report_drift(campaign, champion, before, trial.val_bpb)
+    else:
+        campaign.observer.note(f"experiment {champion.number} failed when it was measured again: {trial.reason}")
+        log.warning("control_failed", experiment=champion.number, outcome=trial.outcome, reason=trial.reason)
+    return campaign.experiments[champion.number]
+
+
+def _report_drift(campaign: Campaign, champion: Experiment, before: tuple[float, ...], val_bpb: float) -> None:
+    sigma = history.belief(campaign.experiments, campaign.config).sigma_bpb
+    away = val_bpb - sum(before) / len(before)
+    sigmas = away / (sigma * math.sqrt(1 + 1 / len(before)))
+    log.info("control_measured", experiment=champion.number, val_bpb=val_bpb, sigmas=round(sigmas, 2))
     if abs(sigmas) > DRIFT_SIGMAS:
         direction = "worse" if away > 0 else "better"
-        lab.observer.note(
-            f"drift: experiment {best.number} scores {abs(away):.4f} bpb {direction} than before, "
-            f"{abs(sigmas):.1f} times the noise; autoresearch doctor looks at the machine"
+        campaign.observer.note(
+            f"drift: experiment {champion.number} scores {abs(away):.4f} bpb {direction} than before, "
+            f"{abs(sigmas):.1f} times the noise; autoresearch doctor checks the machine"
         )
-        log.warning("drift_seen", experiment=best.number, away_bpb=away, sigmas=sigmas)
+        log.warning("drift_seen", experiment=champion.number, away_bpb=away, sigmas=sigmas)

@@ -1,8 +1,9 @@
 """Commit messages of candidates and of kept improvements.
 
-The hypothesis is a model's text. It stands indented in the middle of the message, and the subject holds
-one cleaned line of it, so it cannot forge a subject, a trailer, a `---` divider or a scissors line: git
-looks for all of these at the start of a line only. The last paragraph is ours.
+The hypothesis is a model's text. It is indented in the middle of the message, and the subject holds one cleaned
+line
+of it, so it cannot forge a subject, a trailer, a `---` divider or a scissors line: git recognizes all of these
+only at the start of a line. The last paragraph is ours.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import math
 import textwrap
 from collections.abc import Mapping
 
-from runner.decision.lineage import audited_runs
 from runner.records import AuditRecord, Experiment
 from runner.untrusted import clean, cut, one_line
 
@@ -41,7 +41,7 @@ def kept_message(
     """
     if experiment.val_bpb is None or not math.isfinite(experiment.val_bpb):
         raise ValueError(f"experiment {experiment.number} has no score, so it cannot be kept")
-    audits = [run.audit for run in audited_runs(experiment) if run.audit is not None]
+    audits = [trial.audit for trial in experiment.trials if trial.audited and trial.audit is not None]
     trailers = {
         "Experiment": str(experiment.number),
         "Val-Bpb": f"{experiment.val_bpb:.6f}",

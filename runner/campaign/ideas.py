@@ -1,52 +1,47 @@
-"""Where the next idea comes from: who is asked, on which ground, and what is made of the answer.
+"""The idea queue: which proposer is asked for the next idea, on what basis, and ahead of time where that pays.
 
 Near misses that are worth a try together come first: they cost no answer. While a candidate is measured, a
 proposer that takes its time is asked for the idea after it. It knows the verdicts up to then, and what is running.
-When that is kept, the idea that waits is put on the new champion, unless both change the same lines; else another
-one is asked for. So a discard costs no waiting. A crash of the running one is mended after the idea that waits:
-meanwhile its mending is written.
+When that candidate is kept, the prefetched idea is moved to the new champion, unless both change the same lines;
+then another one is asked for. So a discard costs no waiting. A crash of the running candidate is repaired after
+the prefetched idea: meanwhile its repair is written.
 
-At most one conversation with a proposer goes on. Its ground is in the ledger, so that a restart asks the same.
+At most one conversation with a proposer is open. Its basis is in the ledger, so that a restart asks the same.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cache
+from dataclasses import dataclass, field
 
 import structlog
 
-from runner import edits
 from runner.campaign.backstop import Bug, guarded
 from runner.campaign.budget import LedgerJournal
-from runner.decision import evidence
-from runner.decision.keep_rule import pooled_sigma
-from runner.decision.lineage import champion
-from runner.edits import contamination
+from runner.campaign.campaign import Campaign
+from runner.campaign.placement import champion_files, place, place_stack
 from runner.errors import ConfigError
-from runner.evaluation.trial import Laboratory
-from runner.proposers import Proposer, combine
-from runner.records import Experiment, Files, NoProposal, Patch, Proposal, ProposalRequest, Verdict
-from runner.storage.ledger import Campaign, Conversation, Ledger
-from runner.untrusted import prompt_text
+from runner.evaluation.evaluator import Evaluator
+from runner.proposers import Proposer
+from runner.records import Experiment, Files, NoProposal, Proposal, ProposalRequest, Verdict
+from runner.storage.conversations import Conversation
+from runner.storage.ledger import Ledger
+from runner.storage.repository import Repository
 
 log = structlog.get_logger()
 
-Check = Callable[[Laboratory, Files, int, Callable[[], bool]], str]
-"""Runs files for a moment: why they are no good, or nothing. See `smoke.check`."""
+Check = Callable[[Evaluator, Files, int, Callable[[], bool]], str]
+"""Runs files for a moment and returns why they fail, or an empty string. See `smoke_test.check`."""
 POLL_SECONDS = 0.2
 LEAVE_SECONDS = 10.0
-"""How long a request that nobody waits for any more may take to end."""
-HYPOTHESIS_CHARACTERS = 2_000
-"""Of a proposal that could not be read."""
+"""Longest wait for a request to end whose answer is not wanted any more."""
 RECENT = 2
-"""A crash is mended after the next experiment at the latest: one may be waiting already when it crashes."""
+"""A crash is repaired after the next experiment at the latest: one may have been prefetched when it crashes."""
 
 
 @dataclass
-class _Thought:
+class _Prefetch:
     """A conversation on another thread."""
 
     conversation: Conversation
@@ -56,7 +51,7 @@ class _Thought:
 
 @dataclass
 class IdeaQueue:
-    """Asks one proposer for the ideas of one campaign. Close it, or a thread goes on talking.
+    """Asks one proposer for the ideas of one campaign. Close it, or its thread goes on.
 
     Args:
         check: runs a submission for a moment; None: nothing is run before its experiment.
@@ -64,292 +59,163 @@ class IdeaQueue:
         stacks: whether near misses are tried together.
     """
 
-    lab: Laboratory
-    proposer: Proposer
     campaign: Campaign
+    proposer: Proposer
     budget_usd: float
     check: Check | None = None
     stacks: bool = True
-    _thought: _Thought | None = None
+    _prefetched: _Prefetch | None = None
     _leaving: threading.Event = field(default_factory=threading.Event)
 
     def prefetch(self) -> None:
         """Ask for the idea after the running one, on another thread; where that does not pay, do nothing."""
-        if not self.proposer.prefetches or self._thought is not None:
+        if not self.proposer.prefetches or self._prefetched is not None:
             return
-        thought = _Thought(self._conversation(self._experiments()))
-        thought.thread = threading.Thread(target=self._think, args=(thought,), name="proposer", daemon=True)
-        self._thought = thought
-        thought.thread.start()
+        ahead = _Prefetch(self._conversation())
+        ahead.thread = threading.Thread(target=self._fetch, args=(ahead,), name="proposer", daemon=True)
+        self._prefetched = ahead
+        ahead.thread.start()
 
-    def propose(self) -> int | NoProposal:
-        """Have the next idea, or the second version of a crashed one, and write it down; returns its number.
+    def next_stack(self, *, ending: bool) -> Experiment | None:
+        """Open the experiment of near misses that are due together; see `place_stack`."""
+        return place_stack(self.campaign, self.campaign.config.stack_sigmas if self.stacks else 0.0, ending=ending)
+
+    def next_idea(self) -> Experiment | NoProposal:
+        """Open the experiment of the next idea, or of the second version of a crashed one.
 
         Raises:
             ProposerError: no proposal can ever come.
         """
         while True:
-            conversation, answer = self._await_thought() or self._ask_now()
+            conversation, answer = self._await_prefetched() or self._ask_now()
             if isinstance(answer, NoProposal):
                 if answer.unfinished or conversation.retry_of is None:
                     return answer
-                log.info(
-                    "idea_abandoned",
-                    campaign=self.campaign.tag,
-                    experiment=conversation.retry_of,
-                    reason=answer.reason,
-                )
+                log.info("idea_abandoned", experiment=conversation.retry_of, reason=answer.reason)
                 continue
-            number = self._open(conversation, answer)
-            if number is not None:
-                return number
-
-    def propose_stack(self, *, ending: bool) -> int | None:
-        """Write down the near misses that are tried together now; returns the number, None when none is due.
-
-        Args:
-            ending: only few more runs will follow.
-        """
-        lab, tag = self.lab, self.campaign.tag
-        experiments = self._experiments()
-        best = champion(experiments)
-        assert best is not None
-
-        @cache
-        def kept_files(number: int) -> Files:
-            commit = experiments[number].kept_commit
-            assert commit is not None
-            return lab.repository.read_workload(commit)
-
-        def put_together() -> int | None:
-            proposal = combine.stack(
-                experiments,
-                kept_files,
-                champion=best.number,
-                sigma_bpb=pooled_sigma(evidence.noise_groups(experiments), lab.config.noise_prior_bpb),
-                stack_sigmas=lab.config.stack_sigmas if self.stacks else 0.0,
-                ending=ending,
-            )
-            if proposal is None:
-                return None
-            files = kept_files(best.number)
-            refused, diff = _as_diff(files, edits.apply(files, proposal.edits), lab.sealed_text)
-            number = lab.ledger.open_experiment(tag, proposal, diff=diff, champion=best.number, refused=refused)
-            log.info("stack_opened", campaign=tag, experiment=number, combines=proposal.combines, refused=refused)
-            return number
-
-        made = guarded("putting near misses together", put_together, campaign=tag)
-        if not isinstance(made, Bug):
-            return made
-        pieces = tuple(sorted(one.number for one in combine.shelf(experiments)[: combine.MAX_PIECES]))
-        if not pieces:
-            raise made.error  # of no candidate
-        # Any of them may be what we cannot read: all count as used, or the next round fails alike.
-        told = f"{len(pieces)} near misses together"
-        proposal = Proposal(
-            hypothesis=told, edits=(), proposer=combine.PROPOSER, category=combine.CATEGORY, combines=pieces
-        )
-        return lab.ledger.open_experiment(
-            tag, proposal, diff="", champion=best.number, refused=made.reason, refused_as=Verdict.INFRA
-        )
+            opened = place(self.campaign, self.proposer, conversation, answer)
+            if opened is not None:
+                return opened
 
     def start_afresh(self) -> None:
-        """Leave what was said in the conversation that goes on: perhaps it is what nobody can answer."""
-        going_on = self.lab.ledger.conversation(self.campaign.tag, self.proposer.name)
-        if going_on is not None and self.lab.ledger.conversation_usd(going_on.id):
-            self.lab.ledger.end_conversation(going_on.id)
+        """Drop the open conversation: perhaps it is one that cannot be answered."""
+        conversations = self.campaign.ledger.conversations
+        ongoing = conversations.ongoing(self.campaign.tag, self.proposer.name)
+        if ongoing is not None and conversations.cost_usd(ongoing.id):
+            conversations.end(ongoing.id)
 
     def close(self) -> None:
         """Ask nothing more. An answer that is on its way is cut off; what has arrived of it is booked."""
         self._leaving.set()
-        if self._thought is not None:
-            self._thought.thread.join(LEAVE_SECONDS)
-            self._thought = None
+        if self._prefetched is not None:
+            self._prefetched.thread.join(LEAVE_SECONDS)
+            self._prefetched = None
 
-    def _experiments(self) -> tuple[Experiment, ...]:
-        return self.lab.ledger.experiments(self.campaign.tag)
-
-    def _conversation(self, experiments: tuple[Experiment, ...]) -> Conversation:
-        """The one that was cut off, or a new one: about a crash, or about a new idea."""
-        ledger, tag, proposer = self.lab.ledger, self.campaign.tag, self.proposer.name
-        going_on = ledger.conversation(tag, proposer)
-        if going_on is not None:
-            return going_on
+    def _conversation(self) -> Conversation:
+        """The open conversation, or a new one: about a crash, or about a new idea."""
+        conversations, tag, proposer = self.campaign.ledger.conversations, self.campaign.tag, self.proposer.name
+        ongoing = conversations.ongoing(tag, proposer)
+        if ongoing is not None:
+            return ongoing
+        experiments = self.campaign.experiments
         closed = [one for one in experiments if one.verdict is not None]
-        crash = _to_be_mended(experiments, proposer, lambda number: ledger.retry_abandoned(tag, number))
-        return ledger.open_conversation(
+        crash = _to_repair(experiments, proposer, lambda number: conversations.retry_abandoned(tag, number))
+        running = self.campaign.open_experiment
+        return conversations.open(
             tag,
             proposer,
             seen=closed[-1].number,
-            running=experiments[-1].number if experiments[-1].verdict is None else None,
+            running=None if running is None else running.number,
             retry_of=None if crash is None else crash.number,
         )
 
-    def _await_thought(self) -> tuple[Conversation, Proposal | NoProposal] | None:
-        """What was asked for ahead of time."""
-        thought, self._thought = self._thought, None
-        if thought is None:
+    def _await_prefetched(self) -> tuple[Conversation, Proposal | NoProposal] | None:
+        """The answer that was asked for ahead of time."""
+        ahead, self._prefetched = self._prefetched, None
+        if ahead is None:
             return None
-        if thought.thread.is_alive():
-            self.lab.observer.phase(self._experiments()[-1].number + 1, "propose", None)
-        while thought.thread.is_alive():  # signals are handled between two looks
-            thought.thread.join(POLL_SECONDS)
-        if isinstance(thought.outcome, BaseException):
-            raise thought.outcome
-        assert thought.outcome is not None
-        return thought.conversation, thought.outcome
+        if ahead.thread.is_alive():
+            self.campaign.observer.phase(len(self.campaign.experiments), "propose", None)
+        while ahead.thread.is_alive():  # signals are handled between two polls
+            ahead.thread.join(POLL_SECONDS)
+        if isinstance(ahead.outcome, BaseException):
+            raise ahead.outcome
+        assert ahead.outcome is not None
+        return ahead.conversation, ahead.outcome
 
     def _ask_now(self) -> tuple[Conversation, Proposal | NoProposal]:
-        experiments = self._experiments()
-        self.lab.observer.phase(experiments[-1].number + 1, "propose", None)
-        conversation = self._conversation(experiments)
-        return conversation, self._ask(self.lab.ledger, conversation)
+        self.campaign.observer.phase(len(self.campaign.experiments), "propose", None)
+        conversation = self._conversation()
+        return conversation, self._ask(self.campaign.ledger, conversation)
 
-    def _think(self, thought: _Thought) -> None:
+    def _fetch(self, ahead: _Prefetch) -> None:
         try:
-            with Ledger(self.lab.ledger.path) as ledger:  # a connection belongs to its thread
-                thought.outcome = self._ask(ledger, thought.conversation)
-        except BaseException as error:  # noqa: BLE001  raised again where it is waited for
-            thought.outcome = error
+            with Ledger(self.campaign.ledger.path) as ledger:  # a connection belongs to its thread
+                ahead.outcome = self._ask(ledger, ahead.conversation)
+        except BaseException as error:  # noqa: BLE001  raised again where it is awaited
+            ahead.outcome = error
 
     def _ask(self, ledger: Ledger, conversation: Conversation) -> Proposal | NoProposal:
-        """Hold one conversation, or the rest of one that was cut off; it ends at a bug of ours."""
+        """Hold one conversation, or the rest of one that was cut off; a bug of ours ends it."""
         answer = guarded(
             "asking for an idea",
-            lambda: self._hold(ledger, conversation),
+            lambda: self.proposer.propose(self._request(ledger, conversation)),
             campaign=self.campaign.tag,
             conversation=conversation.id,
         )
         if isinstance(answer, Bug):
-            ledger.end_conversation(conversation.id)
+            ledger.conversations.end(conversation.id)
             return NoProposal(reason=answer.reason, exhausted=False, proposer=self.proposer.name)
         if isinstance(answer, NoProposal) and not answer.unfinished:
-            ledger.end_conversation(conversation.id, answer.transcript)
+            ledger.conversations.end(conversation.id, answer.transcript)
         return answer
 
-    def _hold(self, ledger: Ledger, conversation: Conversation) -> Proposal | NoProposal:
-        lab, campaign = self.lab, self.campaign
-        experiments = ledger.experiments(campaign.tag)
-        history = experiments[: conversation.seen + 1]
+    def _request(self, ledger: Ledger, conversation: Conversation) -> ProposalRequest:
+        """Everything that the proposer may know: the same whenever a conversation is asked again."""
+        campaign, config, leaving = self.campaign, self.campaign.config, self._leaving.is_set
+        experiments = campaign.experiments
+        past = experiments[: conversation.seen + 1]
         number = conversation.seen + 1 + (conversation.running is not None)
-
-        def check(files: Files) -> str:
-            assert self.check is not None
-            return self.check(replace(lab, ledger=ledger), files, number, self._leaving.is_set)
-
+        smoke_test = self.check
         journal = LedgerJournal(
-            ledger,
+            ledger.conversations,
             campaign.tag,
             conversation,
             budget_usd=self.budget_usd,
-            experiment_usd=lab.config.experiment_budget_usd,
-            check=None if self.check is None else check,
-            stopping=lambda: self._leaving.is_set() or lab.stopping(),
+            experiment_usd=config.experiment_budget_usd,
+            check=smoke_test and (lambda files: smoke_test(campaign.evaluator, files, number, leaving)),
+            stopping=lambda: leaving() or campaign.stopping(),
         )
-        return self.proposer.propose(
-            ProposalRequest(
-                number=number,
-                program=read_program(lab),
-                profile=lab.config.profile,
-                train_seconds=lab.config.train_seconds,
-                files=self._files(history),
-                history=history,
-                running=None if conversation.running is None else _unknown(experiments[conversation.running]),
-                failed=None if conversation.retry_of is None else experiments[conversation.retry_of],
-                seed=(campaign.seed + conversation.seen + 1) & 0x7FFFFFFF,
-                journal=journal,
-                leaving=self._leaving.is_set,
-            )
+        return ProposalRequest(
+            number=number,
+            program=read_program(campaign.repository),
+            profile=config.profile,
+            train_seconds=config.train_seconds,
+            files=champion_files(campaign, past),
+            history=past,
+            running=None if conversation.running is None else _unjudged(experiments[conversation.running]),
+            failed=None if conversation.retry_of is None else experiments[conversation.retry_of],
+            seed=(campaign.row.seed + conversation.seen + 1) & 0x7FFFFFFF,
+            journal=journal,
+            leaving=leaving,
         )
 
-    def _files(self, history: tuple[Experiment, ...]) -> Files:
-        best = champion(history)
-        assert best is not None and best.kept_commit is not None
-        return self.lab.repository.read_workload(best.kept_commit)
 
-    def _open(self, conversation: Conversation, proposal: Proposal) -> int | None:
-        """Write a proposal down; None when a new champion has left no place for it.
-
-        One that a bug of ours keeps us from reading is written down without its edits, and closed.
-        """
-        tag = self.campaign.tag
-        made = guarded(
-            "reading its edits",
-            lambda: self._place(conversation, proposal),
-            campaign=tag,
-            conversation=conversation.id,
-        )
-        if not isinstance(made, Bug):
-            return made
-        best = champion(self._experiments())
-        assert best is not None
-        told = Proposal(
-            hypothesis=prompt_text(proposal.hypothesis, HYPOTHESIS_CHARACTERS),
-            edits=(),
-            proposer=self.proposer.name,
-            model=self.proposer.model,
-        )
-        return self.lab.ledger.open_experiment(
-            tag,
-            told,
-            diff="",
-            champion=best.number,
-            retry_of=conversation.retry_of,
-            refused=made.reason,
-            refused_as=Verdict.INFRA,
-            conversation=conversation.id,
-        )
-
-    def _place(self, conversation: Conversation, proposal: Proposal) -> int | None:
-        lab, tag = self.lab, self.campaign.tag
-        experiments = self._experiments()
-        history = experiments[: conversation.seen + 1]
-        files = self._files(history)
-        applied = edits.apply(files, proposal.edits)
-        now, then = champion(experiments), champion(history)
-        assert now is not None and then is not None
-        if now.number != then.number and not isinstance(applied, edits.Refusal):
-            moved = self._files(experiments)
-            applied = edits.carry_over(moved, base=files, changed=applied)
-            files = moved
-            if isinstance(applied, edits.Refusal):
-                lab.ledger.end_conversation(conversation.id, proposal.transcript)
-                lab.observer.note(f"the idea that waits does not fit the new champion: {applied.reason}")
-                log.info("idea_outdated", campaign=tag, hypothesis=proposal.hypothesis, reason=applied.reason)
-                return None
-        refused, diff = _as_diff(files, applied, lab.sealed_text)
-        number = lab.ledger.open_experiment(
-            tag,
-            proposal,
-            diff=diff,
-            champion=now.number,
-            retry_of=conversation.retry_of,
-            refused=refused,
-            conversation=conversation.id,
-        )
-        log.info("proposal_received", campaign=tag, experiment=number, refused=refused)
-        return number
-
-
-def _to_be_mended(
-    experiments: Sequence[Experiment], proposer: str, retry_abandoned: Callable[[int], bool]
+def _to_repair(
+    experiments: Sequence[Experiment], proposer: str, abandoned: Callable[[int], bool]
 ) -> Experiment | None:
-    """The proposer's last crash, when its second try has not even begun and it did not give it up."""
-    mended = {one.retry_of for one in experiments}
+    """The proposer's last crash, when its second try has not begun and it was not abandoned."""
+    tried_again = {one.retry_of for one in experiments}
     proposed = [one for one in experiments if one.verdict is not None and not one.combines]
     for one in reversed(proposed[-RECENT:]):
         first_crash = one.verdict is Verdict.CRASH and one.retry_of is None and one.number > 0
-        if (
-            first_crash
-            and one.proposer == proposer
-            and one.number not in mended
-            and not retry_abandoned(one.number)
-        ):
+        own = one.proposer == proposer and one.number not in tried_again
+        if first_crash and own and not abandoned(one.number):
             return one
     return None
 
 
-def _unknown(experiment: Experiment) -> Experiment:
+def _unjudged(experiment: Experiment) -> Experiment:
     """A running experiment as it was then, whatever has become of it: a restart must ask the same."""
     return Experiment(
         number=experiment.number,
@@ -365,25 +231,13 @@ def _unknown(experiment: Experiment) -> Experiment:
     )
 
 
-def _as_diff(
-    files: Files, applied: Files | edits.Refusal, sealed: contamination.SealedText
-) -> tuple[str | None, str]:
-    """The reason of a refusal and the diff of a candidate; the ledger rebuilds its tree from the diff alone."""
-    if isinstance(applied, edits.Refusal):
-        return applied.reason, ""
-    diff = edits.diff(files, applied)
-    if edits.apply(files, (Patch(text=diff),)) != applied:
-        return "its diff does not give its files again", diff
-    return contamination.find(files, applied, sealed), diff
-
-
-def read_program(lab: Laboratory) -> str:
-    """`program.md` as it lies in the checkout: a person may edit it during the night.
+def read_program(repository: Repository) -> str:
+    """`program.md` as it is in the checkout: a person may edit it during the night.
 
     Raises:
-        ConfigError: it is missing or no text.
+        ConfigError: it is missing or not text.
     """
-    path = lab.repository.root / "program.md"
+    path = repository.root / "program.md"
     try:
         return path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:

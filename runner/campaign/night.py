@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
-from types import FrameType
+from contextlib import closing
+from dataclasses import dataclass
 
 import structlog
 
 from runner import edits
+from runner.campaign.baseline import ensure_baseline
 from runner.campaign.budget import budget_reason
+from runner.campaign.campaign import Campaign, Controller
 from runner.campaign.champion import run_control
-from runner.campaign.experiment import run_baseline, run_candidate
+from runner.campaign.experiment import run_experiment
 from runner.campaign.ideas import IdeaQueue, read_program
 from runner.campaign.recovery import reconcile
-from runner.decision import evidence
+from runner.campaign.stop_switch import StopSwitch
+from runner.decision import history
 from runner.decision.keep_rule import LAST_RUNS
-from runner.decision.lineage import champion
-from runner.errors import BaselineError, EngineError, ProposerError, RepositoryError
+from runner.errors import EngineError, ProposerError, RepositoryError
 from runner.evaluation import smoke_test
-from runner.evaluation.trial import Laboratory, refuse_other_conditions
 from runner.proposers import Proposer
-from runner.records import Experiment, NoProposal, Proposal, Verdict
+from runner.records import Experiment, NoProposal, Verdict
 from runner.sandbox.engine_outage import await_engine
-from runner.storage.ledger import Campaign
 
 log = structlog.get_logger()
 
@@ -40,215 +37,172 @@ ends. Each took two equal failures: one bad idea, or one bad minute, does not en
 nothing runs any more does not use up many ideas, which may have cost money."""
 
 
-@dataclass
-class StopSwitch:
-    """Ctrl-C once: finish this run and stop. Twice, or SIGTERM or SIGHUP: kill now, leave nothing."""
-
-    requested: bool = False
-    _killed: bool = False
-
-    def wait(self, seconds: float) -> None:
-        """Sleep, but not longer than until somebody asks to stop."""
-        give_up = time.monotonic() + seconds
-        while not self.requested and (left := give_up - time.monotonic()) > 0:
-            time.sleep(min(left, 0.5))
-
-    @contextmanager
-    def installed(self, announce: Callable[[str], None]) -> Iterator[StopSwitch]:
-        """Own the signals while the campaign runs."""
-
-        def on_signal(number: int, _: FrameType | None) -> None:
-            if self._killed:
-                return  # already leaving: nothing may interrupt the clean-up
-            if number == signal.SIGINT and not self.requested:
-                self.requested = True
-                announce("finishing this run, then stopping; Ctrl-C again kills it now")
-                return
-            self.requested = self._killed = True
-            raise KeyboardInterrupt
-
-        signals = [signal.SIGINT, signal.SIGTERM]
-        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # else nohup wants us to live on
-            signals.append(signal.SIGHUP)
-        before = {number: signal.signal(number, on_signal) for number in signals}
-        try:
-            yield self
-        finally:
-            for number, handler in before.items():
-                # A killed one is on its way out: until the process is gone, nothing interrupts that.
-                signal.signal(number, signal.SIG_IGN if self._killed else handler)
-
-
-def open_campaign(lab: Laboratory) -> Campaign:
+def open_campaign(controller: Controller) -> Campaign:
     """The campaign of this tag: a new one from HEAD, or the existing one, reconciled with git.
 
     Raises:
         ConfigError: it exists under other conditions, so that scores would not be comparable.
-        RepositoryError: HEAD cannot start one, somebody moved its branch, or git lost what cannot be made again.
+        RepositoryError: HEAD cannot start one, its branch was moved, or git lost what cannot be made again.
     """
-    tag = lab.config.tag
-    lab.repository.refuse_checked_out(lab.branch)
-    campaign = lab.ledger.campaign(tag)
-    if campaign is None:
-        base = lab.repository.check_ready()
-        refusal = edits.check_tree(lab.repository.read_workload(base))
-        if refusal is not None:
-            raise RepositoryError(
-                f"workload/ of {base[:10]} cannot start a campaign: {refusal.reason}", "mend it and commit"
-            )
-        read_program(lab)
-        if lab.repository.branch_head(lab.branch) is not None:
-            raise RepositoryError(
-                f"the branch {lab.branch} exists, but the ledger knows nothing of it",
-                f"choose another name (--tag), or: git branch -D {lab.branch}",
-            )
-        campaign = lab.ledger.create_campaign(tag=tag, base_commit=base, conditions=lab.conditions)
-        log.info("campaign_started", campaign=tag, base=base, **lab.conditions)
+    tag, ledger, repository = controller.config.tag, controller.ledger, controller.repository
+    repository.refuse_checked_out(controller.branch)
+    row = ledger.campaign(tag)
+    if row is not None:
+        controller.refuse_other_conditions(row)
+        lost = ledger.close_lost_trials(tag)
+        campaign = Campaign(controller, row)
+        reconcile(campaign)
+        log.info("campaign_resumed", campaign=tag, lost_trials=lost)
         return campaign
-    refuse_other_conditions(lab, campaign)
-    lost = lab.ledger.close_lost_runs(tag)
-    reconcile(lab, campaign)
-    log.info("campaign_resumed", campaign=tag, lost_runs=lost)
-    return campaign
+    base = repository.check_ready()
+    refusal = edits.check_tree(repository.read_workload(base))
+    if refusal is not None:
+        raise RepositoryError(
+            f"workload/ of {base[:10]} cannot start a campaign: {refusal.reason}", "correct it and commit"
+        )
+    read_program(repository)
+    if repository.branch_head(controller.branch) is not None:
+        raise RepositoryError(
+            f"the branch {controller.branch} exists, but the ledger has no campaign of that name",
+            f"choose another name (--tag), or: git branch -D {controller.branch}",
+        )
+    row = ledger.create_campaign(tag=tag, base_commit=base, conditions=controller.conditions)
+    log.info("campaign_started", campaign=tag, base=base, **controller.conditions)
+    return Campaign(controller, row)
 
 
-def ensure_baseline(lab: Laboratory, campaign: Campaign, stop: StopSwitch) -> Experiment:
-    """Measure the unmodified workload, unless that is done.
+def run(controller: Controller, proposer: Proposer, stop: StopSwitch, *, more: int | None = None) -> str:
+    """Run experiments until a budget ends; return why it ended.
 
-    Raises:
-        BaselineError: it does not run; the campaign is forgotten, so that a mended one can start.
-        EngineError: the infrastructure failed; the runs that were done count at the next start.
-        Interrupted: a person asked to stop between two of its runs.
-    """
-    experiments = lab.ledger.experiments(campaign.tag)
-    if experiments and experiments[0].verdict is not None:
-        return experiments[0]
-    if not experiments:
-        proposal = Proposal(hypothesis="baseline", edits=(), proposer="baseline")
-        lab.ledger.open_experiment(campaign.tag, proposal, diff="", champion=None)
-        experiments = lab.ledger.experiments(campaign.tag)
-    try:
-        baseline = run_baseline(lab, campaign, experiments[0], stopping=lambda: stop.requested)
-    except BaselineError:
-        lab.ledger.delete_campaign(campaign.tag)
-        raise
-    lab.observer.closed(baseline, baseline.val_bpb)
-    return baseline
-
-
-def run(lab: Laboratory, proposer: Proposer, stop: StopSwitch, *, more: int | None = None) -> str:
-    """Run experiments until a budget ends; returns why it ended.
-
-    A campaign that was interrupted before it reached its target goes on to that target; one that
-    had reached it gets `config.experiments` more.
+    A campaign that was interrupted before it reached its target goes on to that target; one that had reached it
+    gets `config.experiments` more.
 
     Args:
-        more: run this many more experiments and leave the target as it is; they are all the proposer's, no stacks.
+        more: run this many more experiments and leave the target as it is; all of them are the proposer's, no
+        stacks.
     """
-    lab = replace(lab, stopping=lambda: stop.requested)
-    config, ledger = lab.config, lab.ledger
+    controller = controller.listening(lambda: stop.requested)
+    config = controller.config
     ends_at = time.monotonic() + config.hours * 3600
-    campaign = open_campaign(lab)
-    tag = campaign.tag
-    ensure_baseline(lab, campaign, stop)
-    done = _count(ledger.experiments(tag))
+    campaign = open_campaign(controller)
+    ensure_baseline(campaign)
+    done = campaign.num_done
     if more is not None:
-        interrupted = ledger.experiments(tag)[-1].verdict is None
-        target = done + more + interrupted  # what was interrupted is finished first
+        interrupted = campaign.open_experiment is not None
+        target = done + more + interrupted  # an interrupted one is finished first
     else:
         wanted = done + config.experiments
-        target = min(wanted, campaign.target) if campaign.target > done else wanted
-        ledger.set_target(tag, target)
-    lab.observer.begin(tag, done, target, ends_at)
-    budget_usd = 0 if more is not None else config.budget_usd
-    check = smoke_test.check if config.smoke_seconds else None
-    stacks = more is None
-    with closing(IdeaQueue(lab, proposer, campaign, budget_usd, check, stacks)) as desk:
-        reason = _loop(lab, desk, stop, target, ends_at)
-    log.info("campaign_ended", campaign=tag, reason=reason)
+        target = min(wanted, campaign.row.target) if campaign.row.target > done else wanted
+        campaign.ledger.set_target(campaign.tag, target)
+    campaign.observer.begin(campaign.tag, done, target, ends_at)
+    ideas = IdeaQueue(
+        campaign,
+        proposer,
+        budget_usd=0 if more is not None else config.budget_usd,
+        check=smoke_test.check if config.smoke_seconds else None,
+        stacks=more is None,
+    )
+    with closing(ideas):
+        reason = _Loop(campaign, ideas, stop, target, ends_at).run()
+    log.info("campaign_ended", campaign=campaign.tag, reason=reason)
     return reason
 
 
-def _loop(lab: Laboratory, desk: IdeaQueue, stop: StopSwitch, target: int, ends_at: float) -> str:
-    """Experiment after experiment; returns why it ended."""
-    ledger, tag, budget_usd = lab.ledger, desk.campaign.tag, desk.budget_usd
-    empty = infra = 0
-    while True:
-        experiments = ledger.experiments(tag)
-        open_one = experiments[-1] if experiments[-1].verdict is None else None
-        if open_one is None:
-            reason = _end_reason(lab, stop, _count(experiments), target, ends_at, budget_usd)
-            if reason is not None:
-                return reason
-            await_engine(lab.engine, note=lab.observer.note, stopping=lab.stopping)  # before an idea is paid for
-            best = champion(experiments)
-            if best is not None and evidence.control_due(experiments, best, lab.config.control_interval):
-                run_control(lab, desk.campaign, best)
-                if stop.requested:
+@dataclass
+class _Loop:
+    """Experiment after experiment."""
+
+    campaign: Campaign
+    ideas: IdeaQueue
+    stop: StopSwitch
+    target: int
+    ends_at: float  # on the monotonic clock
+    empty: int = 0  # conversations without a proposal, in a row
+    quarantined: int = 0  # experiments that ended as infra, in a row
+
+    def run(self) -> str:
+        """Go on until there is a reason to end; return it."""
+        while True:
+            experiment = self.campaign.open_experiment
+            if experiment is None:
+                if (reason := self._end_reason()) is not None:
+                    return reason
+                following = self._next()
+                if isinstance(following, str):
+                    return following
+                if following is None:
                     continue
-            ending = _is_ending(lab, _count(experiments), target, ends_at)
-            stacked = desk.propose_stack(ending=ending)
-            number = desk.propose() if stacked is None else stacked
-            if isinstance(number, NoProposal):
-                empty += 1
-                lab.observer.note(f"no proposal: {number.reason}")
-                if number.exhausted:
-                    return number.reason
-                if stop.requested or budget_reason(ledger, tag, budget_usd) is not None:
-                    continue  # which ends the night
-                if empty > len(EMPTY_PAUSES_SECONDS):
-                    if not number.unfinished:
-                        raise ProposerError(
-                            f"{empty} conversations in a row gave no proposal; the last: {number.reason}",
-                            "autoresearch doctor, then start again: nothing is lost",
-                        )
-                    desk.start_afresh()
-                stop.wait(EMPTY_PAUSES_SECONDS[min(empty, len(EMPTY_PAUSES_SECONDS)) - 1])
-                continue
-            empty = 0
-            open_one = ledger.experiment(tag, number)
-            assert open_one is not None
-        if open_one.verdict is None:
-            if _leaves_time(lab, _count(experiments) + 1, target, ends_at):
-                desk.prefetch()
-            closed = run_candidate(lab, desk.campaign, open_one)
-            if closed.verdict is None:
-                return STOPPED
-        else:
-            closed = open_one
-        best = champion(ledger.experiments(tag))
-        lab.observer.closed(closed, None if best is None else best.val_bpb)
-        infra = infra + 1 if closed.verdict is Verdict.INFRA else 0
-        if infra >= MAX_QUARANTINED:
+                experiment = following
+            if experiment.verdict is None:
+                if self._leaves_time():
+                    self.ideas.prefetch()
+                experiment = run_experiment(self.campaign, experiment)
+                if experiment.verdict is None:
+                    return STOPPED
+            self.campaign.observer.closed(experiment, self.campaign.champion.val_bpb)
+            self._refuse_broken_machine(experiment)
+
+    def _next(self) -> Experiment | str | None:
+        """The next experiment; a reason to end; or None: look again."""
+        campaign = self.campaign
+        # Before an idea is paid for.
+        await_engine(campaign.evaluator.engine, note=campaign.observer.note, stopping=campaign.stopping)
+        if history.control_due(campaign.experiments, campaign.champion, campaign.config.control_interval):
+            run_control(campaign, campaign.champion)
+            if self.stop.requested:
+                return None
+        following = self.ideas.next_stack(ending=self._is_ending()) or self.ideas.next_idea()
+        if isinstance(following, NoProposal):
+            return self._without_idea(following)
+        self.empty = 0
+        return following
+
+    def _without_idea(self, answer: NoProposal) -> str | None:
+        """Pause after a conversation without a proposal, or end the night."""
+        self.empty += 1
+        self.campaign.observer.note(f"no proposal: {answer.reason}")
+        if answer.exhausted:
+            return answer.reason
+        if self.stop.requested or self._budget_reason() is not None:
+            return None  # which ends the night
+        if self.empty > len(EMPTY_PAUSES_SECONDS):
+            if not answer.unfinished:
+                raise ProposerError(
+                    f"{self.empty} conversations in a row gave no proposal; the last: {answer.reason}",
+                    "autoresearch doctor, then start again: nothing is lost",
+                )
+            self.ideas.start_afresh()
+        self.stop.wait(EMPTY_PAUSES_SECONDS[min(self.empty, len(EMPTY_PAUSES_SECONDS)) - 1])
+        return None
+
+    def _refuse_broken_machine(self, closed: Experiment) -> None:
+        self.quarantined = self.quarantined + 1 if closed.verdict is Verdict.INFRA else 0
+        if self.quarantined >= MAX_QUARANTINED:
             raise EngineError(
-                f"{infra} experiments in a row quarantined while the engine answers; the last: {closed.reason}",
+                f"{self.quarantined} experiments in a row quarantined while the engine answers; "
+                f"the last: {closed.reason}",
                 "autoresearch doctor, then start again: nothing is lost",
             )
 
+    def _leaves_time(self) -> bool:
+        """Whether another experiment will probably follow the one that is about to run."""
+        in_time = time.monotonic() + self.campaign.config.train_seconds < self.ends_at
+        return self.campaign.num_done + 1 < self.target and not self.campaign.stopping() and in_time
 
-def _leaves_time(lab: Laboratory, number: int, target: int, ends_at: float) -> bool:
-    """Whether another experiment will follow the one that is about to run, as far as anybody can tell."""
-    return number < target and not lab.stopping() and time.monotonic() + lab.config.train_seconds < ends_at
+    def _is_ending(self) -> bool:
+        """Whether only few more trials will follow; an experiment takes about two, controls included."""
+        left_seconds = self.ends_at - time.monotonic()
+        few = 2 * (self.target - self.campaign.num_done) <= LAST_RUNS
+        return few or left_seconds <= LAST_RUNS * self.campaign.config.train_seconds
 
+    def _budget_reason(self) -> str | None:
+        return budget_reason(self.campaign.ledger.conversations, self.campaign.tag, self.ideas.budget_usd)
 
-def _is_ending(lab: Laboratory, done: int, target: int, ends_at: float) -> bool:
-    """Whether only few more runs will follow; an experiment takes about two, controls counted."""
-    left_seconds = ends_at - time.monotonic()
-    return 2 * (target - done) <= LAST_RUNS or left_seconds <= LAST_RUNS * lab.config.train_seconds
-
-
-def _count(experiments: tuple[Experiment, ...]) -> int:
-    """Closed experiments, the baseline not counted."""
-    return sum(one.number > 0 and one.verdict is not None for one in experiments)
-
-
-def _end_reason(
-    lab: Laboratory, stop: StopSwitch, done: int, target: int, ends_at: float, budget_usd: float
-) -> str | None:
-    if stop.requested:
-        return STOPPED
-    if done >= target:
-        return f"{target} of {target} experiments done"
-    if time.monotonic() >= ends_at:
-        return f"{lab.config.hours:g} hours are over"
-    return budget_reason(lab.ledger, lab.config.tag, budget_usd)
+    def _end_reason(self) -> str | None:
+        if self.stop.requested:
+            return STOPPED
+        if self.campaign.num_done >= self.target:
+            return f"{self.target} of {self.target} experiments done"
+        if time.monotonic() >= self.ends_at:
+            return f"{self.campaign.config.hours:g} hours are over"
+        return self._budget_reason()

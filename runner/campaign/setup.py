@@ -9,14 +9,14 @@ from pathlib import Path
 import structlog
 
 from runner import corpus
+from runner.campaign.campaign import Controller
 from runner.config import Config
 from runner.corpus.redaction import Redactor
 from runner.edits.contamination import SealedText
-from runner.evaluation.audit import Evaluation
-from runner.evaluation.trial import Laboratory
+from runner.evaluation.evaluator import EvaluationRows, Evaluator
 from runner.records import Observer
 from runner.sandbox import Engine, connect, images, remove_orphans, run_trusted
-from runner.sandbox.containers import Owner
+from runner.sandbox.containers import Owner, Sandbox
 from runner.sandbox.host import cpu_name, find_gpus
 from runner.sandbox.images.base import base_inputs
 from runner.sandbox.session import Mounts
@@ -61,7 +61,8 @@ def prepare(
     folder, digest = pinned_evaluation.pin(paths.root)
     base = images.ensure_base(engine.client, config.profile, paths.root, observer.note)
     owner = Owner(controller=ledger.controller, campaign=config.tag, experiment=0)
-    dataset = prepare_data(config, engine, folder, paths, owner, observer, force=force)
+    sandbox = Sandbox(engine=engine, config=config, locked=folder, owner=owner)
+    dataset = prepare_data(sandbox, paths, observer, force=force)
     return Prepared(engine=engine, base_image=base, locked=folder, locked_digest=digest, data=dataset)
 
 
@@ -72,19 +73,11 @@ def remove_leftovers(paths: StatePaths) -> None:
         remove_partials(folder)
 
 
-def prepare_data(
-    config: Config,
-    engine: Engine,
-    locked_folder: Path,
-    paths: StatePaths,
-    owner: Owner,
-    observer: Observer,
-    *,
-    force: bool,
-) -> corpus.DataSet:
-    """The data set of this configuration, made in a container when it does not exist."""
+def prepare_data(sandbox: Sandbox, paths: StatePaths, observer: Observer, *, force: bool) -> corpus.DataSet:
+    """Return the data set of a configuration; make it in a container when it does not exist."""
+    config, engine, locked = sandbox.config, sandbox.engine, sandbox.locked
     source = corpus.fetch_source(config, paths.root, observer.note)
-    target = paths.data / corpus.data_key(config, source, pinned_evaluation.preparation_digest(locked_folder))
+    target = paths.data / corpus.data_key(config, source, pinned_evaluation.preparation_digest(locked))
     if force:
         shutil.rmtree(target, ignore_errors=True)
     if not (target / "manifest.json").exists():
@@ -95,17 +88,17 @@ def prepare_data(
             program = TrustedProgram(
                 image_id=tools,
                 arguments=["/locked/locked_eval/preparation/prepare.py", *corpus.prepare_arguments(config)],
-                read_only={"/locked": locked_folder, "/source": source.path},
+                read_only={"/locked": locked, "/source": source.path},
                 output=target,
             )
-            run_trusted(engine, program, owner=owner, on_line=observer.note)
+            run_trusted(engine, program, owner=sandbox.owner, on_line=observer.note)
         except BaseException:
             shutil.rmtree(target, ignore_errors=True)
             raise
     return corpus.open_data(target)
 
 
-def open_laboratory(
+def open_controller(
     config: Config,
     prepared: Prepared,
     *,
@@ -113,29 +106,35 @@ def open_laboratory(
     ledger: Ledger,
     paths: StatePaths,
     observer: Observer,
-) -> Laboratory:
-    """Put together what experiments need."""
+) -> Controller:
+    """Assemble everything that campaigns and studies need."""
     dataset = prepared.data
     validation, test = dataset.sealed_shingles()
     tokens = dataset.token_table()
-    return Laboratory(
+    evaluator = Evaluator(
         config=config,
         engine=prepared.engine,
-        repository=repository,
-        ledger=ledger,
-        observer=observer,
+        controller=ledger.controller,
         mounts=Mounts(locked=prepared.locked, train=dataset.issue, val=dataset.val, test=dataset.test),
-        evaluation=Evaluation(
+        rows=EvaluationRows(
             val_rows=dataset.val_rows(),
             test_rows=dataset.test_rows(),
             token_bytes=dataset.token_bytes(),
             train_text=dataset.train_text(),
         ),
-        sealed_text=SealedText(validation=validation, test=test, tokens=tokens),
         redactor=Redactor.open(dataset.corpus_index, tokens),
         scratch=paths.audits,
         claims=paths.claims(config.tag),
         base_image=prepared.base_image,
+        observer=observer,
+    )
+    return Controller(
+        config=config,
+        ledger=ledger,
+        repository=repository,
+        evaluator=evaluator,
+        sealed_text=SealedText(validation=validation, test=test, tokens=tokens),
+        observer=observer,
         conditions={
             "profile": config.profile,
             "device": _device(config),

@@ -18,22 +18,23 @@ from runner.cli.workspace import log_to_file, open_workspace, print_json
 from runner.errors import AutoresearchError
 
 if TYPE_CHECKING:
-    from runner.campaign.night import StopSwitch
+    from runner.campaign.campaign import Controller
+    from runner.campaign.stop_switch import StopSwitch
     from runner.config import Config
-    from runner.evaluation.trial import Laboratory
     from runner.records import Experiment
 
 
 @contextmanager
 def open_night(
     check: Callable[[Config], object] = lambda _: None, **settings: Any
-) -> Iterator[tuple[Laboratory, StopSwitch]]:
+) -> Iterator[tuple[Controller, StopSwitch]]:
     """A prepared machine under the controller's lock, with signals and progress in place.
 
     Args:
         check: looks at the settings before anything is set up, and may raise.
     """
-    from runner.campaign import night, setup
+    from runner.campaign import setup
+    from runner.campaign.stop_switch import StopSwitch
     from runner.cli.display import observing
     from runner.sandbox import doctor
     from runner.storage.lock import exclusive
@@ -42,33 +43,33 @@ def open_night(
         config = resolve_config(workspace.repository.root, say, profile_of=workspace.profile_of, **settings)
         check(config)
         doctor.check_names(config.accept)
-        stop = night.StopSwitch()
+        stop = StopSwitch()
         with exclusive(workspace.paths.root), observing() as observer, stop.installed(observer.note):
             log_to_file(workspace.paths.log(config.tag))
             prepared = setup.prepare(config, ledger=workspace.ledger, paths=workspace.paths, observer=observer)
             doctor.announce(prepared.engine, config, observer.note)
-            lab = setup.open_laboratory(
+            controller = setup.open_controller(
                 config,
                 prepared,
                 repository=workspace.repository,
                 ledger=workspace.ledger,
                 paths=workspace.paths,
                 observer=observer,
-            )
+            ).listening(lambda: stop.requested)
             try:
-                yield lab, stop
+                yield controller, stop
             except BaseException:
-                _sweep(lab)
+                _sweep(controller)
                 raise
 
 
-def _sweep(lab: Laboratory) -> None:
+def _sweep(controller: Controller) -> None:
     """Remove what an interrupted request left: the engine may still be making what nobody waits for any more."""
     from runner.sandbox import remove_orphans
 
     with suppress(AutoresearchError):
         for _ in range(4):
-            remove_orphans(lab.engine, lab.ledger.controller)
+            remove_orphans(controller.evaluator.engine, controller.ledger.controller)
             time.sleep(0.5)
 
 
@@ -87,20 +88,22 @@ def overnight_command(as_json: bool, **settings: Any) -> None:
     from runner.proposers import create
 
     # A missing key or patch folder is told before anything is set up.
-    with open_night(check=create, **settings) as (lab, stop):
+    with open_night(check=create, **settings) as (controller, stop):
         try:
-            reason = night.run(lab, create(lab.config), stop)
+            reason = night.run(controller, create(controller.config), stop)
         except BaseException:
             with suppress(AutoresearchError, OSError):  # what ended the night is what people must read
-                _write_reports(lab)
+                _write_reports(controller)
             raise
-        files = _write_reports(lab)
-        experiments = lab.ledger.experiments(lab.config.tag)
+        files = _write_reports(controller)
+        experiments = controller.ledger.experiments(controller.config.tag)
         notes = [
-            *campaign_notes(experiments, sealed_scores(lab.ledger, lab.config.tag)),
-            *count_effort(lab.ledger, lab.config.tag, lab.config.profile, lab.config.budget_usd).lines(),
+            *campaign_notes(experiments, sealed_scores(controller.ledger, controller.config.tag)),
+            *count_effort(
+                controller.ledger, controller.config.tag, controller.config.profile, controller.config.budget_usd
+            ).lines(),
         ]
-    _finish(experiments, notes, lab, reason, files, json_wanted=as_json)
+    _finish(experiments, notes, controller, reason, files, json_wanted=as_json)
 
 
 @click.command("baseline")
@@ -118,19 +121,19 @@ def baseline_command(repeats: int, as_json: bool, **settings: Any) -> None:
     With --repeats, prints mean, standard deviation and noise with its degrees of freedom. Later runs of it are
     controls of experiment 0, whatever the champion is now.
     """
-    from runner.campaign import night
+    from runner.campaign.baseline import ensure_baseline
     from runner.campaign.champion import run_control
+    from runner.campaign.night import open_campaign
     from runner.report.notes import measure_noise, noise_line
 
-    with open_night(**settings) as (lab, stop):
-        opened = night.open_campaign(lab)
-        baseline = night.ensure_baseline(lab, opened, stop)
+    with open_night(**settings) as (controller, stop):
+        campaign = open_campaign(controller)
+        baseline = ensure_baseline(campaign)
         asked = 0
         while asked < repeats and not stop.requested:
-            run_control(lab, opened, baseline)
-            baseline = lab.ledger.experiments(opened.tag)[0]
+            baseline = run_control(campaign, baseline)
             asked += 1
-        noise = measure_noise(lab.ledger.experiments(opened.tag), lab.config)
+        noise = measure_noise(campaign.experiments, controller.config)
     if as_json:
         print_json({**experiment_json(baseline, full=True), "noise": asdict(noise)})
         return
@@ -156,9 +159,9 @@ def try_command(patch: Path, as_json: bool, **settings: Any) -> None:
     from runner.records import Verdict
 
     proposer = SinglePatch(patch)
-    with open_night(**settings) as (lab, stop):
-        reason = night.run(lab, proposer, stop, more=1)
-        tried = lab.ledger.experiments(lab.config.tag)[-1]
+    with open_night(**settings) as (controller, stop):
+        reason = night.run(controller, proposer, stop, more=1)
+        tried = controller.ledger.experiments(controller.config.tag)[-1]
     if tried.proposer != proposer.name or not proposer.used:
         raise Interrupted(f"the patch was not tried: {reason}", "the same command goes on")
     if tried.verdict is None:
@@ -178,19 +181,19 @@ def _print_experiment(experiment: Experiment, *, json_wanted: bool) -> None:
         click.echo(explain(experiment))
 
 
-def _write_reports(lab: Laboratory) -> tuple[Path, ...]:
+def _write_reports(controller: Controller) -> tuple[Path, ...]:
     from runner.cli.status import sealed_scores, write_reports
     from runner.storage.paths import StatePaths
 
-    tag = lab.config.tag
-    experiments, sealed = lab.ledger.experiments(tag), sealed_scores(lab.ledger, tag)
-    return write_reports(experiments, sealed, StatePaths.of(lab.repository.root), tag)
+    tag = controller.config.tag
+    experiments, sealed = controller.ledger.experiments(tag), sealed_scores(controller.ledger, tag)
+    return write_reports(experiments, sealed, StatePaths.of(controller.repository.root), tag)
 
 
 def _finish(
     experiments: tuple[Experiment, ...],
     notes: list[str],
-    lab: Laboratory,
+    controller: Controller,
     reason: str,
     files: tuple[Path, ...],
     *,
@@ -207,7 +210,7 @@ def _finish(
     click.echo("\n".join([summary_text(experiments), *notes]))
     commits = [one for one in experiments if one.number > 0 and one.kept_commit]
     number = f"{len(commits)} kept commit{'' if len(commits) == 1 else 's'}"
-    click.echo(f"\n{reason}; branch {lab.branch} has {number}{':' if commits else ''}")
+    click.echo(f"\n{reason}; branch {controller.branch} has {number}{':' if commits else ''}")
     for one in reversed(commits):
         click.echo(f"  {(one.kept_commit or '')[:10]}  {one.val_bpb:.6f}  {first_line(one.hypothesis)}")
     for path in files:

@@ -28,8 +28,8 @@ def reproduce_command(commit: str, as_json: bool, **settings: Any) -> None:
     """
     from runner.campaign.studies.reproduce import reproduce
 
-    with open_night(**settings) as (lab, _):
-        result = reproduce(lab, commit)
+    with open_night(**settings) as (controller, _):
+        result = reproduce(controller, commit)
     if as_json:
         print_json(asdict(result))
     else:
@@ -50,8 +50,8 @@ def audit_command(commit: str, as_json: bool, **settings: Any) -> None:
     from runner.campaign.studies.reproduce import reproduce
     from runner.report.explain import audit_lines
 
-    with open_night(**settings) as (lab, _):
-        result = reproduce(lab, commit, audit=True)
+    with open_night(**settings) as (controller, _):
+        result = reproduce(controller, commit, audit=True)
     if as_json:
         print_json(asdict(result))
     else:
@@ -80,10 +80,10 @@ def calibrate_command(num_runs: int, as_json: bool, **settings: Any) -> None:
     from runner.campaign.studies import calibrate
     from runner.storage.paths import StatePaths
 
-    with open_night(**settings) as (lab, stop):
-        head = lab.repository.resolve("HEAD")
-        found = calibrate.calibrate(lab, head, num_runs, stopping=lambda: stop.requested)
-        path = StatePaths.of(lab.repository.root).noise(lab.config.profile)
+    with open_night(**settings) as (controller, stop):
+        head = controller.repository.resolve("HEAD")
+        found = calibrate.calibrate(controller, head, num_runs, stopping=lambda: stop.requested)
+        path = StatePaths.of(controller.repository.root).noise(controller.config.profile)
         calibrate.save(path, found)
     if as_json:
         print_json(asdict(found))

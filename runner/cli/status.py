@@ -17,7 +17,7 @@ from runner.errors import ConfigError
 if TYPE_CHECKING:
     from runner.records import Experiment, RunRecord, SealedScore
     from runner.report.effort import Effort
-    from runner.storage.ledger import Campaign, Ledger
+    from runner.storage.ledger import CampaignRow, Ledger
     from runner.storage.paths import StatePaths
 
 
@@ -87,7 +87,7 @@ def show_command(number: int, tag: str | None, as_json: bool, with_transcript: b
 
     with open_workspace(create=False) as workspace:
         name = choose_tag(workspace.ledger, tag)
-        conversation = workspace.ledger.transcript(name, number) if with_transcript else None
+        conversation = workspace.ledger.conversations.transcript(name, number) if with_transcript else None
         experiments = workspace.ledger.experiments(name)
         experiment = next((one for one in experiments if one.number == number), None)
         sealed = [one for one in sealed_scores(workspace.ledger, name) if one.number == number]
@@ -135,7 +135,9 @@ def sealed_scores(ledger: Ledger, tag: str) -> tuple[SealedScore, ...]:
 
     They go to people as plain arguments of `campaign_notes`, `write_reports` and `runner.report.sealed`.
     """
-    return ledger.sealed(tag)
+    from runner.storage.sealed import SealedScores
+
+    return SealedScores(ledger.database).of(tag)
 
 
 def count_effort(ledger: Ledger, tag: str, profile: str | None, budget_usd: float | None) -> Effort:
@@ -158,7 +160,7 @@ def count_effort(ledger: Ledger, tag: str, profile: str | None, budget_usd: floa
 
 def campaign_notes(experiments: Sequence[Experiment], sealed: Sequence[SealedScore]) -> list[str]:
     """Describe refusals, sealed scores, findings, early stops and stacks; nothing about what there is none of."""
-    from runner.decision.lineage import strikes
+    from runner.decision.history import strikes
     from runner.report.explain import strikes_line
     from runner.report.findings import find, finding_lines
     from runner.report.notes import early_line, early_stops, stack_line, stacks
@@ -207,8 +209,8 @@ def _budget(directory: Path, profile: str | None) -> float | None:
         return None
 
 
-def _status_json(campaign: Campaign, effort: Effort, sealed: Sequence[SealedScore]) -> dict[str, Any]:
-    from runner.decision.lineage import strikes
+def _status_json(campaign: CampaignRow, effort: Effort, sealed: Sequence[SealedScore]) -> dict[str, Any]:
+    from runner.decision.history import strikes
     from runner.records import Verdict
     from runner.report.findings import find
     from runner.report.notes import early_stops, stacks
@@ -251,8 +253,10 @@ def _print_transcript(number: int, conversation: object, *, as_json: bool, full:
 
 def _experiment_lines(experiment: Experiment, champion: Experiment | None, duty_name: str) -> list[str]:
     """Describe an experiment from its verdict to its runs."""
+    from runner.records import TrialKind
     from runner.report.effort import duty, duty_line
     from runner.report.explain import audit_lines, basis_lines, explain, rests_on
+    from runner.untrusted import one_line
 
     lines = [explain(experiment)]
     if basis := rests_on(experiment, champion):
@@ -265,13 +269,15 @@ def _experiment_lines(experiment: Experiment, champion: Experiment | None, duty_
     ):
         if value:
             lines.append(f"{title + ':':14s}{value}")
-    trials = () if experiment.figures is None else experiment.figures.trials
-    parts = {id(run): "  control" for run in experiment.controls}
-    for run in (*experiment.runs, *experiment.controls):
-        lines.append(_run_line(run) + parts.get(id(run), "  trial" if run.id in trials else ""))
-        if run.audit is not None:
-            lines += [f"    {line}" for line in audit_lines(run.audit)]
-    hours = duty_line(duty([replace(experiment, controls=())]), None, duty_name)
+    for trial in (*experiment.trials, *experiment.control_trials):
+        kind = "control" if trial.kind is TrialKind.CONTROL else "trial"
+        why = "" if trial.reason is None else f": {one_line(trial.reason)}"
+        lines.append(f"{kind} {trial.id}, seed {trial.seed}: {trial.outcome}{why}")
+        for run in trial.runs:
+            lines.append(_run_line(run))
+            if run.audit is not None:
+                lines += [f"    {line}" for line in audit_lines(run.audit)]
+    hours = duty_line(duty([replace(experiment, control_trials=())]), None, duty_name)
     return lines if hours is None else [*lines, f"{hours} since it was proposed (times are whole seconds)"]
 
 
@@ -281,7 +287,4 @@ def _run_line(run: RunRecord) -> str:
     others = "" if run.others_cpu_seconds is None else f"  others {run.others_cpu_seconds:.2f} s"
     clock = "" if run.clock_mhz is None else f"  {run.clock_mhz:,.0f} MHz"
     bpb = "" if run.val_bpb is None else f"  val_bpb {run.val_bpb:.6f}"
-    return (
-        f"run {run.id or 0:<5d} {run.phase:6s} seed {run.seed:<10d} {run.end:13s} wall {wall}  cpu {cpu}"
-        f"{others}{clock}{bpb}"
-    )
+    return f"  {run.phase:6s} {run.end:13s} wall {wall}  cpu {cpu}{others}{clock}{bpb}"

@@ -1,4 +1,4 @@
-"""Commands that say what a campaign's keeps are worth: ablate, record."""
+"""Commands that say what a campaign's keeps are worth: ablate, confirm."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def ablate_command(commit: str | None, trials: int, as_json: bool, **settings: A
     study: Study | None = None
     path: Path | None = None
     try:
-        with open_night(**settings) as (lab, stop):
-            study = ablate.open_study(lab, commit, trials)
-            ablate.run_study(lab, study, stopping=lambda: stop.requested)
+        with open_night(**settings) as (controller, stop):
+            study = ablate.open_study(controller, commit, trials)
+            ablate.run_study(controller, study, stopping=lambda: stop.requested)
             patch = study.patch()
             if patch is not None:
-                path = StatePaths.of(lab.repository.root).report(lab.config.tag) / MINIMAL_PATCH
+                path = StatePaths.of(controller.repository.root).report(controller.config.tag) / MINIMAL_PATCH
                 replace_file(path, patch.encode())
     finally:
         if study is not None:
@@ -61,24 +61,23 @@ def ablate_command(commit: str | None, trials: int, as_json: bool, **settings: A
 def confirm_command(commit: str | None, against: str | None, as_json: bool, **settings: Any) -> None:
     """Confirm that COMMIT is better: 5 + 5 fresh runs, p < 0.01, then the sealed rows.
 
-    COMMIT is the campaign's champion when absent. Every attempt is written down beside the reports, and counts:
-    the p of the second one is doubled. Exit code 1 when the claim does not hold.
+    COMMIT is the campaign's champion when absent. Every attempt is recorded in the ledger and counts: the p of the
+    second one is doubled. Exit code 1 when the claim does not hold.
     """
     from runner.campaign.studies import confirm
-    from runner.storage.paths import StatePaths
 
-    with open_night(**settings) as (lab, stop):
-        pair = confirm.open_pair(lab, commit, against)
-        folder = StatePaths.of(lab.repository.root).report(lab.config.tag)
-        path = confirm.record_path(folder, pair)
-        earlier = confirm.load(path)
-        claim = confirm.confirm(lab, pair, earlier, stopping=lambda: stop.requested)
-        confirm.save(path, earlier, claim)
+    with open_night(**settings) as (controller, stop):
+        pair = confirm.open_pair(controller, commit, against)
+        earlier = controller.sealed.attempts(pair.sha256)
+
+        def record(claim: Claim) -> None:
+            controller.sealed.record_attempt(pair.sha256, claim.attempt, asdict(claim))
+
+        claim = confirm.confirm(controller, pair, earlier, record, stopping=lambda: stop.requested)
     if as_json:
         print_json(asdict(claim))
     else:
         click.echo("\n".join(claim_lines(claim)))
-        click.echo(f"wrote {path}")
     raise SystemExit(0 if claim.holds else 1)
 
 

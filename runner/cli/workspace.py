@@ -14,10 +14,11 @@ import click
 from runner.errors import ConfigError, LedgerError
 
 if TYPE_CHECKING:
-    from runner.records import Experiment
+    from runner.records import Experiment, Trial
     from runner.storage.ledger import Ledger
     from runner.storage.paths import StatePaths
     from runner.storage.repository import Repository
+    from runner.storage.sealed import SealedScores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +28,13 @@ class Workspace:
     repository: Repository
     paths: StatePaths
     ledger: Ledger
+
+    @property
+    def sealed(self) -> SealedScores:
+        """Scores on the sealed rows, for people."""
+        from runner.storage.sealed import SealedScores
+
+        return SealedScores(self.ledger.database)
 
     def profile_of(self, tag: str) -> str | None:
         """Return the profile that a campaign began with; None when there is no such campaign."""
@@ -117,10 +125,13 @@ def as_json(experiment: Experiment, *, full: bool = False) -> dict[str, Any]:
     if full:
         data["diff"] = experiment.diff
         data["log_tail"] = experiment.log_tail
-        data["runs"] = [{**asdict(run), "log_tail": None} for run in experiment.runs]
-        data["controls"] = [{**asdict(run), "log_tail": None} for run in experiment.controls]
+        data["trials"] = [_trial(trial) for trial in (*experiment.trials, *experiment.control_trials)]
         data["figures"] = None if experiment.figures is None else asdict(experiment.figures)
     return data
+
+
+def _trial(trial: Trial) -> dict[str, Any]:
+    return {**asdict(trial), "runs": [{**asdict(run), "log_tail": None} for run in trial.runs]}
 
 
 def print_json(data: object) -> None:

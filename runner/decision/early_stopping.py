@@ -47,8 +47,8 @@ from statistics import fmean, median
 
 import numpy as np
 
-from runner.decision import evidence
-from runner.records import Experiment, Phase, RunRecord, StopReason, Verdict
+from runner.decision import history
+from runner.records import Experiment, RunRecord, StopReason, Trial, Verdict
 
 NUM_FRACTIONS = 12
 LEAST_FRACTION = 0.25
@@ -173,7 +173,7 @@ def calibrate(
     if not early_stop_threshold or boundary_bpb is None:
         return None
     points = [*candidates(experiments), *champions(experiments)]
-    curve = mean_curve(champion, evidence.champion_pool(champion))
+    curve = mean_curve(history.champion_pool(champion))
     lines = tuple(_line(points, index, early_stop_min_trials) for index in range(NUM_FRACTIONS))
     if not any(lines):
         return None
@@ -207,13 +207,13 @@ def candidates(experiments: Sequence[Experiment]) -> list[Point]:
         figures, champion = one.figures, by_number.get(one.champion if one.champion is not None else -1)
         if figures is None or champion is None or one.verdict is None:
             continue
-        trained = first_training(one)
-        if trained is None or trained.curve is None:
+        first = next(iter(history.scored(one.trials)), None)
+        if first is None or first.training is None or first.training.curve is None:
             continue
-        own = mean_curve(champion, evidence.champion_pool(champion, trained.id))
+        own = mean_curve(history.champion_pool(champion, first.opened_seq))
         found.append(
             Point(
-                gaps=_gaps(trained.curve.losses, own),
+                gaps=_gaps(first.training.curve.losses, own),
                 delta_bpb=figures.first_delta_bpb,
                 se_bpb=figures.first_se_bpb,
                 promising=is_promising(one),
@@ -226,21 +226,19 @@ def champions(experiments: Sequence[Experiment]) -> list[Point]:
     """Compare each run of a champion with its others: the points of a candidate that changes nothing."""
     found = []
     for one in experiments:
-        pool = evidence.champion_pool(one) if one.verdict is Verdict.KEEP else ()
-        for run in pool if len(pool) > 1 else ():
-            others = [other for other in pool if other is not run]
-            losses = mean_curve(one, [run])
-            delta = (run.val_bpb or 0.0) - fmean(other.val_bpb or 0.0 for other in others)
-            found.append(
-                Point(gaps=_gaps(losses, mean_curve(one, others)), delta_bpb=delta, se_bpb=0.0, promising=None)
-            )
+        pool = history.champion_pool(one) if one.verdict is Verdict.KEEP else ()
+        for trial in pool if len(pool) > 1 else ():
+            others = [other for other in pool if other is not trial]
+            delta = (trial.val_bpb or 0.0) - fmean(history.scores(others))
+            gaps = _gaps(mean_curve([trial]), mean_curve(others))
+            found.append(Point(gaps=gaps, delta_bpb=delta, se_bpb=0.0, promising=None))
     return found
 
 
 def first_training(experiment: Experiment) -> RunRecord | None:
-    """Find the training of the first trial of a candidate that gave a score; `None` if there is none."""
-    scored = evidence.scored(experiment.runs)
-    return None if not scored else _training(experiment.runs, scored[0])
+    """The training of the first look at a candidate that gave a score; None where there is none."""
+    first = next(iter(history.scored(experiment.trials)), None)
+    return None if first is None else first.training
 
 
 def is_promising(experiment: Experiment) -> bool:
@@ -248,17 +246,13 @@ def is_promising(experiment: Experiment) -> bool:
     figures = experiment.figures
     if figures is None:
         return False
-    return experiment.verdict is Verdict.KEEP or len(figures.trials) > 1 or evidence.is_near_miss(experiment)
+    return experiment.verdict is Verdict.KEEP or len(figures.trials) > 1 or history.is_near_miss(experiment)
 
 
-def mean_curve(experiment: Experiment, scored: Iterable[RunRecord]) -> tuple[float | None, ...]:
-    """Average the losses, by fraction, of the trainings that gave these scores."""
-    runs = (*experiment.runs, *experiment.controls)
-    curves = [
-        trained.curve.losses
-        for run in scored
-        if (trained := _training(runs, run)) is not None and trained.curve is not None
-    ]
+def mean_curve(trials: Iterable[Trial]) -> tuple[float | None, ...]:
+    """Mean losses of their trainings by fraction."""
+    trainings = [trial.training for trial in trials]
+    curves = [run.curve.losses for run in trainings if run is not None and run.curve is not None]
     columns = ([curve[index] for curve in curves] for index in range(NUM_FRACTIONS))
     present = ([loss for loss in column if loss is not None] for column in columns)
     return tuple(fmean(losses) if losses else None for losses in present)
@@ -305,13 +299,3 @@ def _gaps(losses: Sequence[float | None], champion: Sequence[float | None]) -> t
     return tuple(
         None if loss is None or own is None else loss - own for loss, own in zip(losses, champion, strict=True)
     )
-
-
-def _training(runs: Sequence[RunRecord], scored: RunRecord) -> RunRecord | None:
-    """Find the training that a score belongs to: the newest one before it with its seed."""
-    before = [
-        run
-        for run in runs
-        if run.phase is Phase.TRAIN and run.seed == scored.seed and (run.id or 0) <= (scored.id or 0)
-    ]
-    return before[-1] if before else None

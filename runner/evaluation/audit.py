@@ -1,4 +1,4 @@
-"""The audit of one run's claims: draw, ask fresh containers, verify. The rules are in `locked_eval`."""
+"""The audit of one trial's claims: draw, ask fresh containers, verify. The rules are in `locked_eval`."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import random
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from locked_eval.judging import draw, findings, judge, plan, verify
-from runner.config import Config
 from runner.errors import DiskFullError, remedy_of
+from runner.evaluation.evaluator import Evaluator, TrialRequest
 from runner.failpoints import Step, around
 from runner.records import AuditRecord, RunRecord
 from runner.sandbox import Session
@@ -24,67 +24,40 @@ from runner.sandbox import Session
 SLOWDOWN = 2.0
 MARGIN_SECONDS = 2.0
 """An audit's first container has 1.1 to 1.4 times the rows of scoring, but no loss to compute: it takes 0.9 times
-as long. One that takes longer than `SLOWDOWN` times scoring and the margin is not waited for."""
+as long. Longer than `SLOWDOWN` times scoring and the margin it may not take."""
 PAUSE_SECONDS = 1.0
-"""The longest random wait before a word."""
-
-Tokens = npt.NDArray[np.uint16]
+"""Longest random delay of a start signal."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """The rows that candidates are judged by, and what an audit needs besides."""
+class Claims(NamedTuple):
+    """Committed claims over the validation rows."""
 
-    val_rows: Tokens  # (N, T + 1)
-    test_rows: Tokens  # (N', T + 1), sealed
-    token_bytes: Tokens  # (V,) raw length of each token
-    train_text: Tokens  # (L,) stands in for what an audit withholds
-
-    @property
-    def val_targets(self) -> Tokens:
-        """`(N, T)` next tokens of the validation rows."""
-        return self.val_rows[:, 1:]
-
-    @property
-    def test_targets(self) -> Tokens:
-        """`(N', T)` next tokens of the sealed rows."""
-        return self.test_rows[:, 1:]
+    data: bytes  # float32 log-probabilities, (N, T)
+    score: judge.Score
+    seconds: float  # wall clock that they took
 
 
-def examine(
-    session: Session,
-    *,
-    config: Config,
-    evaluation: Evaluation,
-    scratch: Path,
-    seed: int,
-    score: judge.Score,
-    score_seconds: float,
-    claims: bytes,
-    champion: bytes | None,
-    between: Callable[[], None],
+def examine_claims(
+    session: Session, evaluator: Evaluator, request: TrialRequest, claims: Claims, champion: bytes | None
 ) -> RunRecord:
-    """Audit the committed claims of a session's checkpoint; the record tells what was found, if it came so far.
+    """Audit the committed claims of a session's checkpoint; the record has the findings, if it got that far.
 
     Args:
-        scratch: folder for the rows while they are mounted.
-        score: what the judge made of the claims.
-        score_seconds: wall clock that they took.
         champion: claims of the champion; None draws uniformly.
-        between: called between two containers that run candidate code.
 
     Raises:
         EngineError: the engine failed; says nothing about the candidate.
         DiskFullError: no room for the rows.
     """
-    targets = evaluation.val_targets
-    claimed = np.frombuffer(claims, "<f4").reshape(targets.shape)  # (N, T)
+    config, rows, score = evaluator.config, evaluator.rows, claims.score
+    targets = rows.val_targets
+    claimed = np.frombuffer(claims.data, "<f4").reshape(targets.shape)  # (N, T)
     against = None if champion is None else np.frombuffer(champion, "<f4").reshape(targets.shape)
-    counted = evaluation.token_bytes[targets] > 0  # (N, T)
+    counted = rows.token_bytes[targets] > 0  # (N, T)
     drawn = draw.draw(claimed, against, counted, config.audit_rows)
-    made = plan.make_plan(evaluation.val_rows, evaluation.train_text, drawn, config.score_batch_rows)
+    made = plan.make_plan(rows.val_rows, rows.train_text, drawn, config.score_batch_rows)
     wanted = made.num_logits * config.vocab_size * 4
-    run, answer = _ask(session, made, config, scratch, seed, score_seconds, between)
+    run, answer = _ask(session, evaluator, request, made, SLOWDOWN * claims.seconds + MARGIN_SECONDS)
     run = replace(run, claims_sha256=score.claims_sha256)
     if answer is None:
         return run
@@ -118,36 +91,29 @@ def examine(
 
 
 def _ask(
-    session: Session,
-    made: plan.Plan,
-    config: Config,
-    scratch: Path,
-    seed: int,
-    score_seconds: float,
-    between: Callable[[], None],
+    session: Session, evaluator: Evaluator, request: TrialRequest, made: plan.Plan, limit_seconds: float
 ) -> tuple[RunRecord, bytes | None]:
-    """Both parts of a plan, each in a container of its own; returns how it ended, and the joined answers.
+    """Ask both parts of a plan, each in a container of its own; return how it ended, and the joined answers.
 
-    The second container imports torch while the first one answers. How long a container takes could tell the
-    next one something by the time on its clock: so that time is limited, and each word is late by chance.
+    The second container imports torch while the first one answers. The time that a container takes could tell the
+    next one something by its clock: so that time is limited, and each start signal is delayed at random.
     """
-    limit_seconds = SLOWDOWN * score_seconds + MARGIN_SECONDS
     with ExitStack() as stack:
         waiting = []
         for part in made.parts():
-            folder = stack.enter_context(_written(part, scratch))
-            num_bytes = part.num_logits * config.vocab_size * 4
+            folder = stack.enter_context(_written(part, evaluator.scratch))
+            num_bytes = part.num_logits * evaluator.config.vocab_size * 4
             waiting.append(
                 stack.enter_context(session.auditor(folder, limit_seconds=limit_seconds, max_bytes=num_bytes))
             )
         first, second = waiting
         _pause()
-        run, answer = first.go(seed)
+        run, answer = first.go(request.seed)
         if answer is None:
             return run, None
-        between()
+        evaluator.scrub(request.program.number)
         _pause()
-        last, more = second.go(seed)
+        last, more = second.go(request.seed)
         return (
             replace(
                 last,
@@ -184,7 +150,7 @@ def _incomplete(score: judge.Score, num_bytes: int, wanted: int) -> AuditRecord:
 
 @contextmanager
 def _written(made: plan.Plan, scratch: Path) -> Iterator[Path]:
-    """The plan as files that uid 10001 may read; removed afterwards."""
+    """Write a plan as files that uid 10001 may read; remove them afterwards."""
     try:
         scratch.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(dir=scratch))

@@ -1,4 +1,4 @@
-"""What is measured of the machine while a candidate trains: who else used its cores, and how fast they ran."""
+"""The machine while a candidate trains: use of its cores by other programs, and their clock."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from statistics import fmean
 from runner.sandbox.host import busy_seconds
 
 CLOCK_SECONDS = 15.0
-"""Between two looks at the clocks."""
+"""Time between two readings of the clocks."""
 FIRST_CLOCK_SECONDS = 2.0
-"""Before that a GPU has not left its rest."""
+"""Time before the first reading: a GPU leaves its idle clock first."""
 
 
 @dataclass
 class CoreMeter:
-    """How much of a training's cores everybody else used, from the kernel's own count.
+    """CPU time of other programs on a training's cores, from the kernel's own counters.
 
-    A candidate cannot disturb itself by sleeping: what counts is others' work, not its own idleness.
+    A candidate cannot cause contention by sleeping: only the work of others counts, not its own idleness.
     """
 
     cores: tuple[int, ...]
@@ -29,20 +29,20 @@ class CoreMeter:
     window_seconds: float = 0.0
 
     def start(self) -> None:
-        """The candidate's clock starts now."""
+        """Note that the candidate's clock starts now."""
         self.before, self.window_seconds = busy_seconds(self.cores), -time.monotonic()
 
     def stop(self) -> None:
-        """Its container has ended."""
+        """Note that its container has ended."""
         self.after, self.window_seconds = busy_seconds(self.cores), self.window_seconds + time.monotonic()
 
     def others(self, own_cpu_seconds: float | None, wall_seconds: float | None = None) -> float | None:
-        """CPU seconds of everybody else between start and stop.
+        """CPU seconds of other programs between start and stop.
 
         Args:
-            own_cpu_seconds: of the candidate; None, if nobody knows them.
-            wall_seconds: of the candidate. A controller that was suspended meanwhile stops the count late; then
-                the candidate's share of that time is meant, as if the others had worked evenly.
+            own_cpu_seconds: of the candidate; None if unknown.
+            wall_seconds: of the candidate. A controller that was suspended meanwhile stops counting late; the
+                count is then scaled to the candidate's share of that time, as if the others had worked evenly.
         """
         if self.before is None or self.after is None or own_cpu_seconds is None:
             return None
@@ -54,13 +54,13 @@ class CoreMeter:
 
 @dataclass
 class ClockMeter:
-    """The mean clock of a training's processors, looked at now and then on a thread of its own.
+    """The mean clock of a training's processors, sampled on a thread of its own.
 
     A machine that becomes hot slows down, and 1 % of throughput is worth about one noise standard deviation.
 
     Args:
-        read_mhz: the present clock; None when nobody says.
-        wait: for so many seconds or until the training ends; whether it has ended.
+        read_mhz: reads the present clock; None where it is unknown.
+        wait: waits so many seconds or until the training ends, and returns whether it has ended.
     """
 
     read_mhz: Callable[[], float | None]
@@ -69,15 +69,15 @@ class ClockMeter:
     _ended: threading.Event = field(default_factory=threading.Event)
 
     def start(self) -> None:
-        """The candidate's clock starts now."""
+        """Note that the candidate's clock starts now."""
         threading.Thread(target=self._look, name="clocks", daemon=True).start()
 
     def stop(self) -> None:
-        """Its container has ended."""
+        """Note that its container has ended."""
         self._ended.set()
 
     def mean_mhz(self) -> float | None:
-        """Of what was seen so far; None: nothing was."""
+        """Mean of the samples so far; None when there are none."""
         seen = tuple(self._seen)
         return round(fmean(seen), 1) if seen else None
 
@@ -85,6 +85,6 @@ class ClockMeter:
         wait, pause = self.wait or self._ended.wait, FIRST_CLOCK_SECONDS
         while not wait(pause):
             mhz = self.read_mhz()
-            if mhz is not None and not self._ended.is_set():  # after the end a GPU rests
+            if mhz is not None and not self._ended.is_set():  # a GPU falls back to its idle clock after the end
                 self._seen.append(mhz)
             pause = CLOCK_SECONDS

@@ -1,7 +1,7 @@
-"""A running training's loss, heard line by line on the host's own clock, and whether it is given up.
+"""The loss of a running training, line by line on the host's own clock, and whether to stop it early.
 
-Lines come from one thread, the question whether to go on from another one. What is heard is a candidate's text:
-numbers of bounded size, at most so many of them.
+Lines arrive on one thread; another one asks whether to stop. Lines are the candidate's text: only numbers of
+bounded size count, and only so many of them.
 """
 
 from __future__ import annotations
@@ -18,31 +18,31 @@ from runner.records import Curve, StopReason
 from runner.untrusted import training_loss
 
 MAX_HEARD = 20_000
-"""Lines of one training that count; a program that prints more has said enough."""
+"""Lines of one training that count; further ones are ignored."""
 
 
 @dataclass
-class Watch:
+class LossMonitor:
     """Listens to one training from the start of the candidate's clock."""
 
     train_seconds: float
-    calibration: Calibration | None  # None: it is listened to, and never given up
-    early_stop_holdout: float  # share of hopeless runs that are finished all the same
+    calibration: Calibration | None  # None: it only listens
+    early_stop_holdout: float  # share of unpromising trainings that are finished all the same
     clock: Callable[[], float] = time.monotonic
     draw: Callable[[], float] = field(default_factory=lambda: random.SystemRandom().random)
-    """No candidate can foresee it."""
+    """Unpredictable for candidates."""
 
     def __post_init__(self) -> None:
-        """Nothing was heard yet."""
+        """Start empty."""
         self._lock = threading.Lock()
         self._began: float | None = None
         self._heard: list[tuple[float, float]] = []  # share of the time, loss
-        self._judged = -1  # the last fraction that was looked at
+        self._judged = -1  # the last fraction that was judged
         self._stop_reason: StopReason | None = None
         self._given_up = False
 
     def start(self) -> None:
-        """The candidate's clock starts now."""
+        """Note that the candidate's clock starts now."""
         with self._lock:
             self._began = self.clock()
 
@@ -54,10 +54,10 @@ class Watch:
                 self._heard.append((self._share(), loss))
 
     def gives_up(self) -> bool:
-        """Whether the run is to be ended now; once it is, for ever.
+        """Whether to end the training now; a yes is final.
 
-        Each fraction of the time is looked at once, when it is over. The first one that finds the run hopeless
-        draws whether it is finished all the same.
+        Each fraction of the time is judged once, when it is over. The first one that finds the training
+        unpromising draws whether it is finished all the same.
         """
         with self._lock:
             if self.calibration is None or self._began is None or self._stop_reason is not None:
@@ -72,7 +72,7 @@ class Watch:
             return self._given_up
 
     def curve(self) -> Curve | None:
-        """What was heard; None when that was nothing."""
+        """Losses so far; None when nothing was printed."""
         with self._lock:
             losses = early_stopping.sampled(self._heard)
             return (

@@ -1,28 +1,126 @@
-"""When an experiment that our own infrastructure fails is given up.
-
-The same failure twice will come a third time: the attempt is set aside with verdict `infra`, which says nothing
-about the idea, and the night goes on. A failure of another kind each time is bounded by their number.
-"""
+"""What the end of a container means for its trial, and when failures of the infrastructure are given up."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from runner.config import Config
+from runner.decision import early_stopping
+from runner.records import Outcome, RunEnd, RunRecord
 
 MAX_FAULTS = 3
-"""Failures of one experiment, however different, after which it is given up."""
+"""Infrastructure failures of one trial, however different, after which it is given up."""
+
+_SCORE_FAILURES = {
+    3: "no checkpoint was published",
+    4: "workload.model.load could not load the checkpoint",
+    5: "the forward pass failed or returned logits of a shape other than (B, T, V)",
+}
+"""Meaning of the scorer's exit codes; its text is never read."""
+
+
+class Failure(NamedTuple):
+    """Why a trial has no score."""
+
+    outcome: Outcome
+    reason: str
+
+
+def training_failure(run: RunRecord, config: Config) -> Failure | None:
+    """Why a training left nothing to score; None when it did."""
+    match run.end:
+        case RunEnd.FINISHED | RunEnd.DEADLINE:
+            return None
+        case RunEnd.FAILED if run.exit_code is not None and run.exit_code < 0:
+            return Failure(Outcome.CRASH, f"training died of signal {-run.exit_code}")
+        case RunEnd.FAILED:
+            return Failure(Outcome.CRASH, f"training exited with code {run.exit_code}")
+        case RunEnd.OUT_OF_MEMORY:
+            return Failure(Outcome.CRASH, f"training ran out of memory ({config.memory_bytes / 2**30:.1f} GiB)")
+        case RunEnd.STOPPED:
+            return Failure(Outcome.STOPPED, early_stopping.reason(run))
+        case RunEnd.STARTUP:
+            return Failure(Outcome.LOST, "torch did not come up in the train container")
+        case _:
+            return Failure(Outcome.LOST, f"the train container was lost (exit code {run.exit_code})")
+
+
+def contention(run: RunRecord, config: Config) -> Failure | None:
+    """Whether other programs used more of a training's cores than the settings allow."""
+    if run.others_cpu_seconds is None or not run.wall_seconds:
+        return None
+    share = run.others_cpu_seconds / (run.wall_seconds * config.cpus)
+    if share <= config.max_disturbance:
+        return None
+    return Failure(Outcome.CONTENDED, f"other programs used {share:.0%} of the candidate's cores")
+
+
+def too_slow(scored: RunRecord, limit_seconds: float | None, num_cores: int) -> Failure | None:
+    """Whether scoring took longer than a model needs: a program that learns there would be on no clock.
+
+    Args:
+        limit_seconds: for the workload at hand; None where there is nothing to compare with.
+        num_cores: of a container; time that other programs used of them does not count.
+    """
+    if limit_seconds is None or scored.wall_seconds is None:
+        return None
+    seconds = scored.wall_seconds - (scored.others_cpu_seconds or 0.0) / num_cores
+    if seconds <= limit_seconds:
+        return None
+    return Failure(
+        Outcome.CRASH,
+        f"scoring took {seconds:.1f} s, more than twice as long as the baseline's (limit {limit_seconds:.1f} s)",
+    )
+
+
+def audit_failure(run: RunRecord) -> Failure | None:
+    """Why an audited run does not count; None when it does. What cannot be audited is not kept."""
+    if run.audit is not None:
+        if run.audit.finding is None:
+            return None
+        return Failure(Outcome.INVALID, f"refused by the audit: {run.audit.reason}")
+    failure = answer_failure(run, "the audit")
+    if failure.outcome is Outcome.LOST:
+        return failure
+    return Failure(Outcome.INVALID, f"could not be audited: {failure.reason}")
+
+
+def answer_failure(run: RunRecord, doing: str) -> Failure:
+    """Why a scorer or auditor gave no usable answer.
+
+    Args:
+        doing: "scoring" or "the audit".
+    """
+    match run.end:
+        case RunEnd.FAILED:
+            reason = _SCORE_FAILURES.get(run.exit_code or 0, f"{doing} ended with code {run.exit_code}")
+            return Failure(Outcome.CRASH, reason)
+        case RunEnd.DEADLINE:
+            return Failure(Outcome.CRASH, f"{doing} took longer than {run.wall_seconds or 0:.1f} s")
+        case RunEnd.OUT_OF_MEMORY:
+            return Failure(Outcome.CRASH, f"{doing} ran out of memory")
+        case RunEnd.FINISHED:
+            return Failure(Outcome.INVALID, f"{doing} gave more than was asked for")
+        case _:
+            return Failure(Outcome.LOST, f"the {run.phase} container was lost")
 
 
 @dataclass
 class Faults:
-    """The infrastructure failures of one experiment."""
+    """Infrastructure failures of one trial.
+
+    The same failure twice will come a third time: the trial is set aside as lost, which says nothing about the
+    idea, and the night goes on. Failures of a different kind each time are bounded by their number.
+    """
 
     seen: list[str] = field(default_factory=list)
 
     def add(self, fault: str) -> str | None:
-        """Take one more; returns why there is no further attempt, or None when there is one.
+        """Add one; return why there is no further attempt, or None when there is one.
 
         Args:
-            fault: what failed, the same words for the same failure (`AutoresearchError.fault`).
+            fault: what failed, in the same words for the same failure (`AutoresearchError.fault`).
         """
         again = fault in self.seen
         self.seen.append(fault)

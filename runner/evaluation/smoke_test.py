@@ -1,8 +1,8 @@
-"""The cheap check of an idea: it runs for a few seconds, on a spare core and without a GPU.
+"""Smoke test of a submission: it runs for a few seconds, on a spare core and without a GPU.
 
 Small sizes (those of the profile `cpu`) and the training data of one seed, in the same sandbox as every candidate.
-What imports, takes a few steps and publishes a checkpoint may still fail at full size; what fails here would have.
-The engine's own failures are nobody's: then the experiment tells.
+A program that imports, takes a few steps and publishes a checkpoint may still fail at full size; one that fails
+here would fail there. When the engine itself fails, the submission passes, and its experiment decides.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import replace
 import structlog
 
 from runner.errors import AutoresearchError, Interrupted
-from runner.evaluation.trial import Laboratory
+from runner.evaluation.evaluator import Evaluator
 from runner.records import Files, RunEnd, RunRecord
 from runner.sandbox import Engine, images
 from runner.sandbox.containers import (
@@ -35,18 +35,18 @@ SEED = 1
 LOG_LINES = 50
 
 
-def check(lab: Laboratory, files: Files, number: int, leaving: Callable[[], bool]) -> str:
-    """Run files for a moment; why they are no good, with the end of their log, or nothing.
+def check(evaluator: Evaluator, files: Files, number: int, leaving: Callable[[], bool]) -> str:
+    """Run files for a moment; return why they fail, with the end of their log, or an empty string.
 
     Args:
-        number: of the experiment that may come of them, for labels.
-        leaving: the controller ends: the run is given up.
+        number: of the experiment that they may become, for labels.
+        leaving: whether the controller is about to exit; the run is then abandoned.
 
     Raises:
-        Interrupted: it was given up.
+        Interrupted: it was abandoned.
     """
     try:
-        run = _run(lab, files, number, leaving)
+        run = _run(evaluator, files, number, leaving)
     except Interrupted:
         raise
     except AutoresearchError as error:
@@ -56,35 +56,35 @@ def check(lab: Laboratory, files: Files, number: int, leaving: Callable[[], bool
     log.info("checked", experiment=number, end=run.end, seconds=run.wall_seconds)
     if not reason:
         return ""
-    tail = lab.redactor.redact(clean(run.log_tail, LOG_LINES))
+    tail = evaluator.redactor.redact(clean(run.log_tail, LOG_LINES))
     return f"{reason}\n{tail}" if tail else reason
 
 
-def _run(lab: Laboratory, files: Files, number: int, leaving: Callable[[], bool]) -> RunRecord:
-    def give_up() -> None:
+def _run(evaluator: Evaluator, files: Files, number: int, leaving: Callable[[], bool]) -> RunRecord:
+    def abandon() -> None:
         if leaving():
-            raise Interrupted("the controller ends: a check was given up", "the same command goes on")
+            raise Interrupted("the controller exits: a smoke test was abandoned", "the same command goes on")
 
-    config = lab.config.model_copy(
-        update={"profile": "cpu", "train_seconds": lab.config.smoke_seconds, "cpus": 1, "gpu": None}
+    config = evaluator.config.model_copy(
+        update={"profile": "cpu", "train_seconds": evaluator.config.smoke_seconds, "cpus": 1, "gpu": None}
     )
-    cores = (spare_cores(lab.config) or choose_cores(lab.config))[-1:]
-    owner = lab.owner(number)
+    cores = (spare_cores(evaluator.config) or choose_cores(evaluator.config))[-1:]
+    owner = evaluator.owner(number)
     with ExitStack() as stack:
         # Its own connection: another thread measures meanwhile.
-        client = stack.enter_context(closing(lab.engine.another_client()))
-        engine = replace(lab.engine, client=client)
+        client = stack.enter_context(closing(evaluator.engine.another_client()))
+        engine = replace(evaluator.engine, client=client)
         mark = {"check": uuid.uuid4().hex}
         stack.callback(_discard_image, engine, mark)
         built = images.build_candidate(
-            client, base_id=lab.base_image, files=files, labels={**owner.facts(), **mark}
+            client, base_id=evaluator.base_image, files=files, labels={**owner.facts(), **mark}
         )
         volume = create_output_volume(engine, config, owner)
         stack.callback(discard, remove_volume, client, volume)
         return train(
-            Sandbox(engine=engine, config=config, locked=lab.mounts.locked, owner=owner),
-            Training(image_id=built.id, volume=volume, data=lab.mounts.train(SEED), seed=SEED, cores=cores),
-            Callbacks(meanwhile=give_up),
+            Sandbox(engine=engine, config=config, locked=evaluator.mounts.locked, owner=owner),
+            Training(image_id=built.id, volume=volume, data=evaluator.mounts.train(SEED), seed=SEED, cores=cores),
+            Callbacks(meanwhile=abandon),
         )
 
 
@@ -96,7 +96,7 @@ def _discard_image(engine: Engine, labels: Mapping[str, str]) -> None:
 
 
 def _reason(run: RunRecord) -> str:
-    """What is the candidate's own fault."""
+    """Why the submission itself failed."""
     if run.end is RunEnd.FAILED:
         return f"it failed after {run.wall_seconds or 0:.1f} s with exit code {run.exit_code}"
     if run.end is RunEnd.OUT_OF_MEMORY:

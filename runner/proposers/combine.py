@@ -22,9 +22,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from runner import edits
-from runner.decision.evidence import is_near_miss
+from runner.decision.history import is_near_miss, stack_of
 from runner.decision.keep_rule import LAST_SIGMAS
-from runner.decision.lineage import stack_of
 from runner.records import Experiment, Files, Patch, Proposal
 from runner.untrusted import one_line
 

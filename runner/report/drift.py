@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from statistics import fmean
 
-from runner.decision.evidence import champion_pool
+from runner.decision.history import champion_pool
 from runner.records import Experiment, Phase
 from runner.untrusted import tokens_per_second
 

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from runner.decision.keep_rule import AS_GOOD
-from runner.decision.lineage import audited_runs
-from runner.records import AuditRecord, Experiment, Figures, Phase, RunEnd, RunRecord, Verdict
+from runner.records import AuditRecord, Experiment, Figures, Phase, RunEnd, RunRecord, Trial, Verdict
 from runner.report.summary import BASELINE, counted, score_of
 from runner.untrusted import clean, one_line
 
@@ -67,7 +66,7 @@ def _baseline(experiment: Experiment) -> str:
     score = score_of(experiment)
     if score is None:
         return f"The unmodified workload got no score: {_why(experiment)}."
-    num_trials = len(audited_runs(experiment))
+    num_trials = sum(trial.audited for trial in experiment.trials)
     trials = f" over {num_trials} trials" if num_trials > 1 else ""
     noise = "" if experiment.sigma_bpb is None else f", noise sigma {experiment.sigma_bpb:.4f}"
     return f"The baseline: val_bpb {score:.4f}{trials}{noise}. Candidates are compared with it until one is kept."
@@ -156,7 +155,7 @@ class Basis:
 
     role: str  # "trial" of the candidate, "pool" of its champion, "control" of its champion, measured later
     experiment: int
-    run: int  # id in the ledger
+    trial: int  # id in the ledger
     seed: int
     val_bpb: float | None
 
@@ -170,25 +169,24 @@ def rests_on(experiment: Experiment, champion: Experiment | None) -> tuple[Basis
     if experiment.figures is None:
         return ()
     trials, pool = set(experiment.figures.trials), set(experiment.figures.pool)
-    found = [_basis("trial", experiment.number, run) for run in experiment.runs if run.id in trials]
+    found = [_basis("trial", experiment.number, one) for one in experiment.trials if one.id in trials]
     if champion is not None:
-        found += [_basis("pool", champion.number, run) for run in champion.runs if run.id in pool]
-        found += [_basis("control", champion.number, run) for run in champion.controls if run.id in pool]
+        found += [_basis("pool", champion.number, one) for one in champion.trials if one.id in pool]
+        found += [_basis("control", champion.number, one) for one in champion.control_trials if one.id in pool]
     return tuple(found)
 
 
 def basis_lines(basis: tuple[Basis, ...]) -> list[str]:
     """Format the evidence for people, one line per trial."""
     return [
-        f"  {one.role:7s}  experiment {one.experiment:<4d}  run {one.run:<5d}  seed {one.seed:<10d}"
+        f"  {one.role:7s}  experiment {one.experiment:<4d}  trial {one.trial:<5d}  seed {one.seed:<10d}"
         + ("" if one.val_bpb is None else f"  val_bpb {one.val_bpb:.6f}")
         for one in basis
     ]
 
 
-def _basis(role: str, number: int, run: RunRecord) -> Basis:
-    assert run.id is not None  # it was found by its id
-    return Basis(role=role, experiment=number, run=run.id, seed=run.seed, val_bpb=run.val_bpb)
+def _basis(role: str, number: int, trial: Trial) -> Basis:
+    return Basis(role=role, experiment=number, trial=trial.id, seed=trial.seed, val_bpb=trial.val_bpb)
 
 
 def _dependence(value: float | None) -> str:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from runner.decision.effect_prior import NORMAL_90
-from runner.decision.evidence import champion_pool
+from runner.decision.history import champion_pool
 from runner.decision.keep_rule import AS_GOOD
 from runner.records import Experiment, Phase
 from runner.report.drift import Drift, Speed, champion_speeds, drift_lines, score_drift, speed_drift

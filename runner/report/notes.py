@@ -8,9 +8,8 @@ from statistics import fmean, stdev
 
 from runner.config import Config
 from runner.decision.early_stopping import first_training, is_promising
-from runner.decision.evidence import is_near_miss, noise_groups, scored
+from runner.decision.history import is_near_miss, noise_groups, scored, scores, stack_of
 from runner.decision.keep_rule import PRIOR_WEIGHT, noise_freedom, pooled_sigma
-from runner.decision.lineage import stack_of
 from runner.records import Experiment, Phase, RunEnd, RunRecord, Verdict
 from runner.report.effort import duration
 from runner.report.summary import BASELINE, counted
@@ -150,13 +149,12 @@ class Noise:
 def measure_noise(experiments: Sequence[Experiment], config: Config) -> Noise:
     """Compute the noise of a campaign; the first experiment is the baseline."""
     baseline = experiments[0]
-    runs = scored((*baseline.runs, *baseline.controls), audited=True)
-    scores = [run.val_bpb for run in runs if run.val_bpb is not None]
+    found = scores(scored((*baseline.trials, *baseline.control_trials), audited=True))
     groups = noise_groups(experiments)
     return Noise(
-        scores_bpb=tuple(scores),
-        mean_bpb=fmean(scores) if scores else None,
-        sd_bpb=stdev(scores) if len(scores) > 1 else None,
+        scores_bpb=found,
+        mean_bpb=fmean(found) if found else None,
+        sd_bpb=stdev(found) if len(found) > 1 else None,
         sigma_bpb=pooled_sigma(groups, config.noise_prior_bpb),
         freedom=noise_freedom(groups),
     )

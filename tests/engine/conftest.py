@@ -14,7 +14,7 @@ from runner.storage.ledger import Ledger
 from tests.support.constant_workload import make_repository
 from tests.support.engine_night import Operator, Site, run
 from tests.support.faulty_engine import FaultyEngine
-from tests.support.laboratory import Ground, open_laboratory
+from tests.support.machine import Ground, open_controller
 from tests.support.silent_observer import SilentObserver
 from tests.support.typed_night import Clone, write_corpus
 
@@ -43,9 +43,9 @@ def measured(engine, base_image, tiny_data, locked_folder, tmp_path_factory):
         base_image=base_image,
         settings=SETTINGS,
     )
-    with one.laboratory(Operator()) as lab:
-        run(lab, [])
-        images.remove_images(lab.engine.client, {"controller": lab.ledger.controller})
+    with one.opened(Operator()) as controller:
+        run(controller, [])
+        images.remove_images(controller.evaluator.engine.client, {"controller": controller.ledger.controller})
     return one
 
 
@@ -68,29 +68,29 @@ def site(measured, engine, tmp_path):
 
 @pytest.fixture
 def ground(engine, tiny_data, locked_folder, base_image):
-    """What the laboratories of all tests share."""
+    """What the controllers of all tests share."""
     return Ground(engine=engine, data=tiny_data, locked=locked_folder, base_image=base_image)
 
 
 @pytest.fixture
-def lab_config(cpu_config):
+def short_config(cpu_config):
     """A campaign with the shortest baseline."""
     return cpu_config.model_copy(update={"train_seconds": 3.0, "baseline_runs": 2, "noise_prior_bpb": 0.001})
 
 
 @pytest.fixture
-def lab(engine, ground, lab_config, tmp_path):
-    """A laboratory over the tiny data set; nothing is measured yet."""
+def controller(engine, ground, short_config, tmp_path):
+    """A controller over the tiny data set; nothing is measured yet."""
     root = make_repository(tmp_path / "repository")
-    with open_laboratory(ground, root, lab_config, observer=SilentObserver()) as opened:
+    with open_controller(ground, root, short_config, observer=SilentObserver()) as opened:
         yield opened
     assert_nothing_left(engine, root)
 
 
 @pytest.fixture
-def measured_lab(site, ground, lab_config):
-    """A laboratory whose campaign has its baseline."""
-    with open_laboratory(ground, Path(site.repository), lab_config, observer=SilentObserver()) as opened:
+def measured_controller(site, ground, short_config):
+    """A controller whose campaign has its baseline."""
+    with open_controller(ground, Path(site.repository), short_config, observer=SilentObserver()) as opened:
         yield opened
 
 

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from runner import edits
-from runner.campaign import night
+from runner.campaign.campaign import Campaign
 from runner.campaign.champion import run_control
 from runner.campaign.studies import ablate, confirm
 from runner.campaign.studies.ablate import State
-from runner.records import Patch, Phase, Proposal, Replace, Verdict
+from runner.decision.history import champion
+from runner.records import Patch, Proposal, Replace, Verdict
 from runner.report.notes import measure_noise
 from tests.support.constant_workload import boost
 from tests.support.engine_night import run
+from tests.support.machine import changed
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]  # two dozen runs
 
 SEEDING = 'random.seed(int(os.environ["SEED"]))\n'
 
 
-def test_a_night_s_keeps_are_left_out_and_its_gain_is_confirmed(lab, engine):
+def test_a_night_s_keeps_are_left_out_and_its_gain_is_confirmed(controller, engine):
     simpler = Proposal(
         hypothesis="no seeding",
         edits=(Replace(path="workload/train.py", old=SEEDING, new=""),),
@@ -29,39 +29,41 @@ def test_a_night_s_keeps_are_left_out_and_its_gain_is_confirmed(lab, engine):
         category="simplification",
     )
     # Most edits do nothing here, so that one look tells a simplification that is as good.
-    lab = replace(lab, config=lab.config.model_copy(update={"effect_scale_bpb": 0.0001}))
-    _, rows, _ = run(lab, [boost(0.0), simpler])
+    controller = changed(controller, effect_scale_bpb=0.0001)
+    _, rows, _ = run(controller, [boost(0.0), simpler])
     assert [row.verdict for row in rows] == [Verdict.KEEP] * 3, [row.reason for row in rows]
-    sealed = lab.ledger.sealed("test")
-    claims = sorted(path.name for path in lab.claims.iterdir())
+    sealed = controller.sealed.of("test")
+    claims = sorted(path.name for path in controller.evaluator.claims.iterdir())
 
-    study = ablate.open_study(lab, None, 1)
-    ablate.run_study(lab, study, stopping=lambda: False)
+    study = ablate.open_study(controller, None, 1)
+    ablate.run_study(controller, study, stopping=lambda: False)
     first, second = study.left_out()
     assert (first.state, second.state) == (State.MATTERS, State.IDLE)
     assert first.delta_bpb > 0.003 and study.dropped == (2,)
-    base = lab.repository.read_workload(rows[0].kept_commit)
+    base = controller.repository.read_workload(rows[0].kept_commit)
     minimal = edits.apply(base, [Patch(text=study.patch())])
-    assert minimal == lab.repository.read_workload(rows[1].kept_commit), "the second keep is not needed"
+    assert minimal == controller.repository.read_workload(rows[1].kept_commit), "the second keep is not needed"
 
-    pair = confirm.open_pair(lab, None, None)
-    claim = confirm.confirm(lab, pair, [], stopping=lambda: False)
+    pair, attempts = confirm.open_pair(controller, None, None), []
+    claim = confirm.confirm(controller, pair, [], attempts.append, stopping=lambda: False)
     assert claim.holds, claim
+    assert [one.sealed is None for one in attempts] == [True, False], "recorded before the sealed rows are asked"
     assert claim.p == 1 / 252 and claim.delta_bpb < -0.003
     assert [one.test_bpb > 0 for one in claim.sealed] == [True, True]
     assert claim.sealed_delta_bpb < 0
 
     # Nothing of this is in the records, among the claims, or in the engine.
-    assert lab.ledger.experiments("test") == rows
-    assert lab.ledger.sealed("test") == sealed
-    assert sorted(path.name for path in lab.claims.iterdir()) == claims
-    assert list(lab.scratch.iterdir()) == []
-    images = engine.client.images.list(filters={"label": f"org.autoresearch.controller={lab.ledger.controller}"})
+    assert controller.ledger.experiments("test") == rows
+    assert controller.sealed.of("test") == sealed
+    assert sorted(path.name for path in controller.evaluator.claims.iterdir()) == claims
+    assert list(controller.evaluator.scratch.iterdir()) == []
+    images = engine.client.images.list(
+        filters={"label": f"org.autoresearch.controller={controller.ledger.controller}"}
+    )
     assert len(images) == 3, "those of the campaign"
 
     # The baseline again, though it is not the champion any more.
-    run_control(lab, lab.ledger.campaign("test"), rows[0])
-    (again,) = [run for run in lab.ledger.experiment("test", 0).controls if run.phase is Phase.AUDIT]
-    noise = measure_noise(lab.ledger.experiments("test"), lab.config)
+    (again,) = run_control(Campaign(controller, controller.ledger.campaign("test")), rows[0]).control_trials
+    noise = measure_noise(controller.ledger.experiments("test"), controller.config)
     assert len(noise.scores_bpb) == 3 and again.val_bpb in noise.scores_bpb
-    assert night.champion(lab.ledger.experiments("test")).number == 2
+    assert champion(controller.ledger.experiments("test")).number == 2

@@ -8,12 +8,13 @@ import sys
 
 import pytest
 
-from runner.decision.lineage import audited_runs
+from runner.decision.history import champion_claims
 from runner.failpoints import Side, Step
 from runner.records import RunEnd, Verdict
 from runner.sandbox import images, remove_orphans
 from runner.storage.ledger import Ledger
 from runner.storage.repository import Repository
+from runner.storage.sealed import SealedScores
 from tests.support import killed_night
 from tests.support.constant_workload import make_repository
 
@@ -106,7 +107,7 @@ def test_a_night_that_dies_at_every_step_around_a_container_ends_as_if_it_never_
     assert one.val_bpb == pytest.approx(other.val_bpb, abs=1e-4)  # the audits' draws differ
     assert one.layer_digest == other.layer_digest
     assert sealed == pytest.approx(other_sealed)
-    assert audited_runs(one)[-1].claims_sha256 == audited_runs(other)[-1].claims_sha256, "bit by bit"
+    assert champion_claims(one) == champion_claims(other), "bit by bit"
     assert RunEnd.LOST in {run.end for run in one.runs}
     assert RunEnd.LOST not in {run.end for run in other.runs}
     repository = Repository(root)
@@ -118,4 +119,6 @@ def test_a_night_that_dies_at_every_step_around_a_container_ends_as_if_it_never_
 def told(root):
     """What the ledger has of a night."""
     with Ledger(root / ".autoresearch" / "ledger.db") as ledger:
-        return ledger.experiments(killed_night.TAG), [one.test_bpb for one in ledger.sealed(killed_night.TAG)]
+        return ledger.experiments(killed_night.TAG), [
+            one.test_bpb for one in SealedScores(ledger.database).of(killed_night.TAG)
+        ]

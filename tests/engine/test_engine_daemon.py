@@ -131,8 +131,8 @@ def test_a_night_survives_what_happens_to_its_daemon(private_site, private, engi
         asked,
         asked,
     ]
-    with private_site.laboratory(operator) as lab:
-        _, rows, _ = run(lab, script)
+    with private_site.opened(operator) as controller:
+        _, rows, _ = run(controller, script)
         for thread in operator.threads:
             thread.join(30)
     assert [row.verdict for row in rows[1:]] == [

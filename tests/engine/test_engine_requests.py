@@ -65,8 +65,8 @@ def test_a_night_goes_on_through_every_kind_of_failed_request(faulty_site, fault
         breaking(3.6, (r"GET .*/images/.*/json", Fault.DRIP), (r"POST .*/build", Fault.TRUNCATED)),
         breaking(3.7),
     ]
-    with faulty_site.laboratory(operator) as lab:
-        _, rows, _ = run(lab, script)
+    with faulty_site.opened(operator) as controller:
+        _, rows, _ = run(controller, script)
     assert [row.verdict for row in rows[1:]] == [
         Verdict.DISCARD,
         Verdict.DISCARD,
@@ -88,30 +88,30 @@ def test_a_night_goes_on_through_every_kind_of_failed_request(faulty_site, fault
 def test_five_in_a_row_that_no_attempt_helps_end_the_night(faulty_site, faulty, monkeypatch):
     monkeypatch.setattr("runner.evaluation.trial.FAULT_PAUSE_SECONDS", 0.0)
     faulty.fail("POST .*/build", Fault.ERROR, times=1000)
-    with faulty_site.laboratory(Operator()) as lab:
+    with faulty_site.opened(Operator()) as controller:
         with pytest.raises(EngineError, match=r"5 experiments in a row .*the disk of the engine burns"):
-            run(lab, [boost(3.0 + number / 10) for number in range(9)])
-        assert [row.verdict for row in lab.ledger.experiments("test")[1:]] == [Verdict.INFRA] * 5
+            run(controller, [boost(3.0 + number / 10) for number in range(9)])
+        assert [row.verdict for row in controller.ledger.experiments("test")[1:]] == [Verdict.INFRA] * 5
 
 
 @pytest.mark.parametrize("request_line", ["POST .*/build", "POST .*/volumes/create", "POST .*/containers/create"])
 def test_a_full_disk_of_the_engine_ends_the_night_and_with_room_it_goes_on(faulty_site, faulty, request_line):
     faulty.fail(request_line, Fault.FULL)
-    with faulty_site.laboratory(Operator()) as lab:
+    with faulty_site.opened(Operator()) as controller:
         with pytest.raises(DiskFullError, match="no space left on the engine's disk"):
-            run(lab, [boost(3.0)])
-        assert lab.ledger.experiment("test", 1).verdict is None, "it is not the idea's fault"
-        _, rows, _ = run(lab, [])
+            run(controller, [boost(3.0)])
+        assert controller.ledger.experiment("test", 1).verdict is None, "it is not the idea's fault"
+        _, rows, _ = run(controller, [])
     assert [row.verdict for row in rows[1:]] == [Verdict.DISCARD]
 
 
 def test_an_engine_that_stays_away_ends_the_night_before_an_idea_is_paid_for(faulty_site, faulty, monkeypatch):
     monkeypatch.setattr(engine_outage, "PATIENCE_SECONDS", 1.0)
-    with faulty_site.laboratory(Operator()) as lab:
+    with faulty_site.opened(Operator()) as controller:
         faulty.away = True
         with pytest.raises(EngineAwayError, match="stayed away"):
-            run(lab, [lambda _: pytest.fail("asked for an idea")])
-        assert len(lab.ledger.experiments("test")) == 1
+            run(controller, [lambda _: pytest.fail("asked for an idea")])
+        assert len(controller.ledger.experiments("test")) == 1
 
 
 def test_a_person_who_asks_to_stop_is_not_kept_waiting_for_the_engine(faulty_site, faulty):
@@ -119,12 +119,14 @@ def test_a_person_who_asks_to_stop_is_not_kept_waiting_for_the_engine(faulty_sit
     operator = Operator()
     operator.when("minutes for the engine", lambda: setattr(stop, "requested", True))
     operator.when("phase 1 start", lambda: setattr(faulty, "away", True), at_once=True)
-    with faulty_site.laboratory(operator) as lab:
+    with faulty_site.opened(operator) as controller:
         with pytest.raises(Interrupted, match="while the Docker engine was away"):
-            run(lab, [boost(3.0)], stop)
-        assert lab.ledger.experiment("test", 1).verdict is None, "it is not the idea's fault, and goes on later"
+            run(controller, [boost(3.0)], stop)
+        assert controller.ledger.experiment("test", 1).verdict is None, (
+            "it is not the idea's fault, and goes on later"
+        )
         faulty.away = False
-        _, rows, proposer = run(lab, [])
+        _, rows, proposer = run(controller, [])
         assert [row.verdict for row in rows[1:]] == [Verdict.DISCARD]
         assert proposer.requests == []
 
@@ -136,11 +138,11 @@ def test_a_controller_killed_before_it_knew_the_id_leaves_a_container_that_the_n
     with faulty_site.controller(0.0, 3.0) as controller:
         assert held.hit.wait(60)
         controller.kill()
-    with site.laboratory(Operator()) as lab:
-        label = {"label": f"{LABEL}controller={lab.ledger.controller}"}
+    with site.opened(Operator()) as controller:
+        label = {"label": f"{LABEL}controller={controller.ledger.controller}"}
         (made,) = engine.client.api.containers(all=True, filters=label)
         assert made["State"] == "created"
-        assert lab.ledger.experiment("test", 1).verdict is None
+        assert controller.ledger.experiment("test", 1).verdict is None
     told = site.finish(0.0, 3.0)
     assert told[0] == ["orphans", 2], "the container and its volume"
     assert told[-1] == ["closed", 1, "discard"]
@@ -160,7 +162,7 @@ def test_containers_volumes_and_images_removed_under_a_running_experiment_are_ma
         api.remove_container(container["Id"], force=True)
 
     def remove_image():
-        api.remove_image(lab.ledger.experiment("test", 3).image_id, force=True)
+        api.remove_image(controller.ledger.experiment("test", 3).image_id, force=True)
 
     def remove_volume():
         (volume,) = api.volumes(filters={"label": labels})["Volumes"]
@@ -173,9 +175,9 @@ def test_containers_volumes_and_images_removed_under_a_running_experiment_are_ma
     operator.when("phase 1 train", lambda: remove("train"))
     operator.when("phase 2 train", lambda: remove("score"))
     operator.when("phase 3 start", remove_image, at_once=True)
-    with faulty_site.laboratory(operator) as lab:
-        labels.append(f"{LABEL}controller={lab.ledger.controller}")
-        _, rows, _ = run(lab, [boost(3.0, sleep=2.0), boost(3.1, sleep=2.0), boost(3.2), watched])
+    with faulty_site.opened(operator) as controller:
+        labels.append(f"{LABEL}controller={controller.ledger.controller}")
+        _, rows, _ = run(controller, [boost(3.0, sleep=2.0), boost(3.1, sleep=2.0), boost(3.2), watched])
     assert [row.verdict for row in rows[1:]] == [Verdict.DISCARD] * 4
     assert phases(rows[1]) == [Phase.TRAIN, Phase.TRAIN, Phase.SCORE]
     assert rows[1].runs[0].end is RunEnd.LOST
@@ -196,22 +198,22 @@ def test_without_its_base_image_a_night_ends_and_goes_on_with_a_new_one(site, en
         return made
 
     first = another_base()
-    with replace(site, base_image=first).laboratory(Operator()) as lab:
+    with replace(site, base_image=first).opened(Operator()) as controller:
 
         def pruned(_request):
             api.remove_image(first, force=True)
             return boost(3.0)
 
         with pytest.raises(BaseGoneError, match=r"the base image .* was removed") as caught:
-            run(lab, [pruned])
+            run(controller, [pruned])
         assert "start again" in caught.value.remedy
-        assert lab.ledger.experiment("test", 1).verdict is None
+        assert controller.ledger.experiment("test", 1).verdict is None
     second = another_base()
     try:
-        with replace(site, base_image=second).laboratory(Operator()) as lab:
-            _, rows, _ = run(lab, [])
+        with replace(site, base_image=second).opened(Operator()) as controller:
+            _, rows, _ = run(controller, [])
             assert [row.verdict for row in rows[1:]] == [Verdict.DISCARD]
-            images.remove_images(engine.client, {"controller": lab.ledger.controller})
+            images.remove_images(engine.client, {"controller": controller.ledger.controller})
     finally:
         with contextlib.suppress(docker.errors.ImageNotFound):  # it may have gone with its last child
             api.remove_image(second, force=True)

@@ -6,42 +6,40 @@ import os
 import re
 import subprocess
 import sys
-from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from locked_eval.preparation.index import IndexBuilder
 from runner.corpus.redaction import WITHHELD, Redactor
-from runner.evaluation import trial
 from runner.proposers.researcher.prompt import show_task
-from runner.records import Phase, ProposalRequest, Verdict
+from runner.records import Outcome, Phase, ProposalRequest
 from runner.sandbox.containers import choose_cores
 from tests.support.constant_workload import TRAIN, workload_files
-from tests.support.laboratory import measure_once
+from tests.support.machine import changed, measure_once
 from tests.support.silent_observer import SilentObserver
 
 pytestmark = pytest.mark.docker
 
 
-def test_a_training_that_other_programs_disturb_is_repeated_and_the_last_attempt_counts(lab):
+def test_a_training_that_other_programs_disturb_is_repeated_and_the_last_attempt_counts(controller):
     busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
     try:
-        os.sched_setaffinity(busy.pid, choose_cores(lab.config))
-        disturbed = replace(lab, config=lab.config.model_copy(update={"max_disturbance": 0.01}))
+        os.sched_setaffinity(busy.pid, choose_cores(controller.config))
+        disturbed = changed(controller, max_disturbance=0.01)
         outcome, runs = measure_once(disturbed, workload_files(train=TRAIN.replace("SLEEP = 0.0", "SLEEP = 0.3")))
     finally:
         busy.kill()
         busy.wait()
-    assert isinstance(outcome, trial.Measurement)
+    assert outcome.outcome is Outcome.SCORED
     assert [run.phase for run in runs] == [Phase.TRAIN, Phase.TRAIN, Phase.TRAIN, Phase.SCORE]
     assert all(run.others_cpu_seconds > 0.05 for run in runs[:3])
 
 
-def test_a_candidate_that_sleeps_does_not_disturb_itself(lab):
-    quiet = replace(lab, config=lab.config.model_copy(update={"max_disturbance": 1.3}))
+def test_a_candidate_that_sleeps_does_not_disturb_itself(controller):
+    quiet = changed(controller, max_disturbance=1.3)
     outcome, runs = measure_once(quiet, workload_files(train="import time\ntime.sleep(1)\n" + TRAIN))
-    assert isinstance(outcome, trial.Measurement)
+    assert outcome.outcome is Outcome.SCORED
     assert [run.phase for run in runs] == [Phase.TRAIN, Phase.SCORE]
     assert runs[0].cpu_seconds < 0.9 < runs[0].wall_seconds
 
@@ -105,15 +103,17 @@ def repeats(log, ids):
     return has_run(letters, text, 36) or has_run(letters[::-1], text, 36) or bool(found)
 
 
-def test_no_training_text_reaches_the_ledger_a_watcher_or_a_prompt(lab, mounts):
+def test_no_training_text_reaches_the_ledger_a_watcher_or_a_prompt(controller, mounts):
     ids = np.fromfile(mounts.train(0)["shard-01.bin"], "<u2").tolist()
     corpus = "".join(WORDS[token] for token in ids).encode()
     index = IndexBuilder(len(corpus))
     index.add([corpus])
     seen = SeenLines()
     redactor = Redactor(index=index.finish(), tokens=[word.encode() for word in WORDS])
-    outcome, runs = measure_once(replace(lab, redactor=redactor, observer=seen), workload_files(train=TELLS))
-    assert outcome.verdict is Verdict.CRASH
+    outcome, runs = measure_once(
+        changed(controller, redactor=redactor, observer=seen), workload_files(train=TELLS)
+    )
+    assert outcome.outcome is Outcome.CRASH
     (run,) = [one for one in runs if one.phase is Phase.TRAIN]
 
     assert not repeats(run.log_tail, ids)
@@ -128,7 +128,7 @@ def test_no_training_text_reaches_the_ledger_a_watcher_or_a_prompt(lab, mounts):
     assert repeats(corpus[:150].decode(), ids) and repeats(str(ids[300:340]), ids), (
         "what is looked for can be found"
     )
-    stored = b"".join(path.read_bytes() for path in lab.ledger.path.parent.glob("ledger.db*"))
+    stored = b"".join(path.read_bytes() for path in controller.ledger.path.parent.glob("ledger.db*"))
     assert b"tokens/s 900" in stored
     for piece in (corpus[:40], corpus[200:240].upper(), corpus[800:840][::-1]):
         assert piece not in stored
@@ -137,7 +137,7 @@ def test_no_training_text_reaches_the_ledger_a_watcher_or_a_prompt(lab, mounts):
     assert set(seen.lines) <= {
         f"step {number} loss {loss} tokens/s 900" for number, loss in ((1, 4.2), (2, 4.1), (3, 4.0), (4, 3.9))
     }
-    failed = lab.ledger.experiment("test", 0)
+    failed = controller.ledger.experiment("test", 0)
     request = ProposalRequest(
         number=1,
         program="",

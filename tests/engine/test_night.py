@@ -18,8 +18,8 @@ from tests.support.fake_proposers import ScriptedProposer, paying
 pytestmark = pytest.mark.docker
 
 
-def test_a_night_keeps_what_is_better_and_throws_away_the_rest(measured_lab):
-    lab, repository = measured_lab, measured_lab.repository
+def test_a_night_keeps_what_is_better_and_throws_away_the_rest(measured_controller):
+    controller, repository = measured_controller, measured_controller.repository
     before = (git(repository.root, "status", "--porcelain"), git(repository.root, "rev-parse", "HEAD"))
     crash = Proposal(
         hypothesis="divide by zero",
@@ -45,7 +45,7 @@ def test_a_night_keeps_what_is_better_and_throws_away_the_rest(measured_lab):
         proposer="scripted",
     )
     reason, rows, proposer = run(
-        lab,
+        controller,
         [boost(3.0), boost(0.0), outside, crash, boost(0.0, before=0.0), cheat, cheat, positive],
         more=8,
     )
@@ -90,29 +90,31 @@ def test_a_night_keeps_what_is_better_and_throws_away_the_rest(measured_lab):
     assert [request.failed for request in proposer.requests[:6]] == [None] * 6
 
     # Any kept commit can be reproduced from its image, and from its commit when the image is gone.
-    again = reproduce.reproduce(lab, log[0][:10])
+    again = reproduce.reproduce(controller, log[0][:10])
     assert again.agrees and not again.rebuilt
-    lab.engine.client.api.remove_image(rows[2].image_id, force=True)
-    rebuilt = reproduce.reproduce(lab, rows[2].tried_commit)
+    controller.evaluator.engine.client.api.remove_image(rows[2].image_id, force=True)
+    rebuilt = reproduce.reproduce(controller, rows[2].tried_commit)
     assert rebuilt.agrees and rebuilt.rebuilt and rebuilt.same_layer
-    assert lab.ledger.experiments("test") == rows, "a reproduction changes no record"
+    assert controller.ledger.experiments("test") == rows, "a reproduction changes no record"
 
 
-def test_money_and_empty_conversations_end_a_night(measured_lab, monkeypatch):
-    lab = measured_lab
+def test_money_and_empty_conversations_end_a_night(measured_controller, monkeypatch):
+    controller = measured_controller
     nothing = paying(7.0, NoProposal(reason="no idea", exhausted=False, proposer="scripted"))
-    reason, rows, _ = run(lab, [nothing, nothing, nothing], by_number=False, more=None)
-    assert reason == "another answer may break the budget of $20.00 ($14.00 spent, the dearest one was $7.00)"
+    reason, rows, _ = run(controller, [nothing, nothing, nothing], by_number=False, more=None)
+    assert (
+        reason == "another answer may break the budget of $20.00 ($14.00 spent, the most expensive one was $7.00)"
+    )
     assert len(rows) == 1
-    lab.ledger._db.execute("DELETE FROM usage")
+    controller.ledger.database._db.execute("DELETE FROM usage")
     monkeypatch.setattr(campaign, "EMPTY_PAUSES_SECONDS", (0.0, 0.0))
     free = NoProposal(reason="no idea", exhausted=False, proposer="scripted")
     with pytest.raises(ProposerError, match="no idea"):
-        run(lab, [free] * 9, by_number=False, more=None)
+        run(controller, [free] * 9, by_number=False, more=None)
 
 
-def test_a_stop_by_hand_ends_the_night_before_the_next_proposal(measured_lab):
-    lab = measured_lab
+def test_a_stop_by_hand_ends_the_night_before_the_next_proposal(measured_controller):
+    controller = measured_controller
     stop = campaign.StopSwitch()
 
     def last(_request):
@@ -120,11 +122,11 @@ def test_a_stop_by_hand_ends_the_night_before_the_next_proposal(measured_lab):
         return boost(2.0)
 
     proposer = ScriptedProposer([last, boost(3.0)])
-    assert campaign.run(lab, proposer, stop, more=5) == "stopped by hand"
-    assert [row.verdict for row in lab.ledger.experiments("test")] == [Verdict.KEEP, Verdict.DISCARD]
+    assert campaign.run(controller, proposer, stop, more=5) == "stopped by hand"
+    assert [row.verdict for row in controller.ledger.experiments("test")] == [Verdict.KEEP, Verdict.DISCARD]
 
 
-def test_a_patch_file_becomes_an_experiment(measured_lab, tmp_path):
+def test_a_patch_file_becomes_an_experiment(measured_controller, tmp_path):
     patch = tmp_path / "idea.patch"
     patch.write_text(
         "Less of token 0\n\n--- a/workload/train.py\n+++ b/workload/train.py\n@@ -7 +7 @@\n"
@@ -132,6 +134,6 @@ def test_a_patch_file_becomes_an_experiment(measured_lab, tmp_path):
     )
     proposal = read_patch(patch)
     assert isinstance(proposal.edits[0], Patch)
-    _, rows, _ = run(measured_lab, [proposal])
+    _, rows, _ = run(measured_controller, [proposal])
     assert (rows[1].hypothesis, rows[1].verdict) == ("Less of token 0", Verdict.KEEP)
     assert Path(patch).exists()

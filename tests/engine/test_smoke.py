@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from runner.errors import Interrupted
 from runner.evaluation import smoke_test
 from runner.sandbox.engine import LABEL
 from tests.support.constant_workload import MODEL, TRAIN, workload_files
+from tests.support.machine import changed
 
 pytestmark = pytest.mark.docker
 
 
 @pytest.fixture
-def check(lab, engine):
+def check(controller, engine):
     """Run a program for two seconds; what is wrong with it."""
-    short = replace(lab, config=lab.config.model_copy(update={"smoke_seconds": 2.0, "memory_bytes": 2**29}))
+    short = changed(controller, smoke_seconds=2.0, memory_bytes=2**29)
 
     def one(train, model=MODEL, **changes):
         files = workload_files(train=train, model=model)
-        told = smoke_test.check(replace(short, **changes), files, 9, lambda: False)
-        labels = {"label": f"{LABEL}controller={lab.ledger.controller}"}
+        told = smoke_test.check(changed(short, **changes).evaluator, files, 9, lambda: False)
+        labels = {"label": f"{LABEL}controller={controller.ledger.controller}"}
         assert engine.client.api.images(filters=labels) == [], "no image is left"
         return told
 
@@ -53,7 +52,7 @@ def test_a_failure_is_reported_with_the_end_of_its_log(check, train, words):
     assert "\x1b" not in told
 
 
-def test_a_run_is_given_up_when_the_controller_ends(check, lab, engine):
+def test_a_run_is_given_up_when_the_controller_ends(check, controller, engine):
     asked = []
 
     def leaving():
@@ -65,10 +64,10 @@ def test_a_run_is_given_up_when_the_controller_ends(check, lab, engine):
         "workload/model.py": b"",
         "workload/__init__.py": b"",
     }
-    long = replace(lab, config=lab.config.model_copy(update={"smoke_seconds": 120.0}))
+    long = changed(controller, smoke_seconds=120.0)
     with pytest.raises(Interrupted):
-        smoke_test.check(long, files, 9, leaving)
-    label = {"label": f"{LABEL}controller={lab.ledger.controller}"}
+        smoke_test.check(long.evaluator, files, 9, leaving)
+    label = {"label": f"{LABEL}controller={controller.ledger.controller}"}
     assert engine.client.api.containers(all=True, filters=label) == []
     assert engine.client.api.images(filters=label) == []
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from runner.campaign import night as campaign
@@ -12,48 +10,48 @@ from runner.report.notes import early_stops
 from tests.support.constant_workload import boost, git
 from tests.support.engine_night import run
 from tests.support.fake_proposers import ScriptedProposer
+from tests.support.machine import changed
 from tests.support.silent_observer import SilentObserver
 
 pytestmark = pytest.mark.docker
 
 
-def test_a_candidate_is_tried_until_its_case_is_clear_also_across_a_stop(measured_lab):
+def test_a_candidate_is_tried_until_its_case_is_clear_also_across_a_stop(measured_controller):
     """Two looks for a keep; stopped after the first; the champion is measured again between them, and before the
     next idea."""
-    lab = measured_lab
-    looking = replace(
-        lab, config=lab.config.model_copy(update={"min_trials": 2, "max_trials": 3, "control_interval": 1})
-    )
+    controller = measured_controller
+    looking = changed(controller, min_trials=2, max_trials=3, control_interval=1)
     stop = campaign.StopSwitch()
 
     class Impatient(SilentObserver):
         def note(self, message):
-            stop.requested = "looking again" in message
+            stop.requested = "another trial" in message
 
     proposer = ScriptedProposer([boost(0.0), boost(3.0, before=0.0), boost(4.0, before=0.0)])
-    reason = campaign.run(replace(looking, observer=Impatient()), proposer, stop, more=3)
+    reason = campaign.run(changed(looking, observer=Impatient()), proposer, stop, more=3)
     assert reason == "stopped by hand"
-    assert lab.ledger.experiments("test")[1].verdict is None
+    assert controller.ledger.experiments("test")[1].verdict is None
     night_reason = campaign.run(looking, proposer, campaign.StopSwitch(), more=2)
     assert night_reason == "3 of 3 experiments done"
-    rows = lab.ledger.experiments("test")
+    rows = controller.ledger.experiments("test")
     assert [row.verdict for row in rows] == ["keep", "keep", "discard", "discard"]
 
     kept, discarded = rows[1], rows[2]
-    audits = [run for run in kept.runs if run.phase is Phase.AUDIT]
-    assert len(audits) == len({run.seed for run in audits}) == 2, "no look was taken twice"
-    assert kept.figures.trials == tuple(run.id for run in audits)
-    champion = [run for run in (*rows[0].runs, *rows[0].controls) if run.phase is Phase.AUDIT]
-    assert kept.figures.pool == tuple(run.id for run in champion)
-    assert audits[0].id < champion[-1].id < audits[1].id, "by the same machine"
+    audited = [trial for trial in kept.trials if trial.audited]
+    assert len(audited) == len({trial.seed for trial in audited}) == 2, "no trial was made twice"
+    assert kept.figures.trials == tuple(trial.id for trial in audited)
+    champion = [trial for trial in (*rows[0].trials, *rows[0].control_trials) if trial.audited]
+    assert kept.figures.pool == tuple(trial.id for trial in champion)
+    between = champion[-1]
+    assert audited[0].closed_seq < between.opened_seq < between.closed_seq < audited[1].opened_seq
     assert kept.figures.better > 0.99 and kept.figures.low_bpb <= kept.figures.effect_bpb < 0
-    assert kept.val_bpb == audits[1].val_bpb, "the look that chose it does not count"
-    assert [run.phase for run in discarded.runs] == [Phase.TRAIN, Phase.SCORE], "what is hopeless is seen once"
-    controls = [run for run in kept.controls if run.phase is Phase.AUDIT]
-    # As a new champion, and after one run of others.
-    assert len(controls) == 2 and len({run.seed for run in (*kept.runs, *controls)}) == 4
-    assert discarded.figures.pool == (audits[1].id, controls[0].id)
-    assert rows[3].figures.pool == (audits[1].id, controls[0].id, controls[1].id)
+    assert kept.val_bpb == audited[1].val_bpb, "the trial that chose it does not count"
+    assert [run.phase for run in discarded.runs] == [Phase.TRAIN, Phase.SCORE], "an unpromising one is seen once"
+    controls = [trial for trial in kept.control_trials if trial.audited]
+    # As a new champion, and after one trial of others.
+    assert len(controls) == 2 and len({trial.seed for trial in (*kept.trials, *controls)}) == 4
+    assert discarded.figures.pool == (audited[1].id, controls[0].id)
+    assert rows[3].figures.pool == (audited[1].id, controls[0].id, controls[1].id)
 
 
 PRINTING = """\
@@ -72,12 +70,12 @@ publish(lambda path: path.write_text(str(BOOST + int(os.environ["SEED"]) % 100 /
 """Its loss says what its score will be, for half of the time."""
 
 
-def test_an_unpromising_first_trial_is_stopped_and_one_that_was_drawn_is_finished(lab):
-    repository = lab.repository
+def test_an_unpromising_first_trial_is_stopped_and_one_that_was_drawn_is_finished(controller):
+    repository = controller.repository
     (repository.root / "workload" / "train.py").write_text(PRINTING)
     git(repository.root, "commit", "-qam", "print")
     changes = {"early_stop_min_trials": 3, "early_stop_holdout": 0.0, "audit_discards": 0.0}
-    stopping = replace(lab, config=lab.config.model_copy(update=changes))
+    stopping = changed(controller, **changes)
     reason, rows, _ = run(stopping, [boost(1.5), boost(2.0), boost(2.5), boost(3.5), boost(0.5)], more=5)
     assert reason == "5 of 5 experiments done"
     assert [row.verdict for row in rows] == ["keep", "discard", "discard", "discard", "discard", "keep"]
@@ -96,7 +94,7 @@ def test_an_unpromising_first_trial_is_stopped_and_one_that_was_drawn_is_finishe
 
     # The same again when the draw says so, or when nobody is to be stopped.
     for settings in ({"early_stop_holdout": 1.0}, {"early_stop_threshold": 0.0}):
-        finishing = replace(lab, config=lab.config.model_copy(update={**changes, **settings}))
+        finishing = changed(controller, **{**changes, **settings})
         rows = run(finishing, [boost(3.5 + len(settings), before=0.5)], by_number=False, more=1)[1]
         assert rows[-1].val_bpb is not None
         assert [run.end for run in rows[-1].runs] == [RunEnd.FINISHED, RunEnd.FINISHED]

@@ -19,7 +19,7 @@ def test_a_night_killed_in_training_goes_on_where_it_stopped(torch_clone, engine
     patches = write_patches(tmp_path / "patches")
     command = ("overnight", "--from", patches, "--experiments", "2")
     process = torch_clone.start(*command)
-    torch_clone.wait_for_open_run(1, process)
+    torch_clone.wait_for_open_trial(1, process)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert torch_clone.experiments()[1].verdict is None
@@ -108,4 +108,4 @@ def test_validation_text_in_an_edit_is_refused_before_anything_is_built(measured
     experiment = json.loads(tried.stdout)
     assert experiment["verdict"] == "invalid"
     assert "workload/poems.py" in experiment["reason"]
-    assert experiment["image_id"] is None and experiment["runs"] == []
+    assert experiment["image_id"] is None and experiment["trials"] == []

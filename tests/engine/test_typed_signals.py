@@ -20,7 +20,7 @@ pytestmark = pytest.mark.docker
 def test_ctrl_c_finishes_the_experiment_and_twice_kills_it_now(measured_clone, engine, tmp_path):
     patches = write_patches(tmp_path / "patches")
     process = measured_clone.start("overnight", "--from", patches, "--experiments", "2")
-    measured_clone.wait_for_open_run(1, process)
+    measured_clone.wait_for_open_trial(1, process)
     process.send_signal(signal.SIGINT)
     output, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
@@ -28,7 +28,7 @@ def test_ctrl_c_finishes_the_experiment_and_twice_kills_it_now(measured_clone, e
     assert [row.verdict for row in measured_clone.experiments()] == [Verdict.KEEP, Verdict.KEEP]
 
     process = measured_clone.start("overnight", "--from", patches)
-    measured_clone.wait_for_open_run(2, process)
+    measured_clone.wait_for_open_trial(2, process)
     process.send_signal(signal.SIGINT)
     for line in process.stderr:
         if "Ctrl-C again" in line:  # the first one has arrived: two at once would be delivered as one
@@ -43,7 +43,7 @@ def test_ctrl_c_finishes_the_experiment_and_twice_kills_it_now(measured_clone, e
 
 def test_a_hangup_and_whatever_follows_it_leave_no_container(clone, engine):
     process = clone.start("baseline")
-    clone.wait_for_open_run(0, process)
+    clone.wait_for_open_trial(0, process)
     process.send_signal(signal.SIGHUP)
     while process.poll() is None:  # in the clean-up, and after it
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -76,8 +76,10 @@ def test_a_controller_that_is_suspended_beyond_a_deadline_misjudges_nothing(clon
     process.send_signal(signal.SIGCONT)
     output, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
-    runs = json.loads(output)["runs"]
-    assert [run["end"] for run in runs] == ["finished"] * 8, "two of everything: none was thrown away"
+    trials = json.loads(output)["trials"]
+    assert [trial["outcome"] for trial in trials] == ["scored"] * 2, "none was thrown away"
+    runs = [run for trial in trials for run in trial["runs"]]
+    assert [run["end"] for run in runs] == ["finished"] * 8
     assert 2 <= runs[0]["wall_seconds"] < LIMIT_SECONDS
     assert clone.containers(engine) == []
 
@@ -119,7 +121,7 @@ def test_a_signal_while_the_engine_creates_a_container_leaves_none(request, engi
 
 def test_a_second_controller_is_refused(clone):
     process = clone.start("baseline")
-    clone.wait_for_open_run(0, process)
+    clone.wait_for_open_trial(0, process)
     second = clone("overnight", check=False)
     assert second.returncode == 1
     assert f"process {process.pid}" in second.stderr

@@ -13,13 +13,14 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from locked_eval import manifest
-from runner.records import Phase, Proposal, RunEnd, RunRecord, Verdict
+from runner.records import Proposal, TrialKind, Verdict
 from runner.sandbox import Engine, remove_orphans
 from runner.sandbox.engine import LABEL
 from runner.sandbox.images import remove_images
 from runner.storage import pinned_evaluation
 from runner.storage.ledger import Ledger
 from runner.storage.repository import Repository
+from tests.support.trials import scored
 
 DATE = "2026-01-01T00:00:00+00:00"
 DISK_SHARE = 0.01
@@ -115,11 +116,8 @@ class Estate:
         for number in range(2):
             proposal = Proposal(hypothesis="as it is", edits=(), proposer="replay")
             self.ledger.open_experiment("test", proposal, diff="", champion=None)
-            run = self.ledger.open_run("test", number, Phase.TRAIN, seed=1)
-            ended = RunRecord(
-                phase=Phase.TRAIN, seed=1, end=RunEnd.FINISHED, exit_code=0, wall_seconds=1, cpu_seconds=1
-            )
-            self.ledger.close_run(run, ended)
+            opened = self.ledger.open_trial("test", number, TrialKind.CANDIDATE, 1)
+            self.ledger.close_trial("test", opened, scored(1.0))
             self.ledger.close_experiment("test", number, verdict=Verdict.KEEP, reason="", val_bpb=1.0)
 
     def repository(self) -> Repository:

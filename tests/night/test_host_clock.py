@@ -23,7 +23,7 @@ def test_a_wall_clock_that_jumps_changes_nothing(night, whole, days):
     assert ended.code == 0, ended.errors
     assert "3 of 3 experiments done" in ended.output
     assert night.final_state() == whole
-    opened = [row["opened_at"] for row in night.rows("runs")]
+    opened = [row["opened_at"] for row in night.rows("trials")]
     assert (opened[-1] < opened[0]) is (days < 0), "the clock really jumped"
 
 
@@ -44,4 +44,4 @@ def test_the_wall_clock_is_read_in_one_place_alone():
         for path in (ROOT / folder).rglob("*.py")
         if "doctor" not in path.parts and (found := wall.findall(path.read_text()))
     }
-    assert readers == {"runner/storage/ledger.py": 1}
+    assert readers == {"runner/storage/clock.py": 1}

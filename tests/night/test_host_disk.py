@@ -196,7 +196,7 @@ def test_a_disk_that_fails_in_the_night_is_one_clear_error_and_costs_no_row(nigh
     attach()
     process = night.start(gates=[TRAINING])
     process.at_gate()
-    before = night.rows("runs")
+    before = night.rows("trials")
     fail()
     process.open_gate()
     ended = process.end()
@@ -204,7 +204,7 @@ def test_a_disk_that_fails_in_the_night_is_one_clear_error_and_costs_no_row(nigh
     assert str(night.state) in ended.told()
     assert "dmesg" in ended.told()
     mend()
-    assert night.rows("runs")[: len(before)] == before
+    assert night.rows("trials")[: len(before)] == before
     assert night.rows("experiments")[2]["verdict"] is None
     assert night.run().code == 0
     assert night.final_state() == whole

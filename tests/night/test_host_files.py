@@ -46,7 +46,7 @@ def test_a_whole_last_line_gets_no_empty_one_after_it(killed, whole):
 
 
 def acknowledged(night):
-    return {table: night.rows(table) for table in ("experiments", "runs", "usage", "answers", "sealed")}
+    return {table: night.rows(table) for table in ("experiments", "trials", "usage", "answers", "sealed")}
 
 
 def raw(night, suffix):
@@ -70,12 +70,12 @@ def test_a_damaged_tail_of_the_write_ahead_log_costs_no_acknowledged_row(killed,
     copy.with_name("copy.db-wal").write_bytes(whole_wal)
     with closing(sqlite3.connect(copy)) as database:
         before = [
-            database.execute(f"SELECT * FROM {name}").fetchall() for name in ("experiments", "runs", "usage")
+            database.execute(f"SELECT * FROM {name}").fetchall() for name in ("experiments", "trials", "usage")
         ]
     wal.write_bytes(WAL_FAULTS[fault](whole_wal))
     rows = acknowledged(killed)
-    assert [[tuple(row.values()) for row in rows[name]] for name in ("experiments", "runs", "usage")] == before
-    assert len(before[0]) == 3 and len(before[1]) == 11
+    assert [[tuple(row.values()) for row in rows[name]] for name in ("experiments", "trials", "usage")] == before
+    assert len(before[0]) == 3 and len(before[1]) == 4
     goes_on(killed, whole)
 
 

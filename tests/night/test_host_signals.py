@@ -75,7 +75,8 @@ STEPS = [
     ("experiment_opened", "before", 3),
     ("objects_written", "after", 3),
     ("candidate_named", "before", 3),
-    ("run_closed", "before", 11),
+    ("claims_committed", "after", 4),
+    ("trial_closed", "before", 4),
     ("audit_rows_written", "after", 5),
     ("file_replaced", "before", 3),
     ("score_sealed", "after", 3),
@@ -100,7 +101,7 @@ def test_sighup_kills_it_and_nohup_lets_it_live(night, whole):
     process.at_gate()
     process.send(signal.SIGHUP)
     killed_in_order(night, process.end())
-    process = night.start(gates=[("run_opened", "after", 1)], nohup=True)
+    process = night.start(gates=[("trial_opened", "after", 1)], nohup=True)
     process.at_gate()
     process.send(signal.SIGHUP)
     process.open_gate()

@@ -190,9 +190,9 @@ def test_a_night_of_thirty_experiments_ends_as_the_script_says_whatever_goes_wro
     assert status["cost_usd"] == pytest.approx(scripted.usd, abs=0.005)
     with Ledger(root / ".autoresearch" / "ledger.db") as ledger:
         for row in rows:
-            told = ledger.transcript("night", row.number)
+            told = ledger.conversations.transcript("night", row.number)
             assert told["outcome"] == f"submitted: {row.hypothesis}"
-        assert ledger.conversation("night", "anthropic") is None or len(server.requests) > EXPERIMENTS
+        assert ledger.conversations.ongoing("night", "anthropic") is None or len(server.requests) > EXPERIMENTS
     shown = typed("show", str(by_idea["idea 10"].number), "--transcript", "--full").stdout
     assert "NameError" in shown and "submit_experiment" in shown and "\x1b" not in shown
     assert "duty" in typed("status").stdout

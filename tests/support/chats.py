@@ -161,7 +161,7 @@ class Asker:
         exchanges, outcomes = [], []
         with Ledger(folder / "ledger.db") as ledger:
             ledger.create_campaign(tag="t", base_commit="b", conditions={})
-            journal = LedgerJournal(ledger, "t", ledger.open_conversation("t", "p", seen=2))
+            journal = LedgerJournal(ledger.conversations, "t", ledger.conversations.open("t", "p", seen=2))
             journal.refusal = budget
             try:
                 with chat.connect(stopping) as connection:
@@ -172,8 +172,8 @@ class Asker:
                         exchanges.append(reply(outcomes[-1]))
             except ProposerError as error:
                 outcomes.append(error)
-            booked = [dict(row) for row in ledger._read("SELECT * FROM usage ORDER BY id")]
-            answers = ledger._read("SELECT body FROM answers WHERE body IS NOT NULL")
+            booked = [dict(row) for row in ledger.database.read("SELECT * FROM usage ORDER BY id")]
+            answers = ledger.database.read("SELECT body FROM answers WHERE body IS NOT NULL")
             kept = b"".join(zlib.decompress(row["body"]) for row in answers)
         for outcome in outcomes:
             if not isinstance(outcome, Answer):

@@ -1,4 +1,4 @@
-"""A whole laboratory on a tiny workload at any engine's socket, in this process or in one of its own.
+"""A whole controller on a tiny workload at any engine's socket, in this process or in one of its own.
 
     python tests/support/engine_night.py SITE.json SLEEP VALUES...
 
@@ -21,13 +21,13 @@ import structlog
 
 from runner import config as settings
 from runner.campaign import night
-from runner.evaluation.trial import Laboratory
+from runner.campaign.campaign import Controller
 from runner.records import Experiment
 from runner.sandbox import Engine, connect, remove_orphans
 from tests.support import short_pauses
 from tests.support.constant_workload import boost
 from tests.support.fake_proposers import ScriptedProposer
-from tests.support.laboratory import Ground, open_laboratory
+from tests.support.machine import Ground, open_controller
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -94,14 +94,14 @@ class Site:
         return connect(self.socket, request_seconds=self.request_seconds, quick_seconds=self.quick_seconds)
 
     @contextmanager
-    def laboratory(self, observer: Operator):
-        """The laboratory of this site."""
+    def opened(self, observer: Operator):
+        """The controller of this site, in this process."""
         engine = self.connect()
         ground = Ground(engine=engine, data=Path(self.data), locked=Path(self.locked), base_image=self.base_image)
         config = settings.load(ROOT, {"profile": "cpu", "tag": "test", "max_disturbance": 1}, environ={})
         config = config.model_copy(update=self.settings)
-        with open_laboratory(ground, Path(self.repository), config, observer=observer) as lab:
-            yield lab
+        with open_controller(ground, Path(self.repository), config, observer=observer) as controller:
+            yield controller
             engine.client.close()
 
     @contextmanager
@@ -129,7 +129,7 @@ class Site:
 
 
 def run(
-    lab: Laboratory,
+    controller: Controller,
     script: Iterable[Any],
     stop: night.StopSwitch | None = None,
     *,
@@ -142,8 +142,8 @@ def run(
     """
     script = list(script)
     proposer = ScriptedProposer(script, by_number=by_number)
-    reason = night.run(lab, proposer, stop or night.StopSwitch(), **{"more": len(script), **changes})
-    return reason, lab.ledger.experiments("test"), proposer
+    reason = night.run(controller, proposer, stop or night.StopSwitch(), **{"more": len(script), **changes})
+    return reason, controller.ledger.experiments("test"), proposer
 
 
 class Speaker(Operator):
@@ -159,10 +159,11 @@ def main() -> None:
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     short_pauses.shorten()
     ideas = [boost(float(value), sleep=float(sys.argv[2])) for value in sys.argv[3:]]
-    with site.laboratory(Speaker()) as lab:
-        print(json.dumps(["orphans", remove_orphans(lab.engine, lab.ledger.controller)]), flush=True)
-        begun = len(lab.ledger.experiments("test")) - 1  # an interrupted one is finished without being counted
-        night.run(lab, ScriptedProposer(ideas, by_number=True), night.StopSwitch(), more=len(ideas) - begun)
+    with site.opened(Speaker()) as controller:
+        engine, ledger = controller.evaluator.engine, controller.ledger
+        print(json.dumps(["orphans", remove_orphans(engine, ledger.controller)]), flush=True)
+        begun = len(ledger.experiments("test")) - 1  # an interrupted one is finished without being counted
+        night.run(controller, ScriptedProposer(ideas, by_number=True), night.StopSwitch(), more=len(ideas) - begun)
 
 
 if __name__ == "__main__":

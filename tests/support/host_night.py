@@ -23,7 +23,7 @@ PYTHON_PATH = str(ROOT)
 TAG, BRANCH = "test", "autoresearch/test"
 EXPERIMENTS = 3
 """A discard, a keep and a crash."""
-TRAINING = ("run_opened", "after", 11)
+TRAINING = ("trial_opened", "after", 4)
 """A gate while experiment 2 trains: after two runs of the baseline with four containers each, and two others."""
 WAIT_SECONDS = 30
 """Longest wait for what comes within a second on a quiet machine."""
@@ -257,15 +257,15 @@ class Night:
         """
         assert self.rows("pragma_integrity_check") == [{"integrity_check": "ok"}]
         git(self.root, "fsck", "--strict")
-        assert all(run["end"] for run in self.rows("runs"))
+        assert all(trial["outcome"] for trial in self.rows("trials"))
         left = [path for path in self.state.rglob("*") if path.name.endswith(".partial")]
         assert left + list((self.state / "audits").glob("*")) == []
         kept = [row["kept_commit"] for row in self.rows("experiments") if row["verdict"] == "keep"]
         assert git(self.root, "rev-parse", BRANCH).strip() == kept[-1]
-        varying = ("opened_at", "closed_at", "tried_commit", "kept_commit")
+        varying = ("opened_at", "closed_at", "tried_commit", "kept_commit", "opened_seq", "closed_seq", "kept_seq")
         rows = [{k: v for k, v in row.items() if k not in varying} for row in self.rows("experiments")]
         for row in rows:
-            if row["figures"] is not None:  # ids of runs: those that a fault cut off have some as well
+            if row["figures"] is not None:  # ids of trials: those that a fault cut off have some as well
                 row["figures"] = {**json.loads(row["figures"]), "trials": None, "pool": None}
         refs = ("--format=%(refname) %(tree)", f"refs/heads/{BRANCH}", "refs/autoresearch")
         return {

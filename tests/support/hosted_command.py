@@ -24,7 +24,7 @@ from runner.cli import main
 from runner.evaluation import smoke_test, trial
 from runner.records import RunEnd
 from tests.support import scripted_autoresearch, scripted_night, short_pauses
-from tests.support.scripted_night import ScriptedImages, ScriptedSession
+from tests.support.scripted_night import ScriptedSession
 
 SMOKE_SECONDS, TRAIN_SECONDS = 2, 5
 
@@ -54,7 +54,7 @@ class HostedSession(ScriptedSession):
         return run if run.end is RunEnd.FINISHED else replace(run, log_tail=self.log)
 
 
-def check(_lab, files, _number, _leaving):
+def check(_evaluator, files, _number, _leaving):
     """The smoke test of an idea."""
     boost, printed = run_program(files["workload/train.py"].decode(), SMOKE_SECONDS)
     return f"it failed after 0.1 s with exit code 1\n{printed}" if boost is None else ""
@@ -65,11 +65,11 @@ def host_candidates():
     create = proposers.create
     scripted_autoresearch.script_the_machine()
     proposers.create = create
-    images, known = ScriptedImages(Path(os.environ["IMAGES"])), scripted_night.evaluation()
+    folder, known = Path(os.environ["IMAGES"]), scripted_night.evaluation()
 
     @contextmanager
     def open_session(_engine, *, image_id, **_):
-        yield HostedSession((images.folder / image_id).read_text(), known)
+        yield HostedSession((folder / image_id).read_text(), known)
 
     trial.open_session, smoke_test.check = open_session, check
 

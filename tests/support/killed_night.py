@@ -24,7 +24,7 @@ from runner.storage.paths import StatePaths
 from tests.support import short_pauses
 from tests.support.constant_workload import boost
 from tests.support.fake_proposers import ScriptedProposer
-from tests.support.laboratory import Ground, open_laboratory
+from tests.support.machine import Ground, open_controller
 from tests.support.silent_observer import SilentObserver
 
 TAG = "test"
@@ -41,13 +41,13 @@ def night(root, data, locked, base_image):
     }  # fmt: skip
     made = config.load(root, settings, environ={}).model_copy(update=changes)
     ground = Ground(engine=connect(), data=data, locked=locked, base_image=base_image)
-    with exclusive(paths.root), open_laboratory(ground, root, made, observer=SilentObserver()) as lab:
-        remove_orphans(lab.engine, lab.ledger.controller)
+    with exclusive(paths.root), open_controller(ground, root, made, observer=SilentObserver()) as controller:
+        remove_orphans(controller.evaluator.engine, controller.ledger.controller)
         remove_leftovers(paths)
         if "baseline" in sys.argv:
-            campaign.ensure_baseline(lab, campaign.open_campaign(lab), campaign.StopSwitch())
+            campaign.ensure_baseline(campaign.open_campaign(controller))
         else:
-            campaign.run(lab, ScriptedProposer([boost(0.0)], by_number=True), campaign.StopSwitch())
+            campaign.run(controller, ScriptedProposer([boost(0.0)], by_number=True), campaign.StopSwitch())
 
 
 def main():

@@ -4,7 +4,7 @@
     python tests/support/scripted_autoresearch.py serve DESCRIPTOR
 
 The second one starts a process for each request on a socket, see `host_night`. A process stops at the gates of the
-variable `GATES`, JSON of crash points `[["run_opened", "after", 11], …]` in the order in which they are passed: it
+variable `GATES`, JSON of failpoints `[["trial_opened", "after", 4], …]` in the order in which they are passed: it
 writes a byte to the descriptor `GATE_OUT` and goes on when one comes on `GATE_IN`.
 """
 
@@ -21,74 +21,42 @@ import sys
 import termios
 import time
 import traceback
-from contextlib import contextmanager
 from datetime import datetime
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import runner.cli.night
-import runner.storage.ledger
-from locked_eval.preparation.index import IndexBuilder
+import runner.storage.clock
 from runner import failpoints, proposers, sandbox
-from runner.campaign import night, setup
+from runner.campaign import setup
 from runner.cli import main
-from runner.corpus.redaction import Redactor
-from runner.edits.contamination import SealedText
-from runner.evaluation import audit, smoke_test, trial
-from runner.evaluation.trial import Laboratory
 from runner.sandbox import doctor
-from runner.sandbox import images as image
 from tests.support import scripted_night
-from tests.support.scripted_night import CONTEXT, VOCAB_SIZE, Paid, ScriptedImages, ScriptedSession
+from tests.support.scripted_night import CONTEXT, VOCAB_SIZE, Paid
 
 
 def script_the_machine():
     """Put scripts in the place of engine, images, containers and proposer."""
     os.urandom = bytes  # the campaign's seed: zero
     known = scripted_night.evaluation()
-    images = ScriptedImages(Path(os.environ["IMAGES"]))
-
-    @contextmanager
-    def open_session(engine, *, image_id, **_):
-        yield ScriptedSession((images.folder / image_id).read_text(), known)
+    scripted_night.script_containers(Path(os.environ["IMAGES"]), known)
 
     def prepare(config, *, paths, **_):
         setup.remove_leftovers(paths)
         return SimpleNamespace(engine=None)
 
-    def open_laboratory(config, prepared, *, repository, ledger, paths, observer):
-        return Laboratory(
-            config=config.model_copy(update={"vocab_size": VOCAB_SIZE, "context_length": CONTEXT}),
-            engine=SimpleNamespace(client=None),
-            repository=repository,
-            ledger=ledger,
-            observer=observer,
-            mounts=SimpleNamespace(locked=None),
-            evaluation=known,
-            sealed_text=SealedText(validation=np.array([], np.uint64), test=np.array([], np.uint64), tokens=[]),
-            scratch=paths.audits,
-            claims=paths.claims(config.tag),
-            redactor=Redactor(index=IndexBuilder(0).finish(), tokens=[]),
-            base_image="base",
-            conditions={"data": "d", "evaluation": "e", "base_image": "b"},
-        )
+    def open_controller(config, prepared, *, repository, ledger, paths, observer):
+        chosen = config.model_copy(update={"vocab_size": VOCAB_SIZE, "context_length": CONTEXT})
+        return scripted_night.scripted_controller(chosen, ledger, repository, paths, known, observer)
 
     setup.prepare = prepare
     doctor.announce = lambda *_: None
-    setup.open_laboratory = open_laboratory
+    setup.open_controller = open_controller
     proposers.create = lambda config: Paid()
-    smoke_test.check = lambda *_: ""
-    image.build_candidate, image.exists = images.build, images.exists
-    trial.open_session = open_session
-    trial.check_engine_identity = trial.await_engine = night.await_engine = lambda *_, **__: None
-    trial.remove_orphans = lambda *_: 0
     sandbox.remove_orphans = lambda *_: failpoints.reach("orphans_removed", "before")
-    trial.FAULT_PAUSE_SECONDS = audit.PAUSE_SECONDS = 0
 
 
 def jump(seconds):
@@ -101,7 +69,7 @@ def jump(seconds):
             return cls.fromtimestamp(time.time(), tz)
 
     time.time = lambda: real() + seconds
-    runner.storage.ledger.datetime = Jumped
+    runner.storage.clock.datetime = Jumped
 
 
 def set_gates():

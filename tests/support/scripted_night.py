@@ -3,7 +3,7 @@
 Containers and images are scripted: the model is one number, the logit of token 0, and its training, claims and
 audited logits are computed here.
 
-Reads JSON lines on stdin, `{"root": FOLDER, "item": {"step": "run_opened", "side": "after", "occurrence": 2}}`,
+Reads JSON lines on stdin, `{"root": FOLDER, "item": {"step": "trial_opened", "side": "after", "occurrence": 2}}`,
 and runs the night of that folder, or goes on with it, in a process of its own. It kills itself with SIGKILL where
 the item says: at an occurrence of a crash point, or, as `{"reach": 7}`, at the seventh point of any kind. An empty
 item runs to the end. Answers each with a line that tells how it ended. Beside the folder lie the points that were
@@ -29,14 +29,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from locked_eval.preparation.index import IndexBuilder
 from runner import config, failpoints
+from runner.campaign import measurement, setup
 from runner.campaign import night as campaign
-from runner.campaign import setup
 from runner.corpus.redaction import Redactor
-from runner.edits.contamination import SealedText
 from runner.errors import EngineError
-from runner.evaluation import audit, smoke_test, trial
-from runner.evaluation.audit import Evaluation
-from runner.evaluation.trial import Laboratory
+from runner.evaluation import audit, evaluator, smoke_test, trial
+from runner.evaluation.evaluator import EvaluationRows
 from runner.records import NoProposal, Phase, Proposal, Replace, RunEnd, RunRecord, Usage, Write
 from runner.sandbox import images as image
 from runner.storage import pinned_evaluation
@@ -44,7 +42,7 @@ from runner.storage.ledger import Ledger
 from runner.storage.lock import exclusive
 from runner.storage.paths import StatePaths
 from runner.storage.repository import Repository
-from tests.support.silent_observer import SilentObserver
+from tests.support.scripted_controller import make_controller
 
 TAG = "test"
 VOCAB_SIZE, CONTEXT, ROWS = 64, 16, 10
@@ -169,17 +167,58 @@ class ScriptedImages:
         self.folder.mkdir(exist_ok=True)
         with failpoints.around(failpoints.Step.IMAGE_BUILT):
             (self.folder / digest).write_bytes(b"".join(data for _, data in sorted(files.items())))
+            (self.folder / f"commit-{labels['commit']}").write_text(digest)
         return image.Image(id=digest, base_id=base_id, layer_digest=digest, layers=(base_id, digest))
 
-    def exists(self, client, image_id):
-        return (self.folder / image_id).exists()
+    def find(self, client, *, base_id, campaign, commit):
+        named = self.folder / f"commit-{commit}"
+        if not named.exists():
+            return None
+        digest = named.read_text()
+        return image.Image(id=digest, base_id=base_id, layer_digest=digest, layers=(base_id, digest))
+
+
+def script_containers(folder, rows):
+    """Put scripts in the place of images, containers and waits.
+
+    Args:
+        folder: of the images.
+    """
+    images = ScriptedImages(folder)
+
+    @contextmanager
+    def open_session(engine, *, image_id, **_):
+        yield ScriptedSession((folder / image_id).read_text(), rows)
+
+    image.build_candidate, image.find_candidate = images.build, images.find
+    trial.open_session = open_session
+    measurement.check_engine_identity = evaluator.await_engine = campaign.await_engine = lambda *_, **__: None
+    evaluator.remove_orphans = lambda *_: 0
+    smoke_test.check = lambda *_: ""
+    measurement.FAULT_PAUSE_SECONDS = audit.PAUSE_SECONDS = 0
+
+
+def scripted_controller(chosen, ledger, repository, paths, rows, observer=None):
+    """The controller of a scripted night."""
+    return make_controller(
+        chosen,
+        ledger,
+        repository,
+        conditions={"data": "d", "evaluation": "e", "base_image": "b"},
+        redactor=Redactor(index=IndexBuilder(0).finish(), tokens=[]),
+        rows=rows,
+        scratch=paths.audits,
+        claims=paths.claims(chosen.tag),
+        base_image="base",
+        observer=observer,
+    )
 
 
 def evaluation():
     """Random text, the same in every process."""
     rng = np.random.default_rng(0)
     rows = rng.integers(0, VOCAB_SIZE - 1, (2, ROWS, CONTEXT + 1)).astype(np.uint16)
-    return Evaluation(
+    return EvaluationRows(
         val_rows=rows[0],
         test_rows=rows[1],
         token_bytes=np.array([2] * (VOCAB_SIZE - 1) + [0], dtype=np.uint16),
@@ -193,19 +232,7 @@ def night(root):
     script = AHEAD if ahead else STACK if stack else EARLY if root.with_name("early").exists() else SCRIPT
     os.urandom = bytes  # the campaign's seed: zero
     known = evaluation()
-    images = ScriptedImages(root / "images")
-
-    @contextmanager
-    def open_session(engine, *, image_id, **_):
-        yield ScriptedSession((images.folder / image_id).read_text(), known)
-
-    image.build_candidate, image.exists = images.build, images.exists
-    image.find_candidate = lambda *_, **__: None  # a control builds the champion's image again
-    trial.open_session = open_session
-    trial.check_engine_identity = trial.await_engine = campaign.await_engine = lambda *_, **__: None
-    trial.remove_orphans = lambda *_: 0
-    smoke_test.check = lambda *_: ""
-    trial.FAULT_PAUSE_SECONDS = audit.PAUSE_SECONDS = 0
+    script_containers(root / "images", known)
     state = root / ".autoresearch"
     chosen = config.load(
         root, {"profile": "cpu", "tag": TAG, "max_disturbance": 1, "audit_discards": 0}, environ={}
@@ -221,23 +248,14 @@ def night(root):
         pinned_evaluation.pin(state)
         rows = ledger.experiments(TAG)
         done = sum(one.number > 0 and one.verdict is not None for one in rows)
-        nothing = SealedText(validation=np.array([], np.uint64), test=np.array([], np.uint64), tokens=[])
-        lab = Laboratory(
-            config=chosen.model_copy(update={**changes, "experiments": max(script) - done}),
-            engine=SimpleNamespace(client=None),
-            repository=Repository(root),
-            ledger=ledger,
-            observer=SilentObserver(),
-            mounts=SimpleNamespace(locked=None),
-            evaluation=known,
-            sealed_text=nothing,
-            redactor=Redactor(index=IndexBuilder(0).finish(), tokens=[]),
-            scratch=state / "audits",
-            claims=StatePaths(state).claims(TAG),
-            base_image="base",
-            conditions={"data": "d", "evaluation": "e", "base_image": "b"},
+        controller = scripted_controller(
+            chosen.model_copy(update={**changes, "experiments": max(script) - done}),
+            ledger,
+            Repository(root),
+            StatePaths(state),
+            known,
         )
-        campaign.run(lab, Paid(script, ahead), campaign.StopSwitch())
+        campaign.run(controller, Paid(script, ahead), campaign.StopSwitch())
 
 
 def arm(item, log):

@@ -6,7 +6,7 @@ from importlib import import_module
 
 PAUSES = {
     "runner.evaluation.audit.PAUSE_SECONDS": 0.05,
-    "runner.evaluation.trial.FAULT_PAUSE_SECONDS": 0.05,
+    "runner.campaign.measurement.FAULT_PAUSE_SECONDS": 0.05,
     "runner.sandbox.engine_outage.PAUSES_SECONDS": (0.05, 0.2, 0.5),
 }
 OF_PROPOSERS = {

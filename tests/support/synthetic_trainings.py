@@ -7,9 +7,10 @@ from itertools import count
 
 import numpy as np
 
-from runner.decision import evidence
+from runner.decision import history
 from runner.decision.early_stopping import NUM_FRACTIONS
-from runner.records import AuditRecord, Curve, Experiment, Figures, Phase, RunEnd, RunRecord, Verdict
+from runner.records import Curve, Experiment, Figures, Verdict
+from tests.support.trials import scored
 
 SIGMA = 0.001
 POOL = 4
@@ -17,10 +18,6 @@ SE = SIGMA * math.sqrt(1 + 1 / POOL)
 BOUNDARY = -0.1 * SE
 """Below it a first look is a near miss, for the effects and the noise of a usual campaign."""
 NATS = 3.0  # of training loss for a bpb
-CLEAN = AuditRecord(
-    claimed_bpb=1.0, num_positions=8, mean_nats=0.0, se_nats=0.0, upper_nats=0.0, exceedances=(0, 0, 0, 0),
-    repeat=None, suffix=None, neighbours=None,
-)  # fmt: skip
 
 
 class World:
@@ -41,37 +38,31 @@ class World:
         losses = 3 + np.exp(-3 * shares) + NATS * (shown + luck * shares + noise)
         return tuple(float(loss) for loss in losses), 1.0 + effect + luck + self.rng.normal(0, self.unseen * SIGMA)
 
-    def runs(self, losses, bpb, audited=False):
-        """One look."""
-        seed = next(self.seeds)
-        common = {"seed": seed, "end": RunEnd.FINISHED, "exit_code": 0, "wall_seconds": 1.0, "cpu_seconds": 1.0}
-        made = [
-            RunRecord(phase=Phase.TRAIN, **common, curve=Curve(losses=losses), id=next(self.ids)),
-            RunRecord(phase=Phase.SCORE, **common, val_bpb=bpb, id=next(self.ids)),
-        ]
-        if audited:
-            made.append(RunRecord(phase=Phase.AUDIT, **common, val_bpb=bpb, audit=CLEAN, id=next(self.ids)))
-        return made
+    def trial(self, losses, bpb, audited=False):
+        """One trial; each one is opened and closed after the one before it."""
+        opened = 2 * next(self.ids)
+        return scored(
+            bpb, next(self.seeds), audited=audited, curve=Curve(losses=losses), id=opened, opened_seq=opened,
+            closed_seq=opened + 1,
+        )  # fmt: skip
 
     def champion(self):
-        runs = [run for _ in range(POOL) for run in self.runs(*self.training(0.0), audited=True)]
-        return Experiment(
-            number=0, hypothesis="h", proposer="p", verdict=Verdict.KEEP, val_bpb=1.0, runs=tuple(runs)
-        )
+        trials = tuple(self.trial(*self.training(0.0), audited=True) for _ in range(POOL))
+        return Experiment(number=0, hypothesis="h", proposer="p", verdict=Verdict.KEEP, val_bpb=1.0, trials=trials)
 
     def candidate(self, number, losses, bpb, champion):
-        runs = self.runs(losses, bpb)
-        pool = [run.val_bpb for run in evidence.champion_pool(champion)]
+        trial = self.trial(losses, bpb)
+        pool = history.scores(history.champion_pool(champion))
         delta = bpb - sum(pool) / len(pool)
         near = delta < BOUNDARY
         figures = Figures(
-            trials=(runs[1].id,), pool=(), delta_bpb=delta, se_bpb=SE, sigma_bpb=SIGMA, better=0.5,
+            trials=(trial.id,), pool=(), delta_bpb=delta, se_bpb=SE, sigma_bpb=SIGMA, better=0.5,
             effect_bpb=-0.1 * SIGMA if near else 0.0, low_bpb=0.0, high_bpb=0.0, first_delta_bpb=delta,
             first_se_bpb=SE,
         )  # fmt: skip
         return Experiment(
             number=number, hypothesis="h", proposer="p", verdict=Verdict.DISCARD, val_bpb=bpb, champion=0,
-            figures=figures, runs=tuple(runs),
+            figures=figures, trials=(trial,),
         )  # fmt: skip
 
     def effect(self):

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from runner import config as settings
-from runner.evaluation.audit import Evaluation
+from runner.evaluation.evaluator import EvaluationRows
 from runner.sandbox import images, open_session, remove_orphans
 from runner.sandbox.containers import Owner, Sandbox, create_output_volume, remove_volume
 from runner.sandbox.session import Mounts
@@ -86,7 +86,7 @@ def mounts(tiny_data, locked_folder):
 @pytest.fixture(scope="session")
 def evaluation(tiny_data):
     """What the judge knows of the tiny data set."""
-    return Evaluation(
+    return EvaluationRows(
         val_rows=np.load(tiny_data / "val" / "rows.npy"),
         test_rows=np.load(tiny_data / "test" / "rows.npy"),
         token_bytes=np.array([2] * (VOCAB_SIZE - 1) + [0], dtype=np.uint16),

@@ -195,15 +195,15 @@ class Clone:
             label = f"org.autoresearch.controller={ledger.controller}"
         return engine.client.api.containers(all=True, filters={"label": label})
 
-    def wait_for_open_run(self, experiment, process):
-        """Wait until the ledger says that a container of this experiment runs."""
+    def wait_for_open_trial(self, experiment, process):
+        """Wait until the ledger says that a trial of this experiment runs."""
 
         def opened():
             if not (self.state / "ledger.db").exists():
                 return None
             with self.ledger() as ledger:
-                wanted = "SELECT 1 FROM runs WHERE experiment = ? AND end IS NULL"
-                return ledger._db.execute(wanted, (experiment,)).fetchone()
+                wanted = "SELECT 1 FROM trials WHERE experiment = ? AND outcome IS NULL"
+                return ledger.database.read(wanted, experiment)
 
         _await(opened, process, f"experiment {experiment} never started")
 

@@ -1,13 +1,13 @@
-"""The zoo's laboratory: a small text that can be learnt, an honest program, and the whole pipeline for others.
+"""The zoo's controller: a small text that can be learnt, an honest program, and the whole pipeline for others.
 
-Candidates are edits of `honest/`. They go through `edits.apply`, an image, a session and `laboratory.measure`:
+Candidates are edits of `honest/`. They go through `edits.apply`, an image, a session and `measurement.measure`:
 training, scoring, judge, audit.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +17,11 @@ from locked_eval.preparation.shingles import shingle
 from runner import config as settings
 from runner import edits
 from runner.edits.contamination import SealedText
-from runner.evaluation.trial import Measurement, Outcome
-from runner.records import Edit, Phase, RunRecord
+from runner.records import AuditPolicy, Edit, Outcome, Phase, RunRecord, Trial
 from runner.sandbox import images, remove_orphans
 from runner.sandbox.containers import choose_cores
 from runner.storage import pinned_evaluation
-from tests.support.laboratory import Ground, examine_once, open_laboratory
+from tests.support.machine import Ground, changed, examine_once, open_controller
 from tests.support.silent_observer import SilentObserver
 from tests.zoo.animals import WORDS, honest_files
 from tests.zoo.warm.container import open_container, sessions
@@ -91,7 +90,7 @@ def config():
 
 @pytest.fixture(scope="session")
 def ground(engine, data, torch_image, tmp_path_factory):
-    """What the laboratory stands on: the real torch."""
+    """What the controller stands on: the real torch."""
     locked, _ = pinned_evaluation.pin(tmp_path_factory.mktemp("locked"))
     return Ground(engine=engine, data=data, locked=locked, base_image=torch_image)
 
@@ -99,7 +98,7 @@ def ground(engine, data, torch_image, tmp_path_factory):
 @pytest.fixture(scope="session")
 def evaluation(ground):
     """What the judge knows."""
-    return ground.evaluation
+    return ground.rows
 
 
 @pytest.fixture(scope="session")
@@ -113,10 +112,10 @@ def sealed_text(evaluation):
 
 
 @pytest.fixture(scope="session")
-def laboratory(engine, ground, config, sealed_text, tmp_path_factory):
+def controller(engine, ground, config, sealed_text, tmp_path_factory):
     """A real one. Nothing of a campaign is needed: measurements are not recorded."""
-    root = tmp_path_factory.mktemp("laboratory")
-    with open_laboratory(
+    root = tmp_path_factory.mktemp("controller")
+    with open_controller(
         ground, root, config, observer=SilentObserver(), repository=False, sealed_text=sealed_text
     ) as opened:
         yield opened
@@ -139,8 +138,12 @@ def warm(ground, config, tmp_path_factory):
 class Sighting:
     """What the pipeline made of one candidate."""
 
-    outcome: Outcome
-    runs: tuple[RunRecord, ...]
+    trial: Trial
+
+    @property
+    def runs(self) -> tuple[RunRecord, ...]:
+        """Its containers."""
+        return self.trial.runs
 
     def run(self, phase: Phase) -> RunRecord | None:
         """The run of one phase; None when it did not come so far."""
@@ -166,7 +169,7 @@ class Sighting:
 
 
 @pytest.fixture(scope="session")
-def watch(laboratory, warm, pytestconfig):
+def watch(controller, warm, pytestconfig):
     """Take edits of the honest program through the whole pipeline: `watch(edits, champion=…)`.
 
     With `arithmetic`, in the warm container; with `--full`, always in containers of its own.
@@ -176,17 +179,15 @@ def watch(laboratory, warm, pytestconfig):
             arithmetic=False, **settings_changed) -> Sighting:  # fmt: skip
         files = edits.apply(honest_files(), changes) if changes else honest_files()
         assert not isinstance(files, edits.Refusal), files.reason
-        outcome, runs = examine_once(
-            replace(laboratory, config=laboratory.config.model_copy(update=settings_changed)),
+        trial = examine_once(
+            changed(controller, **settings_changed),
             files,
-            seed=SEED,
             champion=champion,
+            policy=AuditPolicy(audit=audit, seal_below_bpb=float("inf") if seal else None),
+            request={"seed": SEED, "score_limit_seconds": score_limit_seconds},
             open_session=sessions(warm, files) if arithmetic and not pytestconfig.getoption("--full") else None,
-            audit=audit,
-            seal=seal,
-            score_limit_seconds=score_limit_seconds,
         )
-        return Sighting(outcome=outcome, runs=runs)
+        return Sighting(trial=trial)
 
     return one
 
@@ -198,7 +199,7 @@ def honest_sighting(watch) -> Sighting:
 
 
 @pytest.fixture(scope="session")
-def honest(honest_sighting) -> Measurement:
+def honest(honest_sighting) -> Trial:
     """The champion's score."""
-    assert isinstance(honest_sighting.outcome, Measurement), honest_sighting
-    return honest_sighting.outcome
+    assert honest_sighting.trial.outcome is Outcome.SCORED, honest_sighting
+    return honest_sighting.trial

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import pytest
 
-from runner.campaign.experiment import score_limit
-from runner.evaluation.trial import Failure, Measurement
-from runner.records import Experiment, Verdict
+from runner.campaign.comparison import score_limit
+from runner.records import Experiment, Outcome, Verdict
 from tests.zoo.animals import Fate
 from tests.zoo.cheats import CHEATS, IN_CONTAINERS
 from tests.zoo.oddities import ODDITIES
@@ -27,8 +26,8 @@ def of(fate):
 def test_the_warm_container_makes_the_claims_that_containers_of_their_own_make(watch, honest):
     """Bit by bit; so what a specimen computes there is what it would compute in its own."""
     seen = watch((), champion=honest.claims_sha256, arithmetic=True)
-    assert isinstance(seen.outcome, Measurement), seen
-    assert seen.outcome.claims_sha256 == honest.claims_sha256
+    assert seen.trial.outcome is Outcome.SCORED, seen
+    assert seen.trial.claims_sha256 == honest.claims_sha256
     assert seen.finding is None
 
 
@@ -39,9 +38,11 @@ def test_claims_that_a_model_cannot_repeat_are_refuted(watch, honest, cheat):
     )
     if cheat.boasts:
         assert seen.claimed_bpb < honest.val_bpb - 0.001, "as a cheat it does not work: it proves nothing"
-    assert isinstance(seen.outcome, Failure), f"credited with {seen.outcome.val_bpb}, champion {honest.val_bpb}"
-    assert seen.outcome.verdict is Verdict.INVALID
-    assert seen.finding in cheat.findings, seen.outcome.reason
+    assert seen.trial.outcome is not Outcome.SCORED, (
+        f"credited with {seen.trial.val_bpb}, champion {honest.val_bpb}"
+    )
+    assert seen.trial.outcome is Outcome.INVALID
+    assert seen.finding in cheat.findings, seen.trial.reason
 
 
 @of(Fate.INVALID)
@@ -49,35 +50,34 @@ def test_claims_that_cannot_be_checked_are_invalid(watch, honest, cheat):
     seen = watch(
         cheat.edits, champion=honest.claims_sha256, arithmetic=cheat.name not in IN_CONTAINERS, **cheat.settings
     )
-    assert isinstance(seen.outcome, Failure)
-    assert seen.outcome.verdict is Verdict.INVALID
-    assert cheat.reason in seen.outcome.reason
+    assert seen.trial.outcome is Outcome.INVALID
+    assert cheat.reason in seen.trial.reason
 
 
 @of(Fate.CRASH)
 def test_what_cannot_be_loaded_or_has_no_claims_is_a_crash(watch, cheat):
     seen = watch(cheat.edits, **cheat.settings)
-    assert isinstance(seen.outcome, Failure)
-    assert seen.outcome.verdict is Verdict.CRASH
-    assert cheat.reason in seen.outcome.reason
+    assert seen.trial.outcome is Outcome.CRASH
+    assert cheat.reason in seen.trial.reason
 
 
 @of(Fate.NO_GAIN)
 def test_an_attempt_that_does_nothing_leaves_the_champions_claims(watch, honest, cheat):
     seen = watch(cheat.edits, audit=False, **cheat.settings)
-    assert isinstance(seen.outcome, Measurement), seen.outcome
-    assert seen.outcome.claims_sha256 == honest.claims_sha256
+    assert seen.trial.outcome is Outcome.SCORED, seen.trial
+    assert seen.trial.claims_sha256 == honest.claims_sha256
     assert "FOUND" not in seen.log, seen.log
 
 
 @of(Fate.TOO_SLOW)
 def test_what_trains_while_it_is_scored_is_too_slow(watch, honest_sighting, cheat):
-    baseline = Experiment(number=0, hypothesis="h", proposer="p", verdict=Verdict.KEEP, runs=honest_sighting.runs)
+    baseline = Experiment(
+        number=0, hypothesis="h", proposer="p", verdict=Verdict.KEEP, trials=(honest_sighting.trial,)
+    )
     limit = score_limit(baseline, train_seconds=cheat.settings["train_seconds"])
     seen = watch(cheat.edits, score_limit_seconds=limit, **cheat.settings)
-    assert isinstance(seen.outcome, Failure)
-    assert seen.outcome.verdict is Verdict.CRASH
-    assert "scoring took" in seen.outcome.reason
+    assert seen.trial.outcome is Outcome.CRASH
+    assert "scoring took" in seen.trial.reason
 
 
 @of(Fate.NOT_CREDITED)
@@ -85,15 +85,15 @@ def test_a_cheat_is_not_credited_with_more_than_the_champion(watch, honest, chea
     seen = watch(
         cheat.edits, champion=honest.claims_sha256, arithmetic=cheat.name not in IN_CONTAINERS, **cheat.settings
     )
-    if isinstance(seen.outcome, Measurement):
-        assert seen.outcome.val_bpb >= honest.val_bpb - 1e-6  # float32
+    if seen.trial.outcome is Outcome.SCORED:
+        assert seen.trial.val_bpb >= honest.val_bpb - 1e-6  # float32
     else:
-        assert seen.outcome.verdict in (Verdict.INVALID, Verdict.CRASH)
+        assert seen.trial.outcome in (Outcome.INVALID, Outcome.CRASH)
 
 
 @pytest.mark.parametrize("oddity", ODDITIES, ids=[oddity.name for oddity in ODDITIES])
 def test_an_honest_oddity_is_credited_with_its_claims(watch, honest, oddity):
     seen = watch(oddity.edits, champion=honest.claims_sha256, arithmetic=True)
-    assert isinstance(seen.outcome, Measurement), (seen.outcome, seen.finding, seen.log[-2000:])
-    assert seen.outcome.audit is not None
-    assert seen.outcome.val_bpb - seen.claimed_bpb <= 0.001
+    assert seen.trial.outcome is Outcome.SCORED, (seen.trial, seen.log[-2000:])
+    assert seen.trial.audit is not None
+    assert seen.trial.val_bpb - seen.claimed_bpb <= 0.001

@@ -3,12 +3,12 @@
 Edits are kept one after the other, and what was an improvement then may be worth nothing beside what came later.
 Every kept edit is taken out of the champion's tree (`edits.carry_over`; one that later keeps build on stays), and
 what remains is measured in turn with the champion, audited, with fresh seeds. With Δ = mean without it − mean
-champion, n looks at each and the campaign's noise and belief, the same posterior as for candidates gives the
+champion, n trials of each and the campaign's noise and belief, the same posterior as for candidates gives the
 probability that the program is not worse without it by more than half of σ̂:
 
     at least 50 %   it does not matter any more, as far as so few runs can tell
     at most 20 %    it still matters
-    else            unclear: more looks would tell
+    else            unclear: more trials would tell
 
 The first of these is a screen and no proof: all that pass it are left out together and measured once more,
 against all runs of the champion, until the case is clear or three times as many runs have been made. When that
@@ -29,13 +29,13 @@ from statistics import fmean
 import numpy as np
 
 from runner import edits
-from runner.campaign.experiment import score_limit
+from runner.campaign.campaign import Controller
+from runner.campaign.comparison import score_limit
 from runner.campaign.studies.interleave import Bench, Series
-from runner.decision import effect_prior, evidence, keep_rule
+from runner.decision import effect_prior, history, keep_rule
+from runner.decision.history import BASELINE, champion, champion_claims
 from runner.decision.keep_rule import SIMPLER_DOUBT, SIMPLER_SIGMAS, Belief
-from runner.decision.lineage import champion, champion_claims
 from runner.errors import BaselineError, ConfigError, RepositoryError
-from runner.evaluation.trial import Laboratory, refuse_other_conditions
 from runner.records import Experiment, Files, Verdict
 
 SCREEN = 0.5
@@ -83,7 +83,7 @@ class Study:
     base: Files  # the baseline's
     trees: Mapping[str, Files]  # the champion's, and what is left without each keep
     bound: Mapping[int, str]  # keeps that do not come out, and why
-    history: tuple[Experiment, ...]
+    past: tuple[Experiment, ...]
     kept_trees: Mapping[int, Files]
     series: Series = field(default_factory=Series)
     judged: tuple[LeftOut, ...] | None = None  # keep by keep, when all of them have been measured
@@ -151,63 +151,67 @@ def without(number: int) -> str:
     return f"the champion without experiment {number}"
 
 
-def open_study(lab: Laboratory, revision: str | None, num_trials: int) -> Study:
+def open_study(controller: Controller, revision: str | None, num_trials: int) -> Study:
     """Plan a study: which keeps there are, and which come out of the champion's tree.
 
     Args:
         revision: a kept commit of the campaign; None for its champion.
-        num_trials: at each program.
+        num_trials: of each program.
 
     Raises:
         ConfigError: the campaign ran under other conditions, or has no keep.
         RepositoryError: there is no such campaign, or the commit is none of its keeps.
     """
-    campaign = lab.ledger.campaign(lab.config.tag)
+    campaign = controller.ledger.campaign(controller.config.tag)
     if campaign is None:
         raise RepositoryError(
-            f"there is no campaign {lab.config.tag!r}", "name it with --tag; autoresearch status shows the newest"
+            f"there is no campaign {controller.config.tag!r}",
+            "name it with --tag; autoresearch status shows the newest",
         )
-    refuse_other_conditions(lab, campaign)
-    history = lab.ledger.experiments(lab.config.tag)
-    kept = [one for one in history if one.verdict is Verdict.KEEP and one.kept_commit is not None]
+    controller.refuse_other_conditions(campaign)
+    past = controller.ledger.experiments(controller.config.tag)
+    kept = [one for one in past if one.verdict is Verdict.KEEP and one.kept_commit is not None]
     if revision is None:
-        best = kept[-1] if kept else None
+        best = champion(kept)
     else:
-        commit = lab.repository.resolve(revision)
+        commit = controller.repository.resolve(revision)
         best = next((one for one in kept if commit in (one.kept_commit, one.tried_commit)), None)
         if best is None:
             raise RepositoryError(
-                f"{revision} is no kept commit of campaign {lab.config.tag!r}",
+                f"{revision} is no kept commit of campaign {controller.config.tag!r}",
                 "autoresearch report lists them in findings.tsv; name the campaign with --tag",
             )
-    line = lineage_of(best, history)
+    line = lineage_of(best, past)
     if best is None or not line:
         raise ConfigError(
-            f"campaign {lab.config.tag!r} has no keep that could be left out", "autoresearch overnight goes on"
+            f"campaign {controller.config.tag!r} has no keep that could be left out",
+            "autoresearch overnight goes on",
         )
-    trees = {one.number: lab.repository.read_workload(one.kept_commit or "") for one in (history[0], *line)}
+    trees = {
+        one.number: controller.repository.read_workload(one.kept_commit or "") for one in (past[BASELINE], *line)
+    }
     outcomes = {one.number: _take_out(trees[best.number], one, trees) for one in line}
     return Study(
         champion=best,
         keeps=line,
         num_trials=num_trials,
-        belief=evidence.belief(history, lab.config),
-        noise_groups=evidence.noise_groups(history),
-        noise_prior_bpb=lab.config.noise_prior_bpb,
-        base=trees[history[0].number],
+        belief=history.belief(past, controller.config),
+        noise_groups=history.noise_groups(past),
+        noise_prior_bpb=controller.config.noise_prior_bpb,
+        base=trees[BASELINE],
         trees={
             CHAMPION: trees[best.number],
             **{without(number): tree for number, tree in outcomes.items() if not isinstance(tree, edits.Refusal)},
         },
         bound={number: tree.reason for number, tree in outcomes.items() if isinstance(tree, edits.Refusal)},
-        history=history,
+        past=past,
         kept_trees=trees,
     )
 
 
-def lineage_of(best: Experiment | None, history: Sequence[Experiment]) -> tuple[Experiment, ...]:
+def lineage_of(best: Experiment | None, past: Sequence[Experiment]) -> tuple[Experiment, ...]:
     """The keeps that made a champion, itself included and the baseline not, oldest first."""
-    by_number = {one.number: one for one in history}
+    by_number = {one.number: one for one in past}
     line: list[Experiment] = []
     while best is not None and best.champion is not None:
         line.append(best)
@@ -220,17 +224,17 @@ def _take_out(tip: Files, keep: Experiment, trees: Mapping[int, Files]) -> dict[
     return edits.carry_over(tip, base=trees[keep.number], changed=trees[keep.champion])
 
 
-def run_study(lab: Laboratory, study: Study, *, stopping: Callable[[], bool]) -> None:
+def run_study(controller: Controller, study: Study, *, stopping: Callable[[], bool]) -> None:
     """Measure what the study plans; what is known stays in it, also when this is interrupted.
 
     Raises:
         BaselineError: the champion itself fails.
         EngineError: the infrastructure failed.
     """
-    claims = champion_claims(champion(study.history))
-    limit = score_limit(study.history[0], lab.config.train_seconds)
-    lab.observer.note(_plan(study, lab.config.train_seconds))
-    with Bench(lab, study.trees, claims, limit) as bench:
+    claims = champion_claims(champion(study.past))
+    limit = score_limit(study.past[BASELINE], controller.config.train_seconds)
+    controller.observer.note(_plan(study, controller.config.train_seconds))
+    with Bench(controller.evaluator, study.trees, claims, limit) as bench:
         if not bench.interleave(list(study.trees), study.num_trials, study.series, stopping=stopping):
             return
     _refuse_failed(study)
@@ -238,7 +242,7 @@ def run_study(lab: Laboratory, study: Study, *, stopping: Callable[[], bool]) ->
     study.dropped, study.reduced = drop_idle(study)
     if study.reduced is not None:
         programs = {CHAMPION: study.trees[CHAMPION], TOGETHER: study.reduced}
-        with Bench(lab, programs, claims, limit) as bench:
+        with Bench(controller.evaluator, programs, claims, limit) as bench:
             for _ in range(MAX_BATCHES):
                 if not bench.interleave(list(programs), study.num_trials, study.series, stopping=stopping):
                     return
@@ -271,7 +275,7 @@ def _refuse_failed(study: Study) -> None:
     failure = study.series.failures.get(CHAMPION)
     if failure is not None:
         raise BaselineError(
-            f"the champion itself fails now: {failure.reason}", "autoresearch doctor looks at the machine"
+            f"the champion itself fails now: {failure.reason}", "autoresearch doctor checks the machine"
         )
 
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from runner.campaign.campaign import Controller
+from runner.campaign.measurement import TrialBook, measure
+from runner.campaign.studies.interleave import fresh_seed
 from runner.decision import keep_rule
 from runner.errors import BaselineError, Interrupted
-from runner.evaluation.trial import Examined, Failure, Laboratory, UnrecordedRuns, measure
-from runner.records import AuditRecord
-from runner.sandbox import images
+from runner.evaluation.evaluator import Program, TrialRequest
+from runner.records import AuditPolicy, AuditRecord
 from runner.storage.files import replace_file
 
 DEPENDENCE_MARGIN = 2.0
@@ -30,7 +31,7 @@ class Calibration:
     audits: tuple[AuditRecord, ...]
 
 
-def calibrate(lab: Laboratory, commit: str, num_runs: int, *, stopping: Callable[[], bool]) -> Calibration:
+def calibrate(controller: Controller, commit: str, num_runs: int, *, stopping: Callable[[], bool]) -> Calibration:
     """Train, score and audit one program several times with different seeds.
 
     The limits of the audit are only ever raised: a small number of runs of one program cannot show that
@@ -43,37 +44,24 @@ def calibrate(lab: Laboratory, commit: str, num_runs: int, *, stopping: Callable
         BaselineError: it does not run, or its claims cannot be audited.
         Interrupted: `stopping()` became true between two runs.
     """
-    built = images.build_candidate(
-        lab.engine.client,
-        base_id=lab.base_image,
-        files=lab.repository.read_workload(commit),
-        labels={**lab.owner(0).facts(), "commit": commit},
-    )
+    config, evaluator = controller.config, controller.evaluator
+    program = Program(number=0, files=controller.repository.read_workload(commit), commit=commit)
     audits: list[AuditRecord] = []
     for index in range(num_runs):
         if stopping():
             raise Interrupted(
                 "stopped between two runs; nothing was written", "autoresearch calibrate starts over"
             )
-        lab.observer.note(f"run {index + 1} of {num_runs}")
-        runs = UnrecordedRuns()
-        outcome = measure(
-            lab,
-            build=lambda: built.id,
-            number=0,
-            seed=int.from_bytes(os.urandom(4)) & 0x7FFFFFFF,
-            runs=runs,
-            examiner=Examined(audit=True, seal=False),
-            champion=None,
-        )
-        audit = runs.audit
-        # What the present limits refuse is measured all the same: that is what a calibration is for.
+        evaluator.observer.note(f"run {index + 1} of {num_runs}")
+        request = TrialRequest(program=program, seed=fresh_seed())
+        trial = measure(evaluator, request, TrialBook(), lambda _: AuditPolicy(audit=True), None)
+        audit = trial.audit
+        # Audits that the present limits refuse count as well: that is what a calibration is for.
         if audit is None or audit.num_positions == 0:
-            reason = outcome.reason if isinstance(outcome, Failure) else "no audit"
+            reason = trial.reason or "no audit"
             raise BaselineError(f"the workload of {commit[:10]} cannot be measured: {reason}")
         audits.append(audit)
     scores = [audit.claimed_bpb for audit in audits]
-    config = lab.config
     positions = sum(audit.num_positions for audit in audits)
     seen = [sum(counts) / positions for counts in zip(*(audit.exceedances for audit in audits), strict=True)]
     dependences = [

@@ -18,11 +18,10 @@ and a claim holds when that is below zero too. The sealed rows are never asked t
 from __future__ import annotations
 
 import hashlib
-import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import combinations
 from math import comb
@@ -31,15 +30,16 @@ from statistics import fmean
 from typing import Any
 
 from runner import edits
-from runner.campaign.experiment import score_limit
-from runner.campaign.studies.interleave import Bench, Scored, SealingRuns, Series, fresh_seed
-from runner.decision.lineage import champion, champion_claims
-from runner.errors import BaselineError, ConfigError, EngineError, Interrupted, LedgerError, RepositoryError
-from runner.evaluation.trial import Failure, Laboratory, refuse_other_conditions
-from runner.records import Files, SealedScore
+from runner.campaign.campaign import Controller
+from runner.campaign.comparison import score_limit
+from runner.campaign.measurement import TrialBook
+from runner.campaign.studies.interleave import Bench, Scored, Series
+from runner.decision.history import BASELINE, champion, champion_claims
+from runner.errors import BaselineError, ConfigError, EngineError, Interrupted, RepositoryError
+from runner.evaluation.trial import Sealed
+from runner.records import AuditPolicy, Files, Outcome, SealedScore
 from runner.storage import claims as claims_store
-from runner.storage.files import replace_file
-from runner.storage.ledger import now
+from runner.storage.clock import now
 
 NUM_RUNS = 5
 """Of each side: 252 ways to split ten runs, so that p can be as small as 0.004."""
@@ -109,7 +109,7 @@ def permutation_p(better: Sequence[float], worse: Sequence[float]) -> float:
     return as_good / comb(len(exact), len(better))
 
 
-def open_pair(lab: Laboratory, revision: str | None, against: str | None) -> Pair:
+def open_pair(controller: Controller, revision: str | None, against: str | None) -> Pair:
     """The two programs of a claim.
 
     Args:
@@ -120,20 +120,20 @@ def open_pair(lab: Laboratory, revision: str | None, against: str | None) -> Pai
         ConfigError: they are the same program, or no workload; or the campaign ran under other conditions.
         RepositoryError: there is no such commit; or no campaign, where its commits are meant.
     """
-    campaign = lab.ledger.campaign(lab.config.tag)
+    campaign = controller.ledger.campaign(controller.config.tag)
     if campaign is not None:
-        refuse_other_conditions(lab, campaign)
+        controller.refuse_other_conditions(campaign)
     elif revision is None or against is None:
         raise RepositoryError(
-            f"there is no campaign {lab.config.tag!r}",
+            f"there is no campaign {controller.config.tag!r}",
             "name it with --tag, or name both commits: autoresearch confirm COMMIT --against COMMIT",
         )
-    best = champion(lab.ledger.experiments(lab.config.tag))
+    best = champion(controller.ledger.experiments(controller.config.tag))
     base = None if campaign is None else campaign.base_commit
     champion_commit = base if best is None else best.kept_commit
-    commit = lab.repository.resolve(revision or champion_commit or "HEAD")
-    other = lab.repository.resolve(against or base or "HEAD")
-    files, other_files = lab.repository.read_workload(commit), lab.repository.read_workload(other)
+    commit = controller.repository.resolve(revision or champion_commit or "HEAD")
+    other = controller.repository.resolve(against or base or "HEAD")
+    files, other_files = controller.repository.read_workload(commit), controller.repository.read_workload(other)
     if files == other_files:
         raise ConfigError(
             f"{commit[:10]} and {other[:10]} are the same program: there is nothing to claim",
@@ -146,24 +146,30 @@ def open_pair(lab: Laboratory, revision: str | None, against: str | None) -> Pai
 
 
 def confirm(
-    lab: Laboratory, pair: Pair, earlier: Sequence[Mapping[str, Any]], *, stopping: Callable[[], bool]
+    controller: Controller,
+    pair: Pair,
+    earlier: Sequence[Mapping[str, Any]],
+    record: Callable[[Claim], None],
+    *,
+    stopping: Callable[[], bool],
 ) -> Claim:
     """Measure both sides, and ask the sealed rows where that is deserved.
 
     Args:
-        earlier: attempts at the same two programs, as `save` wrote them.
+        earlier: attempts at the same two programs, as recorded.
+        record: records the attempt, before the sealed rows are asked and again with their answer.
 
     Raises:
         BaselineError: one of the programs fails.
         EngineError: the infrastructure failed.
-        Interrupted: somebody asked to stop; no figure was shown and nothing is written.
+        Interrupted: a person asked to stop; no figure was shown and nothing is recorded.
     """
-    history = lab.ledger.experiments(lab.config.tag)
-    limit = score_limit(history[0], lab.config.train_seconds) if history else None
+    past = controller.ledger.experiments(controller.config.tag)
+    limit = score_limit(past[BASELINE], controller.config.train_seconds) if past else None
     commit, against = f"{pair.commit[:10]}", f"{pair.against[:10]}"
     programs = {commit: pair.files, against: pair.against_files}
     series = Series()
-    with Bench(lab, programs, champion_claims(champion(history)), limit) as bench:
+    with Bench(controller.evaluator, programs, champion_claims(champion(past)), limit) as bench:
         if not bench.interleave([commit, against], NUM_RUNS, series, stopping=stopping):
             raise Interrupted("stopped between two runs; nothing was written", "autoresearch confirm starts over")
         for name, failure in series.failures.items():
@@ -174,7 +180,7 @@ def confirm(
             commit=pair.commit,
             against=pair.against,
             programs_sha256=pair.sha256,
-            conditions=lab.conditions,
+            conditions=controller.conditions,
             made_at=now(),
             attempt=attempt,
             runs=tuple(series.runs[commit]),
@@ -189,9 +195,14 @@ def confirm(
             reason="",
         )
         if claim.p_of_attempt >= LEVEL:
-            return replace(claim, reason=f"p is not below {LEVEL:g}; the sealed rows were not asked")
+            claim = replace(claim, reason=f"p is not below {LEVEL:g}; the sealed rows were not asked")
+            record(claim)
+            return claim
+        record(replace(claim, reason="the sealed rows were about to be asked"))
         sealed = asked_before(earlier) or (_seal(bench, commit), _seal(bench, against))
-    return with_sealed(claim, sealed)
+    claim = with_sealed(claim, sealed)
+    record(claim)
+    return claim
 
 
 def with_sealed(claim: Claim, sealed: tuple[SealedScore, SealedScore]) -> Claim:
@@ -213,58 +224,37 @@ def asked_before(earlier: Sequence[Mapping[str, Any]]) -> tuple[SealedScore, Sea
 
 
 def _seal(bench: Bench, name: str) -> SealedScore:
-    """One more run, for the sealed rows; the campaign's claims stay as they are."""
-    with _claims_apart(bench.lab, bench.claims) as lab:
-        runs = SealingRuns()
-        apart = Bench(lab, bench.programs, bench.claims, bench.score_limit_seconds)
-        with apart:
-            outcome = apart.measure(name, fresh_seed(), runs, seal=True)
-    if isinstance(outcome, Failure):
-        raise BaselineError(f"nothing can be claimed: {name} failed: {outcome.reason}", "autoresearch doctor")
-    if not runs.sealed:
+    """One more trial, for the sealed rows; the campaign's claims stay as they are."""
+    with _claims_apart(bench) as apart:
+        book = _SealedBook()
+        trial = apart.measure(name, book, AuditPolicy(audit=True, seal_below_bpb=float("inf")))
+    if trial.outcome is not Outcome.SCORED:
+        raise BaselineError(f"nothing can be claimed: {name} failed: {trial.reason}", "autoresearch doctor")
+    if book.score is None:
         raise EngineError(f"{name} got no score on the sealed rows", "autoresearch doctor")
-    return runs.sealed[-1]
+    return book.score
+
+
+@dataclass
+class _SealedBook(TrialBook):
+    """Records nothing, but remembers the sealed score."""
+
+    score: SealedScore | None = None
+
+    def sealed(self, sealed: Sealed) -> None:
+        """Remember it."""
+        self.score = sealed.score
 
 
 @contextmanager
-def _claims_apart(lab: Laboratory, sha256: str | None) -> Iterator[Laboratory]:
-    """A folder of claims for one measurement: who saves claims removes those of others."""
-    lab.scratch.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=lab.scratch) as name:
+def _claims_apart(bench: Bench) -> Iterator[Bench]:
+    """The same bench with a folder of claims of its own: saving claims removes older ones."""
+    evaluator = bench.evaluator
+    evaluator.scratch.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=evaluator.scratch) as name:
         folder = Path(name)
-        claims = None if sha256 is None else claims_store.load(lab.claims, sha256)
+        claims = None if bench.claims is None else claims_store.load(evaluator.claims, bench.claims)
         if claims is not None:
             claims_store.save(folder, claims)
-        yield replace(lab, claims=folder)
-
-
-def record_path(folder: Path, pair: Pair) -> Path:
-    """Where the attempts at a claim are written down."""
-    return folder / f"record-{pair.sha256[:12]}.json"
-
-
-def load(path: Path) -> list[dict[str, Any]]:
-    """Attempts so far, oldest first.
-
-    Raises:
-        LedgerError: the file cannot be read.
-    """
-    try:
-        attempts = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        return []
-    except (OSError, ValueError) as error:
-        remedy = f"move {path} away: its attempts no longer count"
-        raise LedgerError(f"{path} cannot be read: {error}", remedy) from error
-    if not isinstance(attempts, list) or not all(isinstance(one, dict) for one in attempts):
-        raise LedgerError(f"{path} holds no attempts", f"move {path} away: its attempts no longer count")
-    return attempts
-
-
-def save(path: Path, earlier: Sequence[Mapping[str, Any]], claim: Claim) -> None:
-    """Write an attempt down behind the earlier ones.
-
-    Raises:
-        DiskFullError: the file cannot be written.
-    """
-    replace_file(path, (json.dumps([*earlier, asdict(claim)], indent=1, sort_keys=True) + "\n").encode())
+        with replace(bench, evaluator=replace(evaluator, claims=folder)) as apart:
+            yield apart

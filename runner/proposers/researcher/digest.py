@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from runner.decision.lineage import stack_of
+from runner.decision.history import stack_of
 from runner.proposers import combine
 from runner.proposers.researcher.outcome import category_of, effect_of, lesson_of
 from runner.proposers.researcher.submit_tool import CATEGORIES

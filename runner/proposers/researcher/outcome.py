@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from runner.decision.evidence import is_near_miss
+from runner.decision.history import is_near_miss
 from runner.decision.keep_rule import AS_GOOD
 from runner.records import Experiment, Verdict
 from runner.untrusted import prompt_line

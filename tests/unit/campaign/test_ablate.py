@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import contextmanager
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -16,16 +17,15 @@ from runner.campaign.studies import ablate
 from runner.campaign.studies.ablate import CHAMPION, TOGETHER, State, without
 from runner.cli import cli
 from runner.cli import studies as cli_claims
-from runner.errors import BaselineError, ConfigError, Interrupted, RepositoryError
-from runner.evaluation.trial import Failure
-from runner.records import Patch, Verdict
+from runner.errors import BaselineError, ConfigError, EngineError, Interrupted, RepositoryError
+from runner.records import Outcome, Patch, Trial
 from tests.support.scripted_campaign import ScriptedRuns, campaign, crash, keep, number_of
-from tests.support.scripted_evaluator import FILES, TAG, make_repository
+from tests.support.scripted_controller import FILES, TAG, make_repository
 
 TRAIN = "RATE = 0.02\n\n# between\n\nSTEPS = 5\n\n# between\n\nWARM = 1\n\n# between\n\nTIES = 0\n"
 
 
-# What comes out of a tree
+# Taking a change out of a tree
 
 
 def tree(train):
@@ -88,12 +88,12 @@ def test_the_newest_change_always_comes_out(before, after):
 def root(tmp_path, monkeypatch):
     monkeypatch.setitem(FILES, "train.py", TRAIN)
     made = make_repository(tmp_path / "r")
-    with campaign(made) as lab:
-        assert keep(lab, "RATE = 0.02", "RATE = 0.04") == 1  # helps
-        assert keep(lab, "STEPS = 5", "STEPS = 6") == 2  # does nothing
-        assert keep(lab, "RATE = 0.04", "RATE = 0.05") == 3  # builds on 1
-        assert keep(lab, "WARM = 1", "WARM = 2") == 4  # the program needs it
-        assert keep(lab, "TIES = 0", "TIES = 1") == 5  # harms by now
+    with campaign(made) as opened:
+        assert keep(opened, "RATE = 0.02", "RATE = 0.04") == 1  # helps
+        assert keep(opened, "STEPS = 5", "STEPS = 6") == 2  # does nothing
+        assert keep(opened, "RATE = 0.04", "RATE = 0.05") == 3  # builds on 1
+        assert keep(opened, "WARM = 1", "WARM = 2") == 4  # the program needs it
+        assert keep(opened, "TIES = 0", "TIES = 1") == 5  # harms by now
     return made
 
 
@@ -104,19 +104,24 @@ def score(text):
     return 2.0 - 10 * number_of(text, "RATE") + 0.03 * number_of(text, "TIES")
 
 
-def studied(lab, monkeypatch, trials=3, scores=score, **options):
+def studied(controller, monkeypatch, trials=3, scores=score, **options):
     runs = ScriptedRuns(monkeypatch, scores)
-    study = ablate.open_study(lab, None, trials)
-    ablate.run_study(lab, study, stopping=options.get("stopping", lambda: False))
+    study = ablate.open_study(controller, None, trials)
+    ablate.run_study(controller, study, stopping=options.get("stopping", lambda: False))
     return study, runs
 
 
-def test_each_keep_is_left_out_once_and_judged(root, monkeypatch):
-    with campaign(root) as lab:
-        study, runs = studied(lab, monkeypatch)
-        ledger = lab.ledger.experiments(TAG)
-        base = lab.repository.read_workload(ledger[0].kept_commit)
-        tip = lab.repository.read_workload(ledger[5].kept_commit)
+@pytest.fixture
+def controller(root):
+    with campaign(root) as opened:
+        yield opened.controller
+
+
+def test_each_keep_is_left_out_once_and_judged(controller, monkeypatch):
+    study, runs = studied(controller, monkeypatch)
+    ledger = controller.ledger.experiments(TAG)
+    base = controller.repository.read_workload(ledger[0].kept_commit)
+    tip = controller.repository.read_workload(ledger[5].kept_commit)
     assert {one.number: one.state for one in study.left_out()} == {
         1: State.BOUND, 2: State.IDLE, 3: State.MATTERS, 4: State.NEEDED, 5: State.IDLE,
     }  # fmt: skip
@@ -130,78 +135,82 @@ def test_each_keep_is_left_out_once_and_judged(root, monkeypatch):
     assert len(study.series.scores(CHAMPION)) == 6 and len(study.series.scores(TOGETHER)) == 3
     # 1 is bound; 4 failed once and was not run again.
     assert len(runs.seeds) == len(set(runs.seeds)) == 3 * 4 + 1 + 3 * 2
-    assert not runs.sealed and len(runs.removed) == 2
+    assert not runs.num_sealed and len(runs.removed) == 2
     patched = edits.apply(base, [Patch(text=study.patch())])
     assert patched["workload/train.py"] == tip["workload/train.py"].replace(b"STEPS = 6", b"STEPS = 5").replace(
         b"TIES = 1", b"TIES = 0"
     )
 
 
-def test_two_edits_of_which_one_is_enough_are_not_dropped_together(root, monkeypatch):
+def test_two_edits_of_which_one_is_enough_are_not_dropped_together(controller, monkeypatch):
     def either(text):
         return 1.0 if number_of(text, "STEPS") == 6 or number_of(text, "TIES") == 1 else 1.2
 
-    with campaign(root) as lab:
-        study, _ = studied(lab, monkeypatch, scores=either)
+    study, _ = studied(controller, monkeypatch, scores=either)
     assert {2, 5} <= set(study.dropped)
     assert study.together().state is State.MATTERS
     assert study.complete and study.patch() is None
 
 
-def test_where_all_keeps_matter_the_minimal_patch_is_all_of_them(root, monkeypatch):
+def test_where_all_keeps_matter_the_minimal_patch_is_all_of_them(controller, monkeypatch):
     def every(text):
         return 2 - sum(number_of(text, name) for name in ("RATE", "STEPS", "WARM", "TIES"))
 
-    with campaign(root) as lab:
-        study, _ = studied(lab, monkeypatch, scores=every)
+    study, _ = studied(controller, monkeypatch, scores=every)
     assert study.dropped == () and study.together() is None
     assert study.patch() == edits.diff(study.base, study.trees[CHAMPION])
 
 
-def test_a_study_that_is_stopped_knows_what_it_has_measured_and_writes_no_patch(root, monkeypatch):
+def test_a_study_that_is_stopped_knows_what_it_has_measured_and_writes_no_patch(controller, monkeypatch):
     asked = iter([False] * 7 + [True] * 9)
-    with campaign(root) as lab:
-        study, runs = studied(lab, monkeypatch, stopping=lambda: next(asked))
+    study, runs = studied(controller, monkeypatch, stopping=lambda: next(asked))
     assert len(runs.seeds) == 7 and runs.removed
     assert not study.complete and study.patch() is None
     assert any(one.num_trials for one in study.left_out())
 
 
-def test_a_champion_that_fails_is_an_error(root, monkeypatch):
-    with campaign(root) as lab, pytest.raises(BaselineError, match="the champion itself fails now"):
-        studied(lab, monkeypatch, scores=lambda text: crash())
+def test_a_champion_that_fails_is_an_error(controller, monkeypatch):
+    with pytest.raises(BaselineError, match="the champion itself fails now"):
+        studied(controller, monkeypatch, scores=lambda text: crash())
 
 
-def test_a_failing_machine_is_nobodys_verdict(root, monkeypatch):
-    broken = Failure(verdict=Verdict.INFRA, reason="engine away")
-    with campaign(root) as lab, pytest.raises(Exception, match="engine away"):
-        studied(lab, monkeypatch, scores=lambda text: broken)
+def test_a_failing_machine_says_nothing_about_a_program(controller, monkeypatch):
+    broken = Trial(seed=1, outcome=Outcome.LOST, reason="engine away")
+    with pytest.raises(EngineError, match="engine away"):
+        studied(controller, monkeypatch, scores=lambda text: broken)
 
 
-def test_an_earlier_keep_is_studied_with_what_made_it(root):
-    with campaign(root) as lab:
-        commit = lab.ledger.experiments(TAG)[2].kept_commit
-        study = ablate.open_study(lab, commit[:12], 1)
-        assert [one.number for one in study.keeps] == [1, 2]
-        assert set(study.trees) == {CHAMPION, without(1), without(2)}
-        with pytest.raises(ConfigError, match="no keep"):
-            ablate.open_study(lab, "main", 1)
-        stranger = lab.repository.make_commit(
-            tree=lab.repository.resolve("main^{tree}"),
-            parent=commit,
-            message="m",
-            when="2026-01-01T00:00:00+00:00",
-        )
-        with pytest.raises(RepositoryError, match="no kept commit"):
-            ablate.open_study(lab, stranger, 1)
-        with pytest.raises(RepositoryError, match="there is no campaign"):
-            other = lab.config.model_copy(update={"tag": "other"})
-            ablate.open_study(SimpleNamespace(config=other, ledger=lab.ledger), None, 1)
+def test_an_earlier_keep_is_studied_with_the_keeps_that_made_it(controller):
+    commit = controller.ledger.experiments(TAG)[2].kept_commit
+    study = ablate.open_study(controller, commit[:12], 1)
+    assert [one.number for one in study.keeps] == [1, 2]
+    assert set(study.trees) == {CHAMPION, without(1), without(2)}
+    with pytest.raises(ConfigError, match="no keep"):
+        ablate.open_study(controller, "main", 1)
+    stranger = controller.repository.make_commit(
+        tree=controller.repository.resolve("main^{tree}"),
+        parent=commit,
+        message="m",
+        when="2026-01-01T00:00:00+00:00",
+    )
+    with pytest.raises(RepositoryError, match="no kept commit"):
+        ablate.open_study(controller, stranger, 1)
+    with pytest.raises(RepositoryError, match="there is no campaign"):
+        other = controller.config.model_copy(update={"tag": "other"})
+        ablate.open_study(replace(controller, config=other), None, 1)
 
 
 def test_a_campaign_without_a_keep_has_nothing_to_leave_out(tmp_path):
-    with campaign(make_repository(tmp_path / "r")) as lab, pytest.raises(ConfigError, match="no keep"):
-        ablate.open_study(lab, None, 1)
+    with campaign(make_repository(tmp_path / "r")) as made, pytest.raises(ConfigError, match="no keep"):
+        ablate.open_study(made.controller, None, 1)
+
+
+def test_a_study_changes_no_record(controller, monkeypatch):
+    before = controller.ledger.experiments(TAG)
+    studied(controller, monkeypatch)
+    assert controller.ledger.experiments(TAG) == before
+    assert controller.sealed.of(TAG) == ()
+    assert controller.ledger.database.read("SELECT * FROM trials") == []
 
 
 # As a command
@@ -209,13 +218,13 @@ def test_a_campaign_without_a_keep_has_nothing_to_leave_out(tmp_path):
 
 @pytest.fixture
 def command(root, monkeypatch):
-    """Run a command of the command line over the paper campaign."""
+    """Run a command of the command line over the scripted campaign."""
     stop = SimpleNamespace(requested=False)
 
     @contextmanager
     def open_night(**_settings):
-        with campaign(root) as lab:
-            yield lab, stop
+        with campaign(root) as opened:
+            yield opened.controller, stop
 
     monkeypatch.setattr(cli_claims, "open_night", open_night)
     monkeypatch.chdir(root)

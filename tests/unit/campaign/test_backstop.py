@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 from structlog.testing import capture_logs
 
-from runner.campaign import experiment, ideas
-from runner.campaign import night as campaign
+from runner.campaign import candidate, comparison, experiment, measurement, night, placement
 from runner.campaign.backstop import Bug, guarded
 from runner.campaign.ideas import IdeaQueue
+from runner.campaign.stop_switch import StopSwitch
 from runner.errors import EngineError, Interrupted
-from runner.evaluation.trial import Failure
+from runner.evaluation import evaluator
 from runner.proposers import combine
-from runner.records import NoProposal, Proposal, Verdict, Write
+from runner.records import NoProposal, Outcome, Proposal, Ruling, Trial, Verdict, Write
 from tests.support.fake_proposers import ScriptedProposer
 from tests.support.near_misses import FIGURES
-from tests.support.scripted_evaluator import TAG, laboratory, make_repository
+from tests.support.scripted_controller import TAG, make_repository
+from tests.support.scripted_controller import campaign as open_campaign
 
 MARK = "ODD"
 
@@ -42,44 +43,58 @@ def only_of_odd_files(function):
     return buggy
 
 
+class NoTraining:
+    """A running trial of a program that is stopped at once."""
+
+    def __init__(self, seed):
+        self.seed = seed
+
+    def claim(self):
+        return Trial(seed=self.seed, outcome=Outcome.STOPPED, reason="scripted")
+
+
 @pytest.fixture
-def lab(tmp_path, monkeypatch):
+def campaign(tmp_path, monkeypatch):
     """No engine: every candidate is built and discarded."""
-    discard = Failure(verdict=Verdict.DISCARD, reason="scripted")
-    monkeypatch.setattr(experiment, "measure", lambda *_, build, **__: build() and discard)
-    monkeypatch.setattr(experiment.images, "exists", lambda *_: True)
+    built = SimpleNamespace(id="i", layer_digest="l")
     monkeypatch.setattr(
-        experiment.images, "build_candidate", lambda *_, **__: SimpleNamespace(id="i", layer_digest="l")
+        measurement, "open_trial", lambda _evaluator, request, *_: nullcontext(NoTraining(request.seed))
     )
-    monkeypatch.setattr(campaign, "await_engine", lambda *_, **__: None)
-    monkeypatch.setattr(campaign, "EMPTY_PAUSES_SECONDS", (0.0,) * 5)
-    monkeypatch.setattr(campaign.evidence, "control_due", lambda *_: False)
-    with laboratory(make_repository(tmp_path / "repository"), experiments=3) as opened:
+    monkeypatch.setattr(evaluator.images, "find_candidate", lambda *_, **__: None)
+    monkeypatch.setattr(evaluator.images, "build_candidate", lambda *_, **__: built)
+    monkeypatch.setattr(measurement, "check_engine_identity", lambda *_: None)
+    monkeypatch.setattr(night, "await_engine", lambda *_, **__: None)
+    monkeypatch.setattr(night, "EMPTY_PAUSES_SECONDS", (0.0,) * 5)
+    monkeypatch.setattr(night.history, "control_due", lambda *_: False)
+    with open_campaign(make_repository(tmp_path / "repository"), experiments=3) as opened:
         yield opened
 
 
 @pytest.fixture
-def night(lab, monkeypatch):
-    """Run the night with a script, as often as wanted."""
-    monkeypatch.setattr(type(lab), "owner", lambda *_: SimpleNamespace(facts=dict))
-    paper = replace(lab, engine=SimpleNamespace(client=None))
+def run_night(campaign):
+    """Run the night with a script, as often as wanted; returns the bug reports of its log."""
 
     def run(*script, more=None):
-        proposer = ScriptedProposer(script)
         with capture_logs() as events:
-            campaign.run(paper, proposer, campaign.StopSwitch(), more=more)
+            night.run(campaign.controller, ScriptedProposer(script), StopSwitch(), more=more)
         return [event for event in events if event["event"] == "internal_error"]
 
     return run
 
 
-def closed(lab):
-    return [(one.verdict, one.reason) for one in lab.ledger.experiments(TAG)[1:]]
+def propose(campaign, proposal):
+    """Open the experiment of a proposal, as the night does."""
+    with closing(IdeaQueue(campaign, ScriptedProposer([proposal]), 0.0)) as queue:
+        return queue.next_idea()
 
 
-def check_one_bug(lab, reports, doing):
+def closed(campaign):
+    return [(one.verdict, one.reason) for one in campaign.ledger.experiments(TAG)[1:]]
+
+
+def check_one_bug(campaign, reports, doing):
     """The second candidate of three is set aside, with one report."""
-    (verdict, reason), others = closed(lab)[1], [closed(lab)[0], closed(lab)[2]]
+    (verdict, reason), others = closed(campaign)[1], [closed(campaign)[0], closed(campaign)[2]]
     assert [one for one, _ in others] == [Verdict.DISCARD] * 2
     assert verdict is Verdict.INFRA
     assert reason.startswith(f"internal error while {doing}: ValueError: Unable to avoid backslash")
@@ -94,100 +109,112 @@ def check_one_bug(lab, reports, doing):
 @pytest.mark.parametrize(
     ("place", "name", "doing"),
     [
-        (ideas.edits, "diff", "reading its edits"),
-        (ideas.contamination, "find", "reading its edits"),
-        (experiment.edits, "count_logic", "judging it"),
-        (experiment, "tried_message", "judging it"),
-        (experiment.images, "build_candidate", "judging it"),
+        (placement.edits, "diff", "reading its edits"),
+        (placement.contamination, "find", "reading its edits"),
+        (comparison.edits, "count_logic", "judging it"),
+        (candidate, "tried_message", "judging it"),
+        (evaluator.images, "build_candidate", "judging it"),
     ],
 )
-def test_a_bug_over_one_candidate_closes_it_and_the_night_goes_on(lab, night, monkeypatch, place, name, doing):
+def test_a_bug_over_one_candidate_closes_it_and_the_night_goes_on(
+    campaign, run_night, monkeypatch, place, name, doing
+):
     monkeypatch.setattr(place, name, only_of_odd_files(getattr(place, name)))
-    reports = night(idea("a"), idea(MARK), idea("b"))
-    check_one_bug(lab, reports, doing)
-    assert night(idea("c"), more=1) == [], "a restart does not meet it again"
-    assert [one for one, _ in closed(lab)][3:] == [Verdict.DISCARD]
+    reports = run_night(idea("a"), idea(MARK), idea("b"))
+    check_one_bug(campaign, reports, doing)
+    assert run_night(idea("c"), more=1) == [], "a restart does not meet it again"
+    assert [one for one, _ in closed(campaign)][3:] == [Verdict.DISCARD]
 
 
-def test_what_cannot_be_stored_is_written_down_without_it(lab, night):
-    night(idea("a"), idea("b", parameters={"x": object()}), replace(idea("c"), hypothesis="half \ud800 a letter"))
-    assert [one for one, _ in closed(lab)] == [Verdict.DISCARD, Verdict.INFRA, Verdict.INFRA]
-    assert lab.ledger.experiment(TAG, 3).hypothesis == "half  a letter"
+def test_a_bug_in_the_middle_of_a_trial_leaves_no_trial_open(campaign, run_night, monkeypatch):
+    def buggy(*_):
+        raise ValueError("bug")
+
+    monkeypatch.setattr(NoTraining, "claim", buggy)
+    (report,) = run_night(idea("a"), more=1)
+    assert report["doing"] == "judging it"
+    (trial,) = campaign.ledger.experiment(TAG, 1).trials
+    assert (trial.outcome, trial.reason) == (Outcome.LOST, "bug")
+    assert campaign.ledger.close_lost_trials(TAG) == 0
 
 
-def test_a_candidate_that_killed_the_controller_before_is_closed_at_the_next_start(lab, night, monkeypatch):
-    proposal = idea(MARK)
-    with closing(IdeaQueue(lab, ScriptedProposer([proposal]), lab.ledger.campaign(TAG), 0.0)) as desk:
-        assert desk.propose() == 1
-    monkeypatch.setattr(experiment.edits, "count_logic", only_of_odd_files(experiment.edits.count_logic))
-    assert len(night(idea("a"), more=1)) == 1
-    assert [one for one, _ in closed(lab)] == [Verdict.INFRA, Verdict.DISCARD]
+def test_a_proposal_that_cannot_be_stored_is_recorded_without_it(campaign, run_night):
+    unstorable = idea("b", parameters={"x": object()})
+    run_night(idea("a"), unstorable, replace(idea("c"), hypothesis="half \ud800 a letter"))
+    assert [one for one, _ in closed(campaign)] == [Verdict.DISCARD, Verdict.INFRA, Verdict.INFRA]
+    assert campaign.ledger.experiment(TAG, 3).hypothesis == "half  a letter"
 
 
-def test_a_bug_in_a_conversation_ends_it_and_another_one_begins(lab, night):
+def test_a_candidate_that_killed_the_controller_before_is_closed_at_the_next_start(
+    campaign, run_night, monkeypatch
+):
+    assert propose(campaign, idea(MARK)).number == 1
+    monkeypatch.setattr(comparison.edits, "count_logic", only_of_odd_files(comparison.edits.count_logic))
+    assert len(run_night(idea("a"), more=1)) == 1
+    assert [one for one, _ in closed(campaign)] == [Verdict.INFRA, Verdict.DISCARD]
+
+
+def test_a_bug_in_a_conversation_ends_it_and_another_one_begins(campaign, run_night):
     def buggy(request):
         raise KeyError(request.number)
 
-    reports = night(idea("a"), buggy, idea("b"), idea("c"))
+    reports = run_night(idea("a"), buggy, idea("b"), idea("c"))
     assert [report["doing"] for report in reports] == ["asking for an idea"]
-    assert [one for one, _ in closed(lab)] == [Verdict.DISCARD] * 3
-    assert lab.ledger.conversation(TAG, "scripted") is None
+    assert [one for one, _ in closed(campaign)] == [Verdict.DISCARD] * 3
+    assert campaign.ledger.conversations.ongoing(TAG, "scripted") is None
 
 
-def test_a_bug_on_the_other_thread_ends_the_conversation_there(lab):
+def test_a_bug_on_the_other_thread_ends_the_conversation_there(campaign):
     def buggy(request):
         raise KeyError(request.number)
 
     proposer = ScriptedProposer([buggy])
     proposer.prefetches = True
-    with closing(IdeaQueue(lab, proposer, lab.ledger.campaign(TAG), 0.0)) as desk:
-        desk.prefetch()
-        answer = desk.propose()
+    with closing(IdeaQueue(campaign, proposer, 0.0)) as queue:
+        queue.prefetch()
+        answer = queue.next_idea()
     assert isinstance(answer, NoProposal) and "KeyError" in answer.reason
-    assert lab.ledger.conversation(TAG, "scripted") is None
+    assert campaign.ledger.conversations.ongoing(TAG, "scripted") is None
 
 
-def test_a_bug_over_a_stack_uses_its_pieces_up(lab, night, monkeypatch):
+def test_a_bug_over_a_stack_uses_its_pieces_up(campaign, run_night, monkeypatch):
     """Else the next round would meet it again."""
     for text in ("a", "b"):
-        with closing(IdeaQueue(lab, ScriptedProposer([idea(text)]), lab.ledger.campaign(TAG), 0.0)) as desk:
-            number = desk.propose()
-        lab.ledger.close_experiment(
-            TAG, number, verdict=Verdict.DISCARD, reason="r", val_bpb=2.0,
-            figures=replace(FIGURES, effect_bpb=-1.0),
-        )  # fmt: skip
-    assert len(combine.shelf(lab.ledger.experiments(TAG))) == 2
+        number = propose(campaign, idea(text)).number
+        figures = replace(FIGURES, effect_bpb=-1.0)
+        campaign.close(number, Ruling(verdict=Verdict.DISCARD, reason="r", val_bpb=2.0, figures=figures))
+    assert len(combine.shelf(campaign.experiments)) == 2
 
     def buggy(*_, **__):
         raise ValueError("bug")
 
     monkeypatch.setattr(combine, "_can_be_stored", buggy)
-    reports = night(idea("c"), idea("d"))
-    assert [report["doing"] for report in reports] == ["putting near misses together"]
-    stack = lab.ledger.experiment(TAG, 3)
+    reports = run_night(idea("c"), idea("d"))
+    assert [report["doing"] for report in reports] == ["combining near misses"]
+    stack = campaign.ledger.experiment(TAG, 3)
     assert (stack.verdict, stack.combines) == (Verdict.INFRA, (1, 2))
-    assert [one for one, _ in closed(lab)][3:] == [Verdict.DISCARD] * 2
+    assert [one for one, _ in closed(campaign)][3:] == [Verdict.DISCARD] * 2
 
 
-def test_a_bug_over_every_candidate_ends_the_night(lab, night, monkeypatch):
+def test_a_bug_over_every_candidate_ends_the_night(campaign, run_night, monkeypatch):
     def buggy(*_):
         raise ValueError("bug")
 
-    monkeypatch.setattr(experiment.edits, "count_logic", buggy)
+    monkeypatch.setattr(comparison.edits, "count_logic", buggy)
     with pytest.raises(EngineError, match=r"in a row quarantined.*internal error while judging it"):
-        night(*(idea(f"n{number}") for number in range(9)), more=9)
-    assert len(closed(lab)) == campaign.MAX_QUARANTINED
+        run_night(*(idea(f"n{number}") for number in range(9)), more=9)
+    assert len(closed(campaign)) == night.MAX_QUARANTINED
 
 
-def test_a_bug_behind_a_verdict_does_not_touch_it(lab, night, monkeypatch):
-    def judged_and_then(lab, campaign, one):
-        lab.ledger.close_experiment(campaign.tag, one.number, verdict=Verdict.DISCARD, reason="judged")
+def test_a_bug_behind_a_verdict_does_not_touch_it(campaign, run_night, monkeypatch):
+    def judged_and_then(owner, one):
+        owner.close(one.number, verdict=Verdict.DISCARD, reason="judged")
         raise ValueError("bug")
 
-    monkeypatch.setattr(experiment, "_look_until_clear", judged_and_then)
+    monkeypatch.setattr(experiment, "_until_decided", judged_and_then)
     with pytest.raises(ValueError, match="bug"):
-        night(idea("a"), more=1)
-    assert closed(lab) == [(Verdict.DISCARD, "judged")]
+        run_night(idea("a"), more=1)
+    assert closed(campaign) == [(Verdict.DISCARD, "judged")]
 
 
 @pytest.mark.parametrize(
@@ -195,7 +222,7 @@ def test_a_bug_behind_a_verdict_does_not_touch_it(lab, night, monkeypatch):
     [EngineError("e"), Interrupted("i"), OSError(28, "full"), KeyboardInterrupt(), SystemExit(1), GeneratorExit()],
     ids=lambda error: type(error).__name__,
 )
-def test_what_has_a_name_goes_through(error):
+def test_an_error_with_a_meaning_goes_through(error):
     def fail():
         raise error
 
@@ -203,7 +230,7 @@ def test_what_has_a_name_goes_through(error):
         guarded("failing", fail)
 
 
-def test_what_works_is_left_alone():
+def test_a_result_is_left_alone():
     with capture_logs() as events:
         assert guarded("adding", lambda: 1 + 1) == 2
     assert events == []

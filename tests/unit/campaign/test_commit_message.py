@@ -11,12 +11,13 @@ from runner.campaign.commit_message import kept_message, tried_message
 from runner.records import AuditRecord, Experiment, Phase, RunEnd, RunRecord, Verdict
 from runner.storage.repository import Repository
 from tests.support.git_repositories import BRANCH, configure_git, git, keep, make_repository
+from tests.support.trials import trials_of
 
 KEPT = Experiment(
     number=7, hypothesis="raise the learning rate", proposer="anthropic", model="claude", verdict=Verdict.KEEP,
     val_bpb=1.8412, delta_bpb=-0.03, sigma_bpb=0.01, champion=3, tried_commit="c" * 40, image_id="sha256:1",
     layer_digest="sha256:2",
-    runs=(
+    trials=trials_of((
         RunRecord(phase=Phase.TRAIN, seed=1, end=RunEnd.DEADLINE, exit_code=0, wall_seconds=20, cpu_seconds=20),
         RunRecord(
             phase=Phase.SCORE, seed=1, end=RunEnd.FINISHED, exit_code=0, wall_seconds=1, cpu_seconds=1,
@@ -30,7 +31,7 @@ KEPT = Experiment(
                 exceedances=(0, 0, 0, 0), repeat=0.0, suffix=0.0, neighbours=None,
             ),
         ),
-    ),
+    )),
 )  # fmt: skip
 CONDITIONS = {"base_image": "base:abc", "data": "d" * 64, "evaluation": "e" * 64}
 TRAILERS = {

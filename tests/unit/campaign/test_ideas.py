@@ -8,11 +8,15 @@ from contextlib import closing
 import pytest
 
 from runner import edits
-from runner.campaign.experiment import candidate_files, tried_ref
+from runner.campaign import ideas
+from runner.campaign.campaign import Campaign
+from runner.campaign.candidate import candidate_files, tried_ref
 from runner.campaign.ideas import IdeaQueue
 from runner.errors import ProposerError
-from runner.records import NoProposal, Patch, Proposal, Replace, Usage, Verdict
-from tests.support.scripted_evaluator import TAG, laboratory, make_repository
+from runner.failpoints import Step
+from runner.records import Experiment, NoProposal, Patch, Proposal, Replace, Ruling, Usage, Verdict
+from tests.support.scripted_controller import TAG, make_repository
+from tests.support.scripted_controller import campaign as open_campaign
 
 WAIT_SECONDS = 30
 USAGE = Usage(
@@ -22,7 +26,7 @@ USAGE = Usage(
 
 
 class Slow:
-    """Answers when it is told to; every answer is paid for, and recalled when it was."""
+    """Answers when it may; every answer is paid for, and recalled when it was."""
 
     name, model, prefetches = "slow", "m", True
 
@@ -57,276 +61,288 @@ class Slow:
 
 
 @pytest.fixture
-def lab(tmp_path):
-    with laboratory(make_repository(tmp_path / "repository")) as opened:
+def campaign(tmp_path):
+    with open_campaign(make_repository(tmp_path / "repository")) as opened:
         yield opened
 
 
 @pytest.fixture
-def desk_of(lab):
-    """Open desks; every one is closed in the end."""
+def queue_of(campaign):
+    """Open queues; every one is closed in the end."""
     opened = []
 
-    def make(proposer, **options):
-        desk = IdeaQueue(lab, proposer, lab.ledger.campaign(TAG), 0.0, **options)
-        opened.append((desk, proposer))
-        return desk
+    def make(proposer, *, restarted=False, **options):
+        owner = Campaign(campaign.controller, campaign.row) if restarted else campaign
+        queue = IdeaQueue(owner, proposer, 0.0, **options)
+        opened.append((queue, proposer))
+        return queue
 
     yield make
-    for desk, proposer in opened:
+    for queue, proposer in opened:
         proposer.may_answer.release(10)
-        desk.close()
+        queue.close()
 
 
-def close(lab, number, verdict):
+def next_number(queue):
+    """Number of the experiment that the next idea opens."""
+    opened = queue.next_idea()
+    assert isinstance(opened, Experiment), opened
+    return opened.number
+
+
+def close(campaign, number, verdict):
     """Give an experiment its verdict, and a keep its commit."""
-    experiment = lab.ledger.experiment(TAG, number)
     bpb = 2.0 - number * 0.1 if verdict is Verdict.KEEP else None
-    lab.ledger.close_experiment(TAG, number, verdict=verdict, reason="scripted", val_bpb=bpb)
+    experiment = campaign.close(number, Ruling(verdict=verdict, reason="scripted", val_bpb=bpb))
     if verdict is Verdict.KEEP:
-        files = candidate_files(lab, lab.ledger.campaign(TAG), experiment)
-        parent = lab.ledger.experiment(TAG, experiment.champion).kept_commit
-        staged = lab.repository.stage(
-            parent=parent, files=files, message="m", ref=tried_ref(TAG, number), when=experiment.started_at
+        staged = campaign.repository.stage(
+            parent=campaign.parent_of(experiment),
+            files=candidate_files(campaign, experiment),
+            message="m",
+            ref=tried_ref(TAG, number),
+            when=experiment.started_at,
         )
-        lab.ledger.set_kept(TAG, number, staged[0])
+        campaign.ledger.set_kept(TAG, number, staged.commit)
+        campaign.reload(number)
 
 
-def train(lab, number):
+def train(campaign, number):
     """`workload/train.py` of an experiment."""
-    experiment = lab.ledger.experiment(TAG, number)
-    return candidate_files(lab, lab.ledger.campaign(TAG), experiment)["workload/train.py"].decode()
+    experiment = campaign.ledger.experiment(TAG, number)
+    return candidate_files(campaign, experiment)["workload/train.py"].decode()
 
 
-def begin(desk, proposer):
+def begin(queue, proposer):
     """The first experiment, and the question about the next one is on its way."""
     proposer.may_answer.release()
-    assert desk.propose() == 1
+    assert next_number(queue) == 1
     assert proposer.asked.acquire(timeout=WAIT_SECONDS)
-    desk.prefetch()
+    queue.prefetch()
     assert proposer.asked.acquire(timeout=WAIT_SECONDS)
 
 
-def test_the_next_idea_is_asked_for_while_one_runs_and_waits_for_a_discard(lab, desk_of):
+def test_the_next_idea_is_asked_for_while_one_runs_and_waits_for_a_discard(campaign, queue_of):
     proposer = Slow(("RATE = 0.02", "RATE = 0.04"), ("STEPS = 5", "STEPS = 6"))
-    desk = desk_of(proposer)
-    begin(desk, proposer)
+    queue = queue_of(proposer)
+    begin(queue, proposer)
     ahead = proposer.requests[1]
     assert [one.number for one in ahead.history] == [0]
     assert (ahead.running.number, ahead.running.verdict, ahead.number) == (1, None, 2)
     proposer.may_answer.release()
-    close(lab, 1, Verdict.DISCARD)
-    assert desk.propose() == 2
+    close(campaign, 1, Verdict.DISCARD)
+    assert next_number(queue) == 2
     assert proposer.sent == 2
-    assert train(lab, 2) == "RATE = 0.02\nSTEPS = 6\n"
-    assert lab.ledger.experiment(TAG, 2).cost_usd == 0.25
-    assert lab.ledger.transcript(TAG, 2) == ["STEPS = 5", "STEPS = 6"]
+    assert train(campaign, 2) == "RATE = 0.02\nSTEPS = 6\n"
+    assert campaign.ledger.experiment(TAG, 2).cost_usd == 0.25
+    assert campaign.ledger.conversations.transcript(TAG, 2) == ["STEPS = 5", "STEPS = 6"]
 
 
-def test_an_idea_that_waits_is_put_on_the_new_champion(lab, desk_of):
+def test_an_idea_that_waits_is_put_on_the_new_champion(campaign, queue_of):
     proposer = Slow(("RATE = 0.02", "RATE = 0.04"), ("STEPS = 5", "STEPS = 6"))
-    desk = desk_of(proposer)
+    queue = queue_of(proposer)
     text = "RATE = 0.02\nx = 1\nSTEPS = 5\n"  # a line in between is enough
-    relay(lab, text)
-    begin(desk, proposer)
+    relay(campaign, text)
+    begin(queue, proposer)
     proposer.may_answer.release()
-    close(lab, 1, Verdict.KEEP)
-    assert desk.propose() == 2
-    two = lab.ledger.experiment(TAG, 2)
+    close(campaign, 1, Verdict.KEEP)
+    assert next_number(queue) == 2
+    two = campaign.ledger.experiment(TAG, 2)
     assert two.champion == 1
-    assert train(lab, 2) == text.replace("0.02", "0.04").replace("5", "6")
+    assert train(campaign, 2) == text.replace("0.02", "0.04").replace("5", "6")
     applied = edits.apply(
-        lab.repository.read_workload(lab.ledger.experiment(TAG, 1).kept_commit), (Patch(text=two.diff),)
+        campaign.repository.read_workload(campaign.ledger.experiment(TAG, 1).kept_commit), (Patch(text=two.diff),)
     )
-    assert applied["workload/train.py"].decode() == train(lab, 2)
+    assert applied["workload/train.py"].decode() == train(campaign, 2)
 
 
-def relay(lab, text):
+def relay(campaign, text):
     """Give the baseline another `workload/train.py`."""
-    files = {**lab.repository.read_workload("HEAD"), "workload/train.py": text.encode()}
-    commit = lab.repository.stage(
-        parent=lab.repository.resolve("HEAD"), files=files, message="m", ref=tried_ref(TAG, 0),
+    files = {**campaign.repository.read_workload("HEAD"), "workload/train.py": text.encode()}
+    staged = campaign.repository.stage(
+        parent=campaign.repository.resolve("HEAD"), files=files, message="m", ref=tried_ref(TAG, 0),
         when="2026-01-01T00:00:00+00:00",
-    )[0]  # fmt: skip
-    lab.ledger._db.execute("UPDATE experiments SET kept_commit = ? WHERE number = 0", (commit,))
+    )  # fmt: skip
+    with campaign.ledger.database.transaction(Step.KEEP_RECORDED) as db:
+        db.execute("UPDATE experiments SET kept_commit = ? WHERE number = 0", (staged.commit,))
+    campaign.reload(0)
 
 
-def test_an_idea_that_does_not_fit_the_new_champion_is_asked_for_anew(lab, desk_of):
+def test_an_idea_that_does_not_fit_the_new_champion_is_asked_for_anew(campaign, queue_of):
     proposer = Slow(("RATE = 0.02", "RATE = 0.04"), ("RATE = 0.02", "RATE = 0.03"), ("STEPS = 5", "STEPS = 6"))
-    desk = desk_of(proposer)
-    begin(desk, proposer)
+    queue = queue_of(proposer)
+    begin(queue, proposer)
     proposer.may_answer.release(2)
-    close(lab, 1, Verdict.KEEP)
-    assert desk.propose() == 2
+    close(campaign, 1, Verdict.KEEP)
+    assert next_number(queue) == 2
     assert proposer.sent == 3
-    assert train(lab, 2) == "RATE = 0.04\nSTEPS = 6\n"
+    assert train(campaign, 2) == "RATE = 0.04\nSTEPS = 6\n"
     assert [one.number for one in proposer.requests[2].history] == [0, 1]
-    assert lab.ledger.cost_usd(TAG) == 0.75
-    assert lab.ledger.experiment(TAG, 2).cost_usd == 0.25
+    assert campaign.ledger.conversations.campaign_cost_usd(TAG) == 0.75
+    assert campaign.ledger.experiment(TAG, 2).cost_usd == 0.25
 
 
-def test_a_crash_is_mended_after_the_idea_that_waits(lab, desk_of):
+def test_a_crash_is_repaired_after_the_idea_that_waits(campaign, queue_of):
     proposer = Slow(("RATE = 0.02", "RATE = 0.04"), ("STEPS = 5", "STEPS = 6"), ("RATE = 0.02", "RATE = 0.05"))
-    desk = desk_of(proposer)
-    begin(desk, proposer)
+    queue = queue_of(proposer)
+    begin(queue, proposer)
     proposer.may_answer.release()
-    close(lab, 1, Verdict.CRASH)
-    assert desk.propose() == 2
-    assert lab.ledger.experiment(TAG, 2).retry_of is None
-    desk.prefetch()
+    close(campaign, 1, Verdict.CRASH)
+    assert next_number(queue) == 2
+    assert campaign.ledger.experiment(TAG, 2).retry_of is None
+    queue.prefetch()
     assert proposer.asked.acquire(timeout=WAIT_SECONDS)
     assert proposer.requests[2].failed.number == 1
     proposer.may_answer.release()
-    close(lab, 2, Verdict.DISCARD)
-    assert desk.propose() == 3
-    assert lab.ledger.experiment(TAG, 3).retry_of == 1
+    close(campaign, 2, Verdict.DISCARD)
+    assert next_number(queue) == 3
+    assert campaign.ledger.experiment(TAG, 3).retry_of == 1
 
 
-def running_mending(lab, desk, proposer):
+def running_repair(campaign, queue, proposer):
     """Experiment 1 crashed, 2 was the idea that waited, and 3, the second try of 1, is running."""
-    begin(desk, proposer)
+    begin(queue, proposer)
     proposer.may_answer.release(2)
-    close(lab, 1, Verdict.CRASH)
-    assert desk.propose() == 2
-    close(lab, 2, Verdict.DISCARD)
-    assert desk.propose() == 3
-    assert lab.ledger.experiment(TAG, 3).retry_of == 1
+    close(campaign, 1, Verdict.CRASH)
+    assert next_number(queue) == 2
+    close(campaign, 2, Verdict.DISCARD)
+    assert next_number(queue) == 3
+    assert campaign.ledger.experiment(TAG, 3).retry_of == 1
     assert proposer.asked.acquire(timeout=WAIT_SECONDS)
 
 
-def test_a_crash_whose_mending_runs_is_not_asked_about_a_third_time(lab, desk_of):
+def test_a_crash_whose_repair_runs_is_not_asked_about_a_third_time(campaign, queue_of):
     script = [("RATE = 0.02", f"RATE = 0.0{digit}") for digit in (4, 5, 6, 7)]
     proposer = Slow(*script)
-    desk = desk_of(proposer)
-    running_mending(lab, desk, proposer)
-    desk.prefetch()
+    queue = queue_of(proposer)
+    running_repair(campaign, queue, proposer)
+    queue.prefetch()
     assert proposer.asked.acquire(timeout=WAIT_SECONDS)
     ahead = proposer.requests[-1]
     assert (ahead.failed, ahead.running.number, ahead.running.retry_of) == (None, 3, 1)
     proposer.may_answer.release()
-    close(lab, 3, Verdict.CRASH)
-    assert desk.propose() == 4
-    assert lab.ledger.experiment(TAG, 4).retry_of is None
+    close(campaign, 3, Verdict.CRASH)
+    assert next_number(queue) == 4
+    assert campaign.ledger.experiment(TAG, 4).retry_of is None
 
 
-def test_a_mending_that_waits_over_a_restart_is_the_only_one(lab, desk_of):
+def test_a_repair_that_waits_over_a_restart_is_the_only_one(campaign, queue_of):
     """Killed when it was paid for: the next start opens it, and asks for something else while it runs."""
     first = Slow(*(("RATE = 0.02", f"RATE = 0.0{digit}") for digit in (4, 5, 6)))
-    desk = desk_of(first)
-    begin(desk, first)
+    queue = queue_of(first)
+    begin(queue, first)
     first.may_answer.release()
-    close(lab, 1, Verdict.CRASH)
-    assert desk.propose() == 2
+    close(campaign, 1, Verdict.CRASH)
+    assert next_number(queue) == 2
     first.may_answer.release()
-    desk.prefetch()
-    desk._thought.thread.join(WAIT_SECONDS)
-    close(lab, 2, Verdict.DISCARD)
+    queue.prefetch()
+    queue._prefetched.thread.join(WAIT_SECONDS)
+    close(campaign, 2, Verdict.DISCARD)
     second = Slow(("STEPS = 5", "STEPS = 6"))
-    restarted = desk_of(second)
-    assert restarted.propose() == 3
-    assert (second.sent, lab.ledger.experiment(TAG, 3).retry_of) == (0, 1)
+    restarted = queue_of(second, restarted=True)
+    assert next_number(restarted) == 3
+    assert (second.sent, campaign.ledger.experiment(TAG, 3).retry_of) == (0, 1)
     restarted.prefetch()
     assert second.asked.acquire(timeout=WAIT_SECONDS)
     assert second.requests[-1].failed is None
 
 
-def test_a_crash_that_cannot_be_mended_is_not_asked_about_again(lab, desk_of):
+def test_a_crash_that_cannot_be_repaired_is_not_asked_about_again(campaign, queue_of):
     proposer = Slow(("RATE = 0.02", "RATE = 0.04"), ("nothing", "no idea"), ("STEPS = 5", "STEPS = 6"))
-    desk = desk_of(proposer)
+    queue = queue_of(proposer)
     proposer.may_answer.release(3)
-    assert desk.propose() == 1
-    close(lab, 1, Verdict.CRASH)
-    assert desk.propose() == 2
+    assert next_number(queue) == 1
+    close(campaign, 1, Verdict.CRASH)
+    assert next_number(queue) == 2
     assert [one.failed is not None for one in proposer.requests] == [False, True, False]
-    close(lab, 2, Verdict.DISCARD)
+    close(campaign, 2, Verdict.DISCARD)
     proposer.script.append(("STEPS = 5", "STEPS = 7"))
     proposer.may_answer.release()
-    assert desk.propose() == 3
+    assert next_number(queue) == 3
     assert proposer.requests[-1].failed is None
 
 
-def test_what_was_paid_for_ahead_of_time_is_found_by_the_next_start(lab, desk_of):
-    """Killed after the verdict: the question is asked on the ground that it had, and its answer recalled."""
+def test_an_answer_that_was_paid_for_ahead_of_time_is_found_by_the_next_start(campaign, queue_of):
+    """Killed after the verdict: the question is asked on the basis that it had, and its answer recalled."""
     first = Slow(("RATE = 0.02", "RATE = 0.04"), ("STEPS = 5", "STEPS = 6"))
-    desk = desk_of(first)
-    begin(desk, first)
+    queue = queue_of(first)
+    begin(queue, first)
     first.may_answer.release()
-    desk._thought.thread.join(WAIT_SECONDS)
-    close(lab, 1, Verdict.DISCARD)
+    queue._prefetched.thread.join(WAIT_SECONDS)
+    close(campaign, 1, Verdict.DISCARD)
     second = Slow()
-    assert desk_of(second).propose() == 2
+    assert next_number(queue_of(second, restarted=True)) == 2
     assert second.sent == 0
     assert second.requests[0].running.number == 1
     assert [one.number for one in second.requests[0].history] == [0]
-    assert train(lab, 2) == "RATE = 0.02\nSTEPS = 6\n"
-    assert lab.ledger.cost_usd(TAG) == 0.5
+    assert train(campaign, 2) == "RATE = 0.02\nSTEPS = 6\n"
+    assert campaign.ledger.conversations.campaign_cost_usd(TAG) == 0.5
 
 
-def test_an_error_of_the_proposer_comes_up_where_its_answer_is_wanted(lab, desk_of):
+def test_an_error_of_the_proposer_comes_up_where_its_answer_is_wanted(campaign, queue_of):
     proposer = Slow(("RATE = 0.02", "RATE = 0.04"), ("raise", "no credit left"))
-    desk = desk_of(proposer)
-    begin(desk, proposer)
+    queue = queue_of(proposer)
+    begin(queue, proposer)
     proposer.may_answer.release()
-    close(lab, 1, Verdict.DISCARD)
+    close(campaign, 1, Verdict.DISCARD)
     with pytest.raises(ProposerError, match="no credit left"):
-        desk.propose()
-    assert lab.ledger.conversation(TAG, "slow") is not None, "it goes on when there is credit again"
+        queue.next_idea()
+    assert campaign.ledger.conversations.ongoing(TAG, "slow") is not None, "it goes on when there is credit again"
 
 
-def test_a_proposer_that_answers_at_once_is_not_asked_ahead(lab, desk_of):
+def test_a_proposer_that_answers_at_once_is_not_asked_ahead(campaign, queue_of):
     proposer = Slow(("RATE = 0.02", "RATE = 0.04"))
     proposer.prefetches = False
-    desk = desk_of(proposer)
+    queue = queue_of(proposer)
     proposer.may_answer.release()
-    assert desk.propose() == 1
-    desk.prefetch()
-    assert desk._thought is None
-    assert lab.ledger.conversation(TAG, "slow") is None
+    assert next_number(queue) == 1
+    queue.prefetch()
+    assert queue._prefetched is None
+    assert campaign.ledger.conversations.ongoing(TAG, "slow") is None
 
 
-def test_no_proposal_ahead_of_time_is_told_when_it_is_wanted(lab, desk_of):
+def test_no_proposal_ahead_of_time_is_reported_when_one_is_wanted(campaign, queue_of):
     proposer = Slow(("RATE = 0.02", "RATE = 0.04"), ("nothing", "declined"), ("STEPS = 5", "STEPS = 6"))
-    desk = desk_of(proposer)
-    begin(desk, proposer)
+    queue = queue_of(proposer)
+    begin(queue, proposer)
     proposer.may_answer.release(2)
-    close(lab, 1, Verdict.DISCARD)
-    assert desk.propose().reason == "declined"
-    assert desk.propose() == 2
+    close(campaign, 1, Verdict.DISCARD)
+    assert queue.next_idea().reason == "declined"
+    assert next_number(queue) == 2
 
 
-def test_a_desk_that_closes_asks_nothing_more(lab):
+def test_a_queue_that_closes_asks_nothing_more(campaign):
     proposer = Slow(("RATE = 0.02", "RATE = 0.04"), ("STEPS = 5", "STEPS = 6"))
-    with closing(IdeaQueue(lab, proposer, lab.ledger.campaign(TAG), 0.0)) as desk:
-        begin(desk, proposer)
+    with closing(IdeaQueue(campaign, proposer, 0.0)) as queue:
+        begin(queue, proposer)
         assert not proposer.requests[1].leaving()
-        thread = desk._thought.thread
+        thread = queue._prefetched.thread
         proposer.may_answer.release()
     assert not thread.is_alive()
     assert proposer.requests[1].leaving()
     assert proposer.requests[1].journal._stopping()
 
 
-def test_another_proposer_neither_takes_over_a_conversation_nor_mends_a_crash(lab, desk_of):
+def test_another_proposer_neither_takes_over_a_conversation_nor_repairs_a_crash(campaign, queue_of):
     first = Slow(("RATE = 0.02", "RATE = 0.04"), ("STEPS = 5", "STEPS = 6"))
-    desk = desk_of(first)
-    begin(desk, first)
+    queue = queue_of(first)
+    begin(queue, first)
     first.may_answer.release()
-    desk._thought.thread.join(WAIT_SECONDS)
-    close(lab, 1, Verdict.CRASH)
+    queue._prefetched.thread.join(WAIT_SECONDS)
+    close(campaign, 1, Verdict.CRASH)
     patch = Slow(("STEPS = 5", "STEPS = 9"))
     patch.name = "patch"
     patch.may_answer.release()
-    assert desk_of(patch).propose() == 2
+    assert next_number(queue_of(patch, restarted=True)) == 2
     assert patch.requests[0].failed is None
-    assert lab.ledger.experiment(TAG, 2).cost_usd == 0.25
-    close(lab, 2, Verdict.DISCARD)
+    assert campaign.ledger.experiment(TAG, 2).cost_usd == 0.25
+    close(campaign, 2, Verdict.DISCARD)
     again = Slow()
-    assert desk_of(again).propose() == 3
-    assert (again.sent, train(lab, 3)) == (0, "RATE = 0.02\nSTEPS = 6\n")
+    assert next_number(queue_of(again, restarted=True)) == 3
+    assert (again.sent, train(campaign, 3)) == (0, "RATE = 0.02\nSTEPS = 6\n")
 
 
 class Checking:
-    """Trials at the champion's files twice, and gives up."""
+    """Checks the champion's files twice, and gives up."""
 
     name, model, prefetches = "checking", "m", False
 
@@ -335,7 +351,7 @@ class Checking:
         return NoProposal(reason="enough", exhausted=False, proposer=self.name, unfinished=True)
 
 
-def test_a_check_is_run_once_for_the_same_files_also_after_a_restart(lab):
+def test_a_check_is_run_once_for_the_same_files_also_after_a_restart(campaign):
     ran = []
 
     def check(_, files, number, leaving):
@@ -345,7 +361,16 @@ def test_a_check_is_run_once_for_the_same_files_also_after_a_restart(lab):
 
     proposer = Checking()
     for _ in range(2):
-        with closing(IdeaQueue(lab, proposer, lab.ledger.campaign(TAG), 0.0, check)) as desk:
-            assert desk.propose().reason == "enough"
+        with closing(IdeaQueue(campaign, proposer, 0.0, check)) as queue:
+            assert queue.next_idea().reason == "enough"
         assert proposer.found == ["it failed"] * 2
     assert ran == [(["workload/__init__.py", "workload/model.py", "workload/train.py"], 1)]
+
+
+def test_a_stack_is_opened_without_an_answer_and_switched_off_for_a_rerun(campaign, queue_of, monkeypatch):
+    asked = []
+    monkeypatch.setattr(ideas, "place_stack", lambda _, sigmas, *, ending: asked.append((sigmas, ending)))
+    for stacks in (True, False):
+        assert queue_of(Slow(), stacks=stacks).next_stack(ending=stacks) is None
+    assert asked == [(campaign.config.stack_sigmas, True), (0.0, False)]
+    assert campaign.config.stack_sigmas > 0

@@ -6,58 +6,58 @@ import csv
 import json
 import math
 from contextlib import contextmanager
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
 
+from runner.campaign.campaign import Campaign
 from runner.cli import cli
 from runner.cli import night as cli_night
 from runner.decision.keep_rule import PRIOR_WEIGHT
-from runner.records import Phase, Proposal, RunEnd, RunRecord, SealedScore, Verdict
+from runner.records import Phase, SealedScore, TrialKind, Verdict
 from runner.report.notes import measure_noise, noise_line
-from tests.support.scripted_evaluator import TAG, laboratory, make_repository
+from runner.storage.clock import now
+from tests.support.ledgers import open_experiment, record_trial
+from tests.support.scripted_controller import TAG, controller, make_repository
 from tests.support.synthetic_verdicts import CLEAN, FIGURES
+from tests.support.trials import run as container_run
+from tests.support.trials import scored
 
 
-def trial(ledger, number, seed, bpb, *, control=False, speed=31_000):
-    """One audited run in the ledger; returns the id that a verdict names."""
-    run_id = 0
-    for phase, score, audit in (
-        (Phase.TRAIN, None, None), (Phase.SCORE, bpb, None), (Phase.AUDIT, bpb + 0.001, CLEAN)
-    ):  # fmt: skip
-        run_id = ledger.open_run(TAG, number, phase, seed, control=control)
-        log = f"step 9 loss 3.0 tokens/s {speed}" if phase is Phase.TRAIN else ""
-        ledger.close_run(
-            run_id,
-            RunRecord(
-                phase=phase, seed=seed, end=RunEnd.FINISHED, exit_code=0, wall_seconds=20.0, cpu_seconds=20.0,
-                val_bpb=score, audit=audit, log_tail=log,
-            ),
-        )  # fmt: skip
-    return run_id
+def trial(ledger, number, seed, bpb, *, kind=TrialKind.CANDIDATE, speed=31_000):
+    """One audited trial in the ledger; returns the id that a verdict names."""
+    made = scored(
+        bpb + 0.001, seed, kind=kind,
+        runs=(
+            container_run(Phase.TRAIN, seed, log_tail=f"step 9 loss 3.0 tokens/s {speed}", opened_at=now()),
+            container_run(Phase.SCORE, seed, val_bpb=bpb),
+            container_run(Phase.AUDIT, seed, val_bpb=bpb + 0.001, audit=CLEAN),
+        ),
+    )  # fmt: skip
+    return record_trial(ledger, number, made)
 
 
 @pytest.fixture
 def root(tmp_path, monkeypatch):
     """A night with one keep."""
     made = make_repository(tmp_path / "r")
-    with laboratory(made) as lab:
-        pool = [trial(lab.ledger, 0, seed, 2.0 + seed / 100) for seed in (1, 2)]
-        pool.append(trial(lab.ledger, 0, 3, 2.03, control=True))
-        proposal = Proposal(hypothesis="wider", edits=(), proposer="p")
-        lab.ledger.open_experiment(TAG, proposal, diff="", champion=0)
-        trials = [trial(lab.ledger, 1, seed, 1.9 + seed / 1000) for seed in (11, 12, 13)]
-        figures = FIGURES.__class__(**{**FIGURES.__dict__, "trials": tuple(trials), "pool": tuple(pool)})
-        lab.ledger.close_experiment(
+    with controller(made) as night:
+        ledger = night.ledger
+        pool = [trial(ledger, 0, seed, 2.0 + seed / 100) for seed in (1, 2)]
+        pool.append(trial(ledger, 0, 3, 2.03, kind=TrialKind.CONTROL))
+        open_experiment(ledger, champion=0)
+        trials = [trial(ledger, 1, seed, 1.9 + seed / 1000) for seed in (11, 12, 13)]
+        ledger.close_experiment(
             TAG, 1, verdict=Verdict.KEEP, reason="better", val_bpb=1.9125, delta_bpb=-0.0123, sigma_bpb=0.01,
-            figures=figures,
+            figures=replace(FIGURES, trials=tuple(trials), pool=tuple(pool)),
         )  # fmt: skip
-        lab.ledger.set_kept(TAG, 1, "c" * 40)
-        trial(lab.ledger, 1, 14, 1.915, control=True)
+        ledger.set_kept(TAG, 1, "c" * 40)
+        trial(ledger, 1, 14, 1.915, kind=TrialKind.CONTROL)
         for number, test in ((0, 2.02), (1, 1.95)):
             val = 2.0 if number == 0 else 1.91
-            lab.ledger.seal(TAG, SealedScore(number=number, seed=1, val_bpb=val, test_bpb=test), "h")
+            night.sealed.add(TAG, SealedScore(number=number, seed=1, val_bpb=val, test_bpb=test), "h")
     monkeypatch.chdir(made)
     return made
 
@@ -104,16 +104,19 @@ def test_show_is_a_sentence_and_the_trials_behind_it(root):
         ("trial", "1.912000"), ("trial", "1.913000"), ("trial", "1.914000"),
         ("pool", "2.011000"), ("pool", "2.021000"), ("control", "2.031000"),
     ]  # fmt: skip
-    assert sum(line.endswith("  control") for line in lines) == 3, "those of the champion are listed under it"
+    assert sum(line.startswith("control ") for line in lines) == 1, "those of the champion are listed under it"
     found = json.loads(run("show", "1", "--json"))
-    assert found["figures"]["better"] == 0.97 and len(found["controls"]) == 3
+    assert found["figures"]["better"] == 0.97 and [one["kind"] for one in found["trials"]] == ["candidate"] * 3 + [
+        "control"
+    ]
+    assert len(found["trials"][3]["runs"]) == 3
     assert [one["role"] for one in found["rests_on"]] == ["trial"] * 3 + ["pool"] * 2 + ["control"]
     assert "rests on" not in run("show", "0")
 
 
 def test_noise_has_its_degrees_of_freedom(root):
-    with laboratory(root, noise_prior_bpb=0.01) as lab:
-        noise = measure_noise(lab.ledger.experiments(TAG), lab.config)
+    with controller(root, noise_prior_bpb=0.01) as night:
+        noise = measure_noise(night.ledger.experiments(TAG), night.config)
     assert noise.scores_bpb == pytest.approx((2.011, 2.021, 2.031))
     assert (noise.mean_bpb, noise.sd_bpb) == (pytest.approx(2.021), pytest.approx(0.01))
     assert noise.freedom == PRIOR_WEIGHT + 2 + 3
@@ -133,31 +136,30 @@ def baseline(root, monkeypatch):
 
     @contextmanager
     def open_night(**_settings):
-        with laboratory(root, noise_prior_bpb=0.01) as lab:
-            yield lab, stop
+        with controller(root, noise_prior_bpb=0.01) as night:
+            yield night, stop
 
-    def run_control(lab, campaign, best):
+    def run_control(campaign, best):
         assert best.number == 0, "whatever the champion is"
-        count = len(best.controls) // 3
-        trial(lab.ledger, 0, 100 + count, 2.02, control=True)
+        count = len(best.control_trials)
+        trial(campaign.ledger, 0, 100 + count, 2.02, kind=TrialKind.CONTROL)
         stop.requested = count >= 3
+        return campaign.reload(0)
 
     monkeypatch.setattr(cli_night, "open_night", open_night)
-    monkeypatch.setattr("runner.campaign.night.open_campaign", lambda lab: lab.ledger.campaign(TAG))
-    monkeypatch.setattr("runner.campaign.night.ensure_baseline", lambda lab, campaign, stop: _first(lab))
+    monkeypatch.setattr(
+        "runner.campaign.night.open_campaign", lambda night: Campaign(night, night.ledger.campaign(TAG))
+    )
     monkeypatch.setattr("runner.campaign.champion.run_control", run_control)
-
-
-def _first(lab):
-    return lab.ledger.experiment(TAG, 0)
 
 
 def test_repeats_of_the_baseline_are_its_controls_and_its_noise_is_reported(baseline, root):
     output = run("baseline", "--repeats", "2")
     assert "5 trials of the baseline: mean 2.0210" in output and "11 degrees of freedom" in output
     assert "stopped" not in output
-    with laboratory(root) as lab:
-        assert len(_first(lab).controls) == 9
+    with controller(root) as night:
+        baseline = night.ledger.experiment(TAG, 0)
+        assert (len(baseline.control_trials), len(baseline.controls)) == (3, 9)
     assert "the rest: --repeats 6" in run("baseline", "--repeats", "7"), "Ctrl-C after the first"
 
 

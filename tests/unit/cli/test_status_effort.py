@@ -10,18 +10,12 @@ import pytest
 from click.testing import CliRunner
 
 from runner.cli import cli
-from runner.records import Experiment, Phase, Proposal, RunEnd, RunRecord, Usage, UsageTotals, Verdict
+from runner.records import Phase, Proposal, Usage, UsageTotals, Verdict
 from runner.storage.ledger import Ledger
 from runner.storage.paths import StatePaths
+from tests.support.ledgers import record_trial
+from tests.support.trials import run, scored
 
-USAGE = UsageTotals(
-    num_responses=30,
-    input_tokens=100_000,
-    output_tokens=50_000,
-    cache_read_tokens=700_000,
-    cache_write_tokens=200_000,
-    cost_usd=6.0,
-)
 NOTHING = UsageTotals(
     num_responses=0, input_tokens=0, output_tokens=0, cache_read_tokens=0, cache_write_tokens=0, cost_usd=0.0
 )
@@ -29,33 +23,6 @@ NOTHING = UsageTotals(
 
 def at(second):
     return (datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=second)).isoformat()
-
-
-def run(phase, start, end, ended=RunEnd.FINISHED):
-    return RunRecord(
-        phase=phase, seed=1, end=ended, exit_code=0, wall_seconds=1.0, cpu_seconds=1.0,
-        opened_at=None if start is None else at(start), closed_at=None if end is None else at(end),
-    )  # fmt: skip
-
-
-def experiment(number, start=None, end=None, *runs, verdict=Verdict.DISCARD, **more):
-    return Experiment(
-        number=number,
-        hypothesis="h",
-        proposer="p",
-        verdict=verdict,
-        started_at=None if start is None else at(start),
-        ended_at=None if end is None else at(end),
-        runs=runs,
-        **more,
-    )
-
-
-def scored(number, bpb, verdict="keep", cost=0.0):
-    return experiment(number, verdict=Verdict(verdict), val_bpb=bpb, cost_usd=cost)
-
-
-# --- the ledger and the commands ----------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -73,7 +40,8 @@ def ledger(tmp_path, monkeypatch):
 
 
 def trained(ledger, number):
-    ledger.close_run(ledger.open_run("t", number, Phase.TRAIN, 1), run(Phase.TRAIN, None, None))
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    record_trial(ledger, number, scored(2.0, runs=(run(Phase.TRAIN, opened_at=now, closed_at=now),)))
     ledger.close_experiment(
         "t", number, verdict=Verdict.KEEP, reason="r", val_bpb=2.0, delta_bpb=None, sigma_bpb=0.01
     )
@@ -84,9 +52,9 @@ def asked(ledger, cost, tag="t"):
         model="m", request_id=None, input_tokens=1, output_tokens=2, cache_read_tokens=3, cache_write_tokens=4,
         cost_usd=cost,
     )  # fmt: skip
-    conversation = ledger.open_conversation(tag, "p", seen=0)
-    booking = ledger.open_answer(conversation.id, turn=1, request_sha256="h", usage=usage)
-    ledger.close_answer(booking, usage, {})
+    conversation = ledger.conversations.open(tag, "p", seen=0)
+    booking = ledger.conversations.open_answer(conversation.id, turn=1, request_sha256="h", usage=usage)
+    ledger.conversations.close_answer(booking, usage, {})
     return conversation.id
 
 
@@ -122,12 +90,13 @@ def test_status_and_show_report_money_and_time(ledger):
     trained(ledger, opened(ledger, asked(ledger, 1.0)))
     # A clock of whole seconds saw none of this; give it a night.
     for column, table, seconds in (("opened_at", "experiments", 0), ("closed_at", "experiments", 100)):
-        ledger._db.execute(
+        ledger.database._db.execute(
             f"UPDATE {table} SET {column} = CASE number WHEN 0 THEN ? ELSE ? END", (at(seconds), at(seconds + 110))
         )
     for column, seconds in (("opened_at", 10), ("closed_at", 90)):
-        ledger._db.execute(
-            f"UPDATE runs SET {column} = CASE experiment WHEN 0 THEN ? ELSE ? END",
+        ledger.database._db.execute(
+            f"UPDATE runs SET {column} = CASE (SELECT experiment FROM trials WHERE id = trial)"
+            " WHEN 0 THEN ? ELSE ? END",
             (at(seconds), at(seconds + 110)),
         )
     shown = CliRunner().invoke(cli, ["status", "--tag", "t"])

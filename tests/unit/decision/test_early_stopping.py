@@ -12,19 +12,21 @@ import numpy as np
 import pytest
 from scipy.special import stdtr
 
-from runner.campaign import experiment
 from runner.config import load
-from runner.decision import early_stopping, effect_prior, evidence, keep_rule
+from runner.decision import early_stopping, effect_prior, history, keep_rule
 from runner.decision.early_stopping import NUM_FRACTIONS, Line, calibrate, fraction, promising_boundary, sampled
 from runner.decision.keep_rule import Action, Belief, Rule
 from runner.evaluation import contention, trial
-from runner.evaluation.loss_monitor import MAX_HEARD, Watch
-from runner.evaluation.trial import Failure, stopped
-from runner.records import Curve, Experiment, Phase, RunEnd, RunRecord, StopReason, Verdict
+from runner.evaluation.evaluator import Evaluator, Program, TrialRequest
+from runner.evaluation.loss_monitor import MAX_HEARD, LossMonitor
+from runner.evaluation.outcome import Failure, training_failure
+from runner.evaluation.outcome import contention as disturbance
+from runner.records import Curve, Experiment, Outcome, Phase, RunEnd, RunRecord, StopReason, Verdict
 from runner.sandbox.supervision import GivenUp, Reports, State, record
 from runner.untrusted import training_loss
 from tests.support.silent_observer import SilentObserver
 from tests.support.synthetic_trainings import BOUNDARY, NATS, POOL, SE, SIGMA, World
+from tests.support.trials import failed
 
 AT = NUM_FRACTIONS // 2 - 1  # half of the time
 
@@ -120,7 +122,7 @@ def stops_of(seeds, num_finished, effect, **changes):
         world = World(seed)
         night = world.campaign(num_finished)
         known = calibrated(night, **changes)
-        mean = sum(run.val_bpb for run in evidence.champion_pool(night[0])) / POOL
+        mean = sum(history.scores(history.champion_pool(night[0]))) / POOL
         for _ in range(30):
             losses, bpb = world.training(effect(world))
             assert first_stop(known, known.champion) is None
@@ -206,7 +208,7 @@ class Clock:
 def watch(draw=1.0, finish=0.1, known=None):
     clock = Clock()
     known = calibrated(World(3).campaign(60)) if known is None else known
-    made = Watch(10.0, known, finish, clock=clock, draw=lambda: draw)
+    made = LossMonitor(10.0, known, finish, clock=clock, draw=lambda: draw)
     return made, clock
 
 
@@ -293,36 +295,34 @@ def stopped_run(others=0.0, seed=3):
     stop_reason = StopReason(fraction=0.45, loss=3.21, champion_loss=2.91, chance=0.004)
     return RunRecord(
         phase=Phase.TRAIN, seed=seed, end=RunEnd.STOPPED, exit_code=None, wall_seconds=9.0, cpu_seconds=9.0,
-        others_cpu_seconds=others, curve=Curve(losses=(3.2,) * NUM_FRACTIONS, stop_reason=stop_reason), id=900,
+        others_cpu_seconds=others, curve=Curve(losses=(3.2,) * NUM_FRACTIONS, stop_reason=stop_reason),
     )  # fmt: skip
 
 
-def test_a_recorded_stop_is_a_discard_with_its_reason_unless_others_disturbed_it():
+def test_a_recorded_stop_has_its_reason_unless_others_disturbed_it():
     config = load(Path("/nonexistent"), {"profile": "cpu"}, environ={})
-    assert stopped(stopped_run(), config) == Failure(
-        verdict=Verdict.DISCARD,
-        reason="stopped at 45% of its time: its loss 3.210 is 0.300 above the champion's there; "
+    assert training_failure(stopped_run(), config) == Failure(
+        Outcome.STOPPED,
+        "stopped at 45% of its time: its loss 3.210 is 0.300 above the champion's there; "
         "a chance of 0.4% to be a near miss or more",
     )
-    assert stopped(stopped_run(others=5.0), config) is None
-    assert stopped(replace(stopped_run(), end=RunEnd.DEADLINE), config) is None
+    assert disturbance(stopped_run(), config) is None
+    assert disturbance(stopped_run(others=5.0), config).outcome is Outcome.CONTENDED
+    assert training_failure(replace(stopped_run(), end=RunEnd.DEADLINE), config) is None
 
 
 def test_a_stopped_trial_counts_for_the_next_control_and_teaches_nothing_about_effects():
     config = load(Path("/nonexistent"), {"profile": "cpu"}, environ={})
     night = World(7).campaign(3)
+    stopped = failed(Outcome.STOPPED, 3, runs=[stopped_run()], closed_seq=900)
     one = Experiment(
-        number=4, hypothesis="h", proposer="p", verdict=Verdict.DISCARD, champion=0, runs=(stopped_run(),)
+        number=4, hypothesis="h", proposer="p", verdict=Verdict.DISCARD, champion=0, trials=(stopped,)
     )
-    assert not evidence.control_due(night, night[0], 4)
-    assert evidence.control_due([*night, one], night[0], 4)
-    before, after = (evidence.belief(some, config) for some in (night, [*night, one]))
+    assert not history.control_due(night, night[0], 4)
+    assert history.control_due([*night, one], night[0], 4)
+    before, after = (history.belief(some, config) for some in (night, [*night, one]))
     assert before.weights.tolist() == after.weights.tolist() and before.sigma_bpb == after.sigma_bpb
-    assert evidence.next_index(one) == 1, "its seed is used up"
-
-
-def test_only_the_first_trial_is_watched():
-    assert experiment._calibration(None, None, SimpleNamespace(before=(1.0,))) is None
+    assert history.settled(one) == (stopped,), "its seed is used up"
 
 
 # ------------------------------------------------------------------------------ the sandbox
@@ -359,11 +359,13 @@ def test_a_run_that_ended_by_itself_just_before_is_what_it_is(run, end):
 
 
 @pytest.mark.parametrize(
-    ("busy", "repeat", "verdict"), [(9.0, True, "discard"), (18.0, True, "infra"), (18.0, False, "discard")]
+    ("busy", "tolerate", "outcome"),
+    [(9.0, False, Outcome.STOPPED), (18.0, False, Outcome.CONTENDED), (18.0, True, Outcome.STOPPED)],
 )
-def test_a_stop_that_others_may_have_caused_is_repeated_as_any_training_is(monkeypatch, busy, repeat, verdict):
+def test_a_stop_that_others_may_have_caused_is_repeated_as_any_training_is(monkeypatch, busy, tolerate, outcome):
     class Session:
         def train(self, seed, on_line, on_start, on_end, gives_up):
+            assert gives_up is not None
             on_start()
             on_line("step 1 loss 9.0 tokens/s 9")
             on_end()
@@ -372,17 +374,18 @@ def test_a_stop_that_others_may_have_caused_is_repeated_as_any_training_is(monke
     seen = iter([0.0, busy])  # core seconds of everybody
     monkeypatch.setattr(contention, "busy_seconds", lambda _: next(seen))
     monkeypatch.setattr(trial, "open_session", lambda *_, **__: nullcontext(Session()))
-    monkeypatch.setattr(trial, "scrub", lambda *_, **__: None)
-    lab = SimpleNamespace(
+    evaluator = Evaluator(
         config=load(Path("/nonexistent"), {"profile": "cpu"}, environ={}), engine=None, base_image="",
-        mounts=SimpleNamespace(locked=None), observer=SilentObserver(), owner=lambda _: None,
-        evaluation=SimpleNamespace(val_targets=np.zeros(1)),
-        redactor=SimpleNamespace(redact=lambda text: text),
+        mounts=SimpleNamespace(locked=None), observer=SilentObserver(), controller="c",
+        rows=SimpleNamespace(val_targets=np.zeros(1)), redactor=SimpleNamespace(redact=lambda text: text),
+        scratch=None, claims=None,
     )  # fmt: skip
-    runs = trial.UnrecordedRuns()
-    outcome = trial._Measuring(
-        lab=lab, number=1, seed=3, runs=runs, examiner=None, champion=None,
-        calibration=calibrated(World(3).campaign(60)),
-    ).once("image", repeat_disturbed=repeat)  # fmt: skip
-    assert outcome.verdict == verdict
-    assert [(run.end, run.curve.losses[0]) for run in runs.closed] == [(RunEnd.STOPPED, 9.0)]
+    request = TrialRequest(
+        program=Program(number=1, files={}, commit="c"), seed=3,
+        early_stop=calibrated(World(3).campaign(60)), tolerate_contention=tolerate,
+    )  # fmt: skip
+    with trial.open_trial(evaluator, request, "image", runs := []) as running:
+        made = running.claim()
+    assert (made.outcome, made.val_bpb) == (outcome, None)
+    assert [(run.end, run.curve.losses[0]) for run in runs] == [(RunEnd.STOPPED, 9.0)]
+    assert made.runs == tuple(runs)

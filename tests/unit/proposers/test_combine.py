@@ -7,17 +7,19 @@ from dataclasses import replace
 import pytest
 
 from runner import edits
+from runner.campaign.candidate import candidate_files
 from runner.campaign.commit_message import kept_message, tried_message
-from runner.campaign.experiment import candidate_files
 from runner.campaign.ideas import IdeaQueue
-from runner.decision import evidence
+from runner.config import load
+from runner.decision import history
 from runner.decision.keep_rule import LAST_SIGMAS, NEAR_MISS_SIGMAS
 from runner.proposers import combine
 from runner.records import Experiment, Patch, Proposal, Replace, Verdict
 from runner.report.explain import explain
 from runner.report.notes import stack_line, stacks
 from tests.support.near_misses import FIGURES, SIGMA, discarded
-from tests.support.scripted_evaluator import TAG, laboratory, make_repository
+from tests.support.scripted_controller import TAG, campaign, controller, make_repository
+from tests.support.trials import scored
 
 TRAIN = "".join(f"{name} = 1\n\n" for name in "ABCDEF")
 BASE = {"workload/__init__.py": b"", "workload/model.py": b"W = 1\n", "workload/train.py": TRAIN.encode()}
@@ -141,35 +143,44 @@ def test_new_files_fit_beside_each_other():
 
 
 def test_a_campaign_learns_the_noise_of_a_stack_and_not_how_often_edits_help(tmp_path):
-    with laboratory(make_repository(tmp_path / "repository")) as lab:
-        plain = evidence.belief([BASELINE, *THREE], lab.config)
-        combined = missed(4, "D", 9.0, combines=(1, 2))
-        assert (evidence.belief([BASELINE, *THREE, combined], lab.config).weights == plain.weights).all()
-        alone = missed(4, "D", 9.0)
-        assert (evidence.belief([BASELINE, *THREE, alone], lab.config).weights != plain.weights).any()
+    config = load(tmp_path, {"profile": "cpu"}, environ={})
+    plain = history.belief([BASELINE, *THREE], config)
+    twice = tuple(scored(2.0 + seed / 10, seed) for seed in (1, 2))
+    combined = missed(4, "D", 9.0, combines=(1, 2), trials=twice)
+    learned = history.belief([BASELINE, *THREE, combined], config)
+    assert (learned.weights == plain.weights).all()
+    assert learned.sigma_bpb != plain.sigma_bpb
+    alone = missed(4, "D", 9.0)
+    assert (history.belief([BASELINE, *THREE, alone], config).weights != plain.weights).any()
+
+
+def record_near_miss(ledger, files, old, new):
+    """A near miss in the ledger that replaces one line of the champion's files."""
+    path = "workload/model.py" if "WIDTH" in old else "workload/train.py"
+    after = edits.apply(files, [Replace(path=path, old=old, new=new)])
+    proposal = Proposal(hypothesis=new, edits=(), proposer="p")
+    number = ledger.open_experiment(TAG, proposal, diff=edits.diff(files, after), champion=0)
+    ledger.close_experiment(
+        TAG, number, verdict=Verdict.DISCARD, reason="r", val_bpb=2.0, delta_bpb=-SIGMA, sigma_bpb=SIGMA,
+        figures=replace(FIGURES, effect_bpb=-2.6 * SIGMA),
+    )  # fmt: skip
 
 
 def test_a_stack_is_recorded_and_explained(tmp_path):
-    with laboratory(make_repository(tmp_path / "repository"), noise_prior_bpb=SIGMA) as lab:
-        files = lab.repository.read_workload("HEAD")
-        for old, new in (("RATE = 0.02", "RATE = 0.03"), ("WIDTH = 64", "WIDTH = 65")):
-            path = "workload/model.py" if "WIDTH" in old else "workload/train.py"
-            after = edits.apply(files, [Replace(path=path, old=old, new=new)])
-            proposal = Proposal(hypothesis=new, edits=(), proposer="p")
-            number = lab.ledger.open_experiment(TAG, proposal, diff=edits.diff(files, after), champion=0)
-            lab.ledger.close_experiment(
-                TAG, number, verdict=Verdict.DISCARD, reason="r", val_bpb=2.0, delta_bpb=-SIGMA, sigma_bpb=SIGMA,
-                figures=replace(FIGURES, effect_bpb=-2.6 * SIGMA),
-            )  # fmt: skip
-        single = IdeaQueue(lab, proposer=None, campaign=lab.ledger.campaign(TAG), budget_usd=0.0, stacks=False)
-        assert single.propose_stack(ending=True) is None, "a person who asked for one experiment gets that one"
+    root = make_repository(tmp_path / "repository")
+    with controller(root) as made:
+        files = made.repository.read_workload("HEAD")
+        record_near_miss(made.ledger, files, "RATE = 0.02", "RATE = 0.03")
+        record_near_miss(made.ledger, files, "WIDTH = 64", "WIDTH = 65")
+    with campaign(root, noise_prior_bpb=SIGMA) as night:
+        single = IdeaQueue(campaign=night, proposer=None, budget_usd=0.0, stacks=False)
+        assert single.next_stack(ending=True) is None, "a person who asked for one experiment gets that one"
         queue = replace(single, stacks=True)
-        number = queue.propose_stack(ending=False)
-        assert number == 3
-        assert queue.propose_stack(ending=True) is None, "a used near miss is not used again"
-        one = lab.ledger.experiment(TAG, number)
+        one = queue.next_stack(ending=False)
+        assert queue.next_stack(ending=True) is None, "a used near miss is not used again"
+        assert one == night.ledger.experiment(TAG, 3)
         assert (one.combines, one.champion, one.verdict) == ((1, 2), 0, None)
-        tree = candidate_files(lab, lab.ledger.campaign(TAG), one)
+        tree = candidate_files(night, one)
         assert (tree["workload/model.py"], tree["workload/train.py"]) == (
             b"WIDTH = 65\n",
             b"RATE = 0.03\nSTEPS = 5\n",

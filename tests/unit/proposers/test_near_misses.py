@@ -8,7 +8,7 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runner.decision.evidence import is_near_miss
+from runner.decision.history import is_near_miss
 from runner.decision.keep_rule import NEAR_MISS_SIGMAS
 from runner.proposers import combine
 from runner.proposers.researcher import experiments_tool

@@ -5,6 +5,7 @@ from __future__ import annotations
 from runner.proposers.researcher.plateau import plateau
 from runner.records import Experiment, Phase, RunEnd, RunRecord, Verdict
 from tests.support.near_misses import discarded
+from tests.support.trials import trials_of
 
 RUN = RunRecord(phase=Phase.TRAIN, seed=1, end=RunEnd.FINISHED, exit_code=0, wall_seconds=1, cpu_seconds=1)
 
@@ -30,7 +31,7 @@ def test_verdicts_that_say_nothing_about_an_idea_make_no_plateau():
     infra = [tried(number, Verdict.INFRA) for number in range(1, 9)]
     refused = [tried(number, Verdict.INVALID) for number in range(9, 20)]
     assert plateau([BASELINE, *infra, *refused], 3) is None
-    audited = [tried(number, Verdict.INVALID, runs=(RUN,)) for number in range(20, 23)]
+    audited = [tried(number, Verdict.INVALID, trials=trials_of([RUN])) for number in range(20, 23)]
     assert plateau([BASELINE, *infra, *refused, *audited], 3).tried == 3
 
 

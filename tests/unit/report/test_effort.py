@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from runner.records import Experiment, Phase, RunEnd, RunRecord, UsageTotals, Verdict
 from runner.report.effort import KINDS, duty, duty_line, spending, spending_lines, stretches, tokens
+from tests.support.trials import trials_of
 
 USAGE = UsageTotals(
     num_responses=30,
@@ -44,7 +45,7 @@ def experiment(number, start=None, end=None, *runs, verdict=Verdict.DISCARD, **m
         verdict=verdict,
         started_at=None if start is None else at(start),
         ended_at=None if end is None else at(end),
-        runs=runs,
+        trials=trials_of(runs),
         **more,
     )
 

@@ -7,8 +7,11 @@ import pytest
 from runner.records import AuditRecord, RunEnd
 from runner.report.explain import audit_lines, explain, strikes_line
 from tests.support.synthetic_experiments import experiment, run
+from tests.support.trials import trials_of
 
 FAILED = run(end=RunEnd.FAILED, exit_code=1)
+OUT_OF_MEMORY = run(end=RunEnd.OUT_OF_MEMORY)
+LOST = run(end=RunEnd.LOST)
 
 
 @pytest.mark.parametrize(
@@ -19,13 +22,13 @@ FAILED = run(end=RunEnd.FAILED, exit_code=1)
         (experiment(3, "keep", 1.8, delta_bpb=-0.05, champion=1), ["Kept", "better than experiment 1", "5.0 t"]),
         (experiment(3, "discard", 1.8, delta_bpb=-0.01), ["Discarded", "too little to distinguish from luck"]),
         (experiment(3, "discard", 1.8, delta_bpb=0.05, sigma_bpb=None), ["0.0500 worse than the champion"]),
-        (experiment(3, "crash", None, runs=(run(end=RunEnd.OUT_OF_MEMORY),)), ["Crashed", "ran out of memory"]),
+        (experiment(3, "crash", None, trials=trials_of([OUT_OF_MEMORY])), ["Crashed", "ran out of memory"]),
         (
-            experiment(3, "crash", None, retry_of=2, runs=(FAILED,), log_tail="x\nKeyError\n"),
+            experiment(3, "crash", None, retry_of=2, trials=trials_of([FAILED]), log_tail="x\nKeyError\n"),
             ["exit code 1 after 20 s", "retry of experiment 2", "log ends with: KeyError"],
         ),
         (experiment(3, "invalid", None, reason="claims above zero."), ["Invalid: claims above zero."]),
-        (experiment(3, "infra", None, runs=(run(end=RunEnd.LOST),)), ["says nothing about the idea", "vanished"]),
+        (experiment(3, "infra", None, trials=trials_of([LOST])), ["says nothing about the idea", "vanished"]),
         (
             experiment(3, "discard", 1.8, champion=2, delta_bpb=0.02, reason="not better"),
             ["not better: val_bpb 1.8000 is 0.0200 worse than experiment 2"],
@@ -40,7 +43,7 @@ def test_a_verdict_is_explained(one, words):
 
 @pytest.mark.parametrize("end", RunEnd)
 def test_every_way_to_end_has_a_sentence(end):
-    assert explain(experiment(3, "crash", None, runs=(run(end=end),)))
+    assert explain(experiment(3, "crash", None, trials=trials_of([run(end=end)])))
 
 
 def test_an_explanation_of_hostile_text_is_harmless():

@@ -16,40 +16,44 @@ from runner.report.findings import COLUMNS, NORMAL_90, find, finding_lines, find
 from runner.report.sealed import sealed_gaps, sealed_line, sealed_tsv
 from runner.untrusted import tokens_per_second
 from tests.support.synthetic_verdicts import CLEAN, FIGURES
+from tests.support.trials import trials_of
 
 SIGMA = 0.01
 
 
-def trial(first_id, bpb, *, hour=0.0, speed=None, audited=True):
-    """The runs of one trial, with ids from `first_id`; the audit adds a thousandth to the claim."""
+def trial(trial_id, bpb, *, hour=0.0, speed=None, audited=True):
+    """One trial; the audit adds a thousandth to the claim."""
     at = (datetime(2026, 1, 1, tzinfo=UTC) + timedelta(hours=hour)).isoformat()
     log = "" if speed is None else f"step 1 loss 9.9 tokens/s 1\nstep 2 loss 3.1 tokens/s {speed}\nbye"
     phases = [(Phase.TRAIN, None, None), (Phase.SCORE, bpb, None)]
     phases += [(Phase.AUDIT, bpb + 0.001, CLEAN)] if audited else []
-    return tuple(
+    runs = [
         RunRecord(
-            phase=phase, seed=100 + first_id, end=RunEnd.FINISHED, exit_code=0, wall_seconds=1.0, cpu_seconds=1.0,
-            val_bpb=score, audit=audit, id=first_id + place, opened_at=at, log_tail=log if place == 0 else "",
+            phase=phase, seed=100 + trial_id, end=RunEnd.FINISHED, exit_code=0, wall_seconds=1.0, cpu_seconds=1.0,
+            val_bpb=score, audit=audit, opened_at=at, log_tail=log if place == 0 else "",
         )
         for place, (phase, score, audit) in enumerate(phases)
-    )  # fmt: skip
+    ]  # fmt: skip
+    (made,) = trials_of(runs, first_id=trial_id)
+    return made
 
 
-def experiment(number, verdict="discard", bpb=None, runs=(), **more):
+def experiment(number, verdict="discard", bpb=None, trials=(), **more):
     return Experiment(
         number=number, hypothesis="h", proposer="p", verdict=Verdict(verdict), val_bpb=bpb, sigma_bpb=SIGMA,
-        runs=tuple(run for some in runs for run in some), **more,
+        trials=tuple(trials), **more,
     )  # fmt: skip
 
 
 def night():
     """Baseline, a discard with a lucky low score, a keep with a lucky first trial, a control of it, a cheat."""
     return [
-        experiment(0, "keep", 2.0, [trial(1, 2.00), trial(4, 2.02)], controls=trial(10, 2.04)),
+        experiment(0, "keep", 2.0, [trial(3, 2.00), trial(4, 2.02)], control_trials=(trial(12, 2.04),)),
         experiment(1, "discard", 1.97, [trial(14, 1.97, audited=False)]),
         experiment(
-            2, "keep", 1.96, [trial(20, 1.90), trial(23, 1.95), trial(26, 1.97)], controls=trial(40, 1.99),
-            champion=0, kept_commit="c" * 40, figures=FIGURES, delta_bpb=-0.0123,
+            2, "keep", 1.96, [trial(22, 1.90), trial(25, 1.95), trial(28, 1.97)],
+            control_trials=(trial(40, 1.99),), champion=0, kept_commit="c" * 40, figures=FIGURES,
+            delta_bpb=-0.0123,
         ),
         experiment(3, "invalid", None, [trial(50, 0.02, audited=False)]),
     ]  # fmt: skip
@@ -209,10 +213,10 @@ def test_a_simplification_says_so():
 def test_a_verdict_names_the_trials_that_it_rests_on():
     made = night()
     basis = rests_on(made[2], made[0])
-    assert [(one.role, one.experiment, one.run, round(one.val_bpb, 6)) for one in basis] == [
+    assert [(one.role, one.experiment, one.trial, round(one.val_bpb, 6)) for one in basis] == [
         ("trial", 2, 22, 1.901), ("trial", 2, 25, 1.951), ("trial", 2, 28, 1.971),
         ("pool", 0, 3, 2.001), ("control", 0, 12, 2.041),
     ]  # fmt: skip
-    assert basis_lines(basis)[0] == "  trial    experiment 2     run 22     seed 120         val_bpb 1.901000"
+    assert basis_lines(basis)[0] == "  trial    experiment 2     trial 22     seed 122         val_bpb 1.901000"
     assert rests_on(made[1], made[0]) == ()
     assert [one.role for one in rests_on(made[2], None)] == ["trial"] * 3

@@ -11,6 +11,7 @@ from rich.console import Console
 from runner.cli.display import LiveObserver, print_table
 from runner.records import Experiment, Phase, RunEnd, RunRecord, Verdict
 from runner.report.table import table
+from tests.support.trials import trials_of
 
 WIDTHS = (30, 40, 60, 80, 100, 120, 200)
 HYPOTHESES = {"short": "more heads", "long": "word " * 60, "wide": "学習率を上げる" * 20, "one word": "x" * 300}
@@ -21,7 +22,7 @@ TRAINED = RunRecord(
 
 
 def night(hypothesis: str) -> list[Experiment]:
-    shared = {"hypothesis": hypothesis, "proposer": "optuna", "runs": (TRAINED,)}
+    shared = {"hypothesis": hypothesis, "proposer": "optuna", "trials": trials_of([TRAINED])}
     baseline, invalid, kept, running = NUMBERS
     return [
         Experiment(number=baseline, verdict=Verdict.KEEP, val_bpb=2.0, **shared),

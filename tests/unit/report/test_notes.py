@@ -15,32 +15,40 @@ from runner.proposers.combine import near_misses
 from runner.proposers.researcher.digest import digest
 from runner.proposers.researcher.experiments_tool import read
 from runner.proposers.researcher.plateau import plateau
-from runner.records import Curve, Experiment, Phase, Proposal, RunEnd, RunRecord, StopReason, Verdict
+from runner.records import Curve, Experiment, Phase, RunEnd, RunRecord, StopReason, Verdict
 from runner.report.explain import explain
 from runner.report.findings import find
 from runner.report.notes import early_line, early_stops, upper_limit
 from runner.report.plot import progress_png
 from runner.report.summary import summarize, summary_text
 from runner.report.table import plain_lines, results_tsv
-from tests.support.scripted_evaluator import TAG, laboratory, make_repository
+from tests.support.ledgers import open_experiment, record_trial
+from tests.support.scripted_controller import TAG, controller, make_repository
 from tests.support.synthetic_verdicts import FIGURES
+from tests.support.trials import trials_of
 
 REASON = "stopped at 50% of its time: its loss 3.250 is 0.250 above the champion's there; a chance of 0.4% to be"
 REASON_TO_STOP = StopReason(fraction=0.5, loss=3.25, champion_loss=3.0, chance=0.004)
 
 
-def run(phase, run_id, end=RunEnd.FINISHED, seconds=20.0, stop_reason=None, bpb=None):
+def run(phase, seed, end=RunEnd.FINISHED, seconds=20.0, stop_reason=None, bpb=None):
     curve = Curve(losses=(3.0,) * NUM_FRACTIONS, stop_reason=stop_reason) if phase is Phase.TRAIN else None
     return RunRecord(
-        phase=phase, seed=run_id // 10, end=end, exit_code=None, wall_seconds=seconds, cpu_seconds=seconds,
-        curve=curve, val_bpb=bpb, id=run_id,
+        phase=phase, seed=seed, end=end, exit_code=None, wall_seconds=seconds, cpu_seconds=seconds,
+        curve=curve, val_bpb=bpb,
     )  # fmt: skip
 
 
 def baseline():
-    runs = (run(Phase.TRAIN, 1), run(Phase.SCORE, 2, seconds=4.0, bpb=2.0))
+    trials = trials_of([run(Phase.TRAIN, 1), run(Phase.SCORE, 1, seconds=4.0, bpb=2.0)])
     return Experiment(
-        number=0, hypothesis="baseline", proposer="p", verdict=Verdict.KEEP, val_bpb=2.0, sigma_bpb=0.01, runs=runs
+        number=0,
+        hypothesis="baseline",
+        proposer="p",
+        verdict=Verdict.KEEP,
+        val_bpb=2.0,
+        sigma_bpb=0.01,
+        trials=trials,
     )
 
 
@@ -48,21 +56,21 @@ def stopped(number):
     return Experiment(
         number=number, hypothesis=f"idea {number}", proposer="p", verdict=Verdict.DISCARD, reason=REASON,
         sigma_bpb=0.01, champion=0, category="optimizer",
-        runs=(run(Phase.TRAIN, number * 10, RunEnd.STOPPED, 10.0, REASON_TO_STOP),),
+        trials=trials_of([run(Phase.TRAIN, number, RunEnd.STOPPED, 10.0, REASON_TO_STOP)], first_id=number),
     )  # fmt: skip
 
 
 def finished(number, stop_reason=REASON_TO_STOP, again=False):
     changes = {
-        "trials": (number * 10 + 1, 9999) if again else (number * 10 + 1,),
+        "trials": (number, 9999) if again else (number,),
         "first_delta_bpb": 0.5,
         "effect_bpb": 0.4,
     }
     figures = FIGURES.__class__(**{**FIGURES.__dict__, **changes})
-    runs = (run(Phase.TRAIN, number * 10, stop_reason=stop_reason), run(Phase.SCORE, number * 10 + 1, bpb=2.5))
+    runs = [run(Phase.TRAIN, number, stop_reason=stop_reason), run(Phase.SCORE, number, bpb=2.5)]
     return Experiment(
         number=number, hypothesis="finished", proposer="p", verdict=Verdict.DISCARD, champion=0, val_bpb=2.5,
-        delta_bpb=0.5, sigma_bpb=0.01, figures=figures, runs=runs,
+        delta_bpb=0.5, sigma_bpb=0.01, figures=figures, trials=trials_of(runs, first_id=number),
     )  # fmt: skip
 
 
@@ -119,13 +127,11 @@ def test_every_reader_copes_with_a_discard_without_a_score(tmp_path):
 
 def test_status_and_show_report_a_stopped_run(tmp_path, monkeypatch):
     root = make_repository(tmp_path / "r")
-    with laboratory(root) as lab:
-        number = lab.ledger.open_experiment(
-            TAG, Proposal(hypothesis="wider", edits=(), proposer="p"), diff="", champion=0
-        )
-        trained = lab.ledger.open_run(TAG, number, Phase.TRAIN, 5)
-        lab.ledger.close_run(trained, run(Phase.TRAIN, 1, RunEnd.STOPPED, 10.0, REASON_TO_STOP))
-        lab.ledger.close_experiment(TAG, number, verdict=Verdict.DISCARD, reason=REASON, sigma_bpb=0.01)
+    with controller(root) as made:
+        number = open_experiment(made.ledger, champion=0)
+        (trial,) = trials_of([run(Phase.TRAIN, 5, RunEnd.STOPPED, 10.0, REASON_TO_STOP)])
+        record_trial(made.ledger, number, trial)
+        made.ledger.close_experiment(TAG, number, verdict=Verdict.DISCARD, reason=REASON, sigma_bpb=0.01)
     monkeypatch.chdir(root)
 
     def say(*arguments):
@@ -137,5 +143,8 @@ def test_status_and_show_report_a_stopped_run(tmp_path, monkeypatch):
     assert json.loads(say("status", "--tag", TAG, "--json"))["early_stop"]["stopped"] == 1
     assert REASON in say("show", "1", "--tag", TAG)
     shown = json.loads(say("show", "1", "--tag", TAG, "--json"))
-    assert shown["runs"][0]["end"] == "stopped" and shown["runs"][0]["curve"]["stop_reason"]["chance"] == 0.004
+    (trial,) = shown["trials"]
+    (trained,) = trial["runs"]
+    assert trial["outcome"] == trained["end"] == "stopped"
+    assert trained["curve"]["stop_reason"]["chance"] == 0.004
     assert "wrote" in say("report", "--tag", TAG)

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from runner.report.table import RESULTS_COLUMNS, plain_lines, results_tsv, table, to_tsv
 from tests.support.synthetic_experiments import HOSTILE, experiment, run
+from tests.support.trials import trials_of
 
 
 def rows(experiments):
@@ -77,7 +78,9 @@ def test_a_hostile_hypothesis_is_printed_and_not_interpreted(hypothesis):
 
 def test_numbers_are_whole_in_a_narrow_terminal():
     screen = io.StringIO()
-    made = [experiment(1, "discard", 1.912345, delta_bpb=0.012345, hypothesis="word " * 40, runs=(run(),))]
+    made = [
+        experiment(1, "discard", 1.912345, delta_bpb=0.012345, hypothesis="word " * 40, trials=trials_of([run()]))
+    ]
     Console(file=screen, width=80, no_color=True).print(table(made, 80))
     row = next(line for line in screen.getvalue().splitlines() if "discard" in line)
     assert "1.912345" in row
@@ -87,7 +90,7 @@ def test_numbers_are_whole_in_a_narrow_terminal():
 
 
 def test_plain_lines_are_aligned():
-    made = [experiment(1, "keep", 1.8, delta_bpb=-0.1, runs=(run(),)), experiment(112, "crash", None)]
+    made = [experiment(1, "keep", 1.8, delta_bpb=-0.1, trials=trials_of([run()])), experiment(112, "crash", None)]
     columns = {
         line.index(word) for line, word in zip(plain_lines(made), ("hypothesis", "idea", "idea"), strict=True)
     }

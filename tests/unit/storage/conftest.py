@@ -1,4 +1,4 @@
-"""Repositories with a space in their path, apart from the machine's own git configuration."""
+"""Repositories with a space in their path, apart from the machine's own git configuration, and a new ledger."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import pytest
 
 from runner.storage.repository import Repository
 from tests.support.git_repositories import configure_git, make_repository
+from tests.support.ledgers import new_ledger
 
 
 @pytest.fixture
@@ -21,3 +22,9 @@ def root(tmp_path, own_configuration):
 @pytest.fixture
 def repository(root):
     return Repository(root)
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    with new_ledger(tmp_path) as opened:
+        yield opened

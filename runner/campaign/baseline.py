@@ -1,0 +1,86 @@
+"""The baseline: experiment 0, the unmodified workload, measured until its noise is known."""
+
+from __future__ import annotations
+
+import structlog
+
+from runner.campaign.campaign import Campaign
+from runner.campaign.candidate import stage
+from runner.campaign.measurement import LedgerBook, measure
+from runner.campaign.promotion import promote
+from runner.decision import history, keep_rule
+from runner.errors import BaselineError, EngineError, Interrupted
+from runner.evaluation.evaluator import TrialRequest
+from runner.records import AuditPolicy, Experiment, Outcome, Proposal, Ruling, Trial, Verdict
+from runner.untrusted import clean
+
+log = structlog.get_logger()
+
+
+def ensure_baseline(campaign: Campaign) -> Experiment:
+    """Measure the unmodified workload, unless that is done; trials before a crash count.
+
+    Raises:
+        BaselineError: it does not run; the campaign is deleted, so that a corrected one can start.
+        EngineError: the infrastructure failed.
+        Interrupted: a person asked to stop between two trials.
+    """
+    if campaign.experiments and campaign.experiments[history.BASELINE].verdict is not None:
+        return campaign.experiments[history.BASELINE]
+    if not campaign.experiments:
+        campaign.open(Proposal(hypothesis="baseline", edits=(), proposer="baseline"), diff="")
+    try:
+        baseline = run_baseline(campaign, campaign.experiments[history.BASELINE])
+    except BaselineError:
+        campaign.ledger.delete_campaign(campaign.tag)
+        raise
+    campaign.observer.closed(baseline, baseline.val_bpb)
+    return baseline
+
+
+def run_baseline(campaign: Campaign, experiment: Experiment) -> Experiment:
+    """Measure the first champion until it has all its trials; raises what `ensure_baseline` does."""
+    program, wanted = stage(campaign, experiment), campaign.config.baseline_runs
+    while len(trials := history.scored(experiment.trials, audited=True)) < wanted:
+        if campaign.stopping():
+            raise Interrupted("stopped between two runs of the baseline", "the same command goes on")
+        campaign.observer.note(f"baseline: run {len(trials) + 1} of {wanted}")
+        trial = measure(
+            campaign.evaluator,
+            TrialRequest(program=program, seed=campaign.seed(experiment.number, len(trials))),
+            LedgerBook(campaign, experiment.number),
+            lambda _: AuditPolicy(audit=True, seal_below_bpb=float("inf")),
+            history.champion_claims(experiment),
+        )
+        experiment = campaign.experiments[experiment.number]
+        _refuse_failed(trial)
+    scores = history.scores(trials)
+    sigma = keep_rule.pooled_sigma([scores], campaign.config.noise_prior_bpb)
+    ruling = Ruling(
+        verdict=Verdict.KEEP,
+        reason=f"baseline: mean of {len(scores)} runs; noise {sigma:.4f} bpb",
+        val_bpb=sum(scores) / len(scores),
+        sigma_bpb=sigma,
+    )
+    closed = campaign.close(experiment.number, ruling)
+    log.info("verdict_reached", campaign=campaign.tag, experiment=0, verdict=closed.verdict, sigma_bpb=sigma)
+    return promote(campaign, closed)
+
+
+def _refuse_failed(trial: Trial) -> None:
+    match trial.outcome:
+        case Outcome.SCORED:
+            return
+        case Outcome.LOST:
+            raise EngineError(f"the baseline could not be measured: {trial.reason}", "autoresearch doctor")
+        case Outcome.INVALID:
+            raise BaselineError(
+                f"the unmodified workload cannot be believed: {trial.reason}",
+                "make it causal and repeatable; if it is, autoresearch calibrate measures what honest audits show",
+            )
+        case _:
+            tail = "" if trial.training is None else clean(trial.training.log_tail, 20)
+            raise BaselineError(
+                f"the unmodified workload got no score: {trial.reason}" + (f"\n{tail}" if tail else ""),
+                "make workload/ run first; the lines above are the end of its log",
+            )

@@ -1,0 +1,46 @@
+"""From a keep to a commit on the champion's branch."""
+
+from __future__ import annotations
+
+import structlog
+
+from runner.campaign.campaign import Campaign
+from runner.campaign.commit_message import kept_message
+from runner.records import Experiment
+from runner.storage.git import write_again
+
+log = structlog.get_logger()
+
+
+def promote(campaign: Campaign, experiment: Experiment) -> Experiment:
+    """Advance the branch to an experiment with the verdict keep."""
+    commit = write_again(lambda: _advance(campaign, experiment))
+    campaign.ledger.set_kept(campaign.tag, experiment.number, commit)
+    log.info("branch_advanced", experiment=experiment.number, commit=commit)
+    return campaign.reload(experiment.number)
+
+
+def commit_keep(campaign: Campaign, experiment: Experiment) -> str:
+    """Make the commit of a kept candidate on its champion's; repeating it gives the same commit."""
+    assert experiment.tried_commit is not None and experiment.ended_at is not None
+    conditions = campaign.controller.conditions
+    return campaign.repository.make_commit(
+        tree=campaign.repository.resolve(f"{experiment.tried_commit}^{{tree}}"),
+        parent=campaign.parent_of(experiment),
+        message=kept_message(
+            experiment,
+            base_image=conditions["base_image"],  # by its inputs: ids differ between builds
+            data=conditions["data"],
+            evaluation=conditions["evaluation"],
+        ),
+        when=experiment.ended_at,
+    )
+
+
+def _advance(campaign: Campaign, experiment: Experiment) -> str:
+    if experiment.champion is None:
+        parent, commit = None, campaign.row.base_commit
+    else:
+        parent, commit = campaign.parent_of(experiment), commit_keep(campaign, experiment)
+    campaign.repository.advance(campaign.controller.branch, commit, expected_old=parent)
+    return commit

@@ -1,0 +1,215 @@
+"""The controller is killed at every step that outlives it, and in its recovery: it ends as if it never was."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from runner.failpoints import Side, Step
+from tests.support import scripted_night
+from tests.support.failpoint_nights import acknowledged, final_state, make_repository, rows, whole_night
+
+ROOT = Path(__file__).resolve().parents[3]
+DOCKER = {
+    Step.VOLUME_CREATED,
+    Step.CONTAINER_CREATED,
+    Step.CONTAINER_STARTED,
+    Step.CONTAINER_REMOVED,
+    Step.VOLUME_REMOVED,
+}
+"""Killed in `tests/engine/test_crashes.py`, with real containers."""
+ELSEWHERE = {
+    Step.CAMPAIGN_DELETED: "a workload that does not run",
+    Step.LOST_TRIALS_CLOSED: "the first step of every recovery",
+    Step.ATTEMPT_RECORDED: "no step of a night: `autoresearch confirm`",
+}
+POINTS = [(step, side) for step in Step if step not in DOCKER | ELSEWHERE.keys() for side in Side]
+
+
+def test_the_night_crosses_every_path(uninterrupted):
+    _, state = uninterrupted
+    verdicts = [row["verdict"] for row in state["experiments"]]
+    assert verdicts == ["keep", "discard", "keep", "crash", "crash", "invalid", "crash", "infra", "keep"]
+    assert state["experiments"][4]["retry_of"] == 3
+    assert "quarantined" in state["experiments"][7]["reason"]
+    assert state["money"] == {None: [0.25], **{number: [0.25] for number in range(1, 9)}}
+    assert len(state["sealed"]) == 4
+    # After one run of others, between the looks at 2, as a new champion, and between the looks at 8.
+    assert [number for number, _, _ in state["controls"]] == [0, 0, 2, 2], "the champion was measured again"
+
+
+def test_every_point_is_reached_or_has_a_reason(uninterrupted):
+    reached, _ = uninterrupted
+    assert set(reached) >= set(POINTS), "a step that nobody passes is never tested"
+    assert {step for step, _ in reached}.isdisjoint(DOCKER | ELSEWHERE.keys())
+
+
+def test_the_page_says_what_a_restart_makes_of_every_step():
+    page = (ROOT / "docs" / "reliability.md").read_text("utf-8")
+    told = page.partition("### What a restart makes of each")[2].partition("\n## ")[0]
+    assert sorted(re.findall(r"`([a-z]+_[a-z_]+)`", told)) == sorted(Step)
+
+
+LOST_ANSWER = ((Step.ANSWER_BOOKED, Side.AFTER), (Step.ANSWER_KEPT, Side.BEFORE))
+"""Killed here, an answer has begun and has not come whole: it is asked for again, its cost stays booked."""
+
+
+@pytest.mark.parametrize(("step", "side"), POINTS, ids=lambda value: str(value))
+def test_a_night_killed_there_and_in_its_recovery_ends_as_if_nothing_had_been(
+    night, tmp_path, uninterrupted, step, side
+):
+    """In the middle of the night, a few steps into the recovery, and at the next time that the point is passed."""
+    reached, whole = uninterrupted
+    root = make_repository(tmp_path / "repository")
+    middle = 1 + reached.count((step, side)) // 2
+    before, lost = {}, 0
+    for item in (
+        {"step": step, "side": side, "occurrence": middle},
+        {"reach": 1 + POINTS.index((step, side)) % 11},
+        {"step": step, "side": side},
+    ):
+        told = night(root, **item)
+        assert told.end == (0 if before and "step" in item and (step, side) not in told.reached else -9), (
+            told.errors
+        )
+        lost += told.end != 0 and told.reached[-1] in LOST_ANSWER
+        after = acknowledged(root, told)
+        for name, old in before.items():
+            assert [row for row in old if row not in after[name]] == [], f"{name}: changed or lost"
+        before = after
+    told = night(root)
+    assert told.end == 0, told.errors
+    state = final_state(root)
+    bookings = sum(len(costs) for costs in state["money"].values())
+    assert bookings == sum(len(costs) for costs in whole["money"].values()) + lost, "no answer is paid for twice"
+    if lost:
+        state["money"] = whole["money"]
+    assert state == whole
+
+
+NEVER_IDLE = [
+    (step, side)
+    for step in (
+        Step.CONVERSATION_OPENED,
+        Step.ANSWER_BOOKED,
+        Step.ANSWER_KEPT,
+        Step.CHECK_KEPT,
+        Step.EXPERIMENT_OPENED,
+        Step.TRIAL_CLOSED,
+        Step.EXPERIMENT_CLOSED,
+        Step.BRANCH_ADVANCED,
+        Step.KEEP_RECORDED,
+    )
+    for side in Side
+]
+
+
+@pytest.fixture(scope="module")
+def ahead(night, tmp_path_factory):
+    """The points of a night that is never idle, and its final state."""
+    root = make_repository(tmp_path_factory.mktemp("ahead") / "repository", "ahead")
+    reached, state = whole_night(night, root)
+    assert [row["verdict"] for row in state["experiments"]] == [
+        "keep", "discard", "keep", "discard", "discard", "keep", "discard",
+    ]  # fmt: skip
+    assert state["money"] == {number: [0.25] for number in range(1, 7)}
+    asked = rows(root, "conversations")
+    assert [row["running"] for row in asked] == [None, 1, 2, 3, 4, 5], "each while the one before it ran"
+    return reached, state
+
+
+@pytest.mark.parametrize(("step", "side"), NEVER_IDLE, ids=lambda value: str(value))
+def test_a_night_that_thinks_ahead_ends_as_if_nothing_had_been(night, tmp_path, ahead, step, side):
+    """Killed on either thread, three times: what waits is found, and nothing is asked twice."""
+    reached, whole = ahead
+    root = make_repository(tmp_path / "repository", "ahead")
+    middle = 1 + reached.count((step, side)) // 2
+    for item in (
+        {"step": step, "side": side, "occurrence": middle},
+        {"reach": 1 + NEVER_IDLE.index((step, side)) % 7},
+        {"step": step, "side": side},
+    ):
+        assert night(root, **item).end in (-9, 0)
+    told = night(root)
+    assert told.end == 0, told.errors
+    state = final_state(root)
+    cut = sum(row["body"] is None for row in rows(root, "answers"))
+    assert cut <= 3
+    assert len(rows(root, "answers")) - cut == len(scripted_night.AHEAD), "no answer is paid for twice"
+    if cut:
+        state["money"] = whole["money"]
+    assert state == whole
+
+
+AROUND_A_STOP = [
+    (step, side) for step in (Step.TRIAL_OPENED, Step.TRIAL_CLOSED, Step.EXPERIMENT_CLOSED) for side in Side
+]
+
+
+@pytest.fixture(scope="module")
+def early(night, tmp_path_factory):
+    """The points of a night with a run that is stopped early, and its final state."""
+    root = make_repository(tmp_path_factory.mktemp("early") / "repository", "early")
+    reached, state = whole_night(night, root)
+    assert [row["verdict"] for row in state["experiments"]] == ["keep", "discard", "discard", "keep"]
+    assert state["experiments"][2]["val_bpb"] is None
+    assert "stopped early" in state["experiments"][2]["reason"]
+    return reached, state
+
+
+@pytest.mark.parametrize(("step", "side"), AROUND_A_STOP, ids=lambda value: str(value))
+def test_a_recorded_stop_is_settled_and_an_unrecorded_one_is_measured_again(night, tmp_path, early, step, side):
+    """There is no second draw once the stop was written down."""
+    reached, whole = early
+    closed = [at for at, point in enumerate(reached) if point == (Step.EXPERIMENT_CLOSED, Side.AFTER)]
+    occurrence = reached[: closed[2] + 1].count((step, side))  # the last one that belongs to the stopped one
+    root = make_repository(tmp_path / "repository", "early")
+    assert night(root, step=step, side=side, occurrence=occurrence).end == -9
+    before = [row["outcome"] for row in rows(root, "trials") if row["experiment"] == 2]
+    assert ("stopped" in before) == ((step, side) not in AROUND_A_STOP[:3])
+    told = night(root)
+    assert told.end == 0, told.errors
+    assert final_state(root) == whole
+    after = [row["outcome"] for row in rows(root, "trials") if row["experiment"] == 2]
+    assert after.count("stopped") == 1
+    assert "stopped" not in before or after == before, "what was settled is not run again"
+
+
+AROUND_A_STACK = [
+    (step, side)
+    for step in (Step.EXPERIMENT_OPENED, Step.CANDIDATE_RECORDED, Step.TRIAL_CLOSED, Step.KEEP_RECORDED)
+    for side in Side
+]
+
+
+@pytest.fixture(scope="module")
+def stacked(night, tmp_path_factory):
+    """The points of a night in which two near misses are kept together, and its final state."""
+    root = make_repository(tmp_path_factory.mktemp("stack") / "repository", "stack")
+    reached, state = whole_night(night, root)
+    verdicts = [(row["proposer"], row["verdict"], json.loads(row["combines"])) for row in state["experiments"]]
+    assert verdicts == [
+        ("baseline", "keep", []),
+        ("scripted", "discard", []),
+        ("scripted", "discard", []),
+        ("stack", "keep", [1, 2]),
+        ("scripted", "keep", []),
+    ]
+    assert state["money"] == {number: [0.25] for number in (1, 2, 4)}, "a stack costs no answer"
+    return reached, state
+
+
+@pytest.mark.parametrize(("step", "side"), AROUND_A_STACK, ids=lambda value: str(value))
+def test_a_stack_is_made_once_wherever_the_controller_is_killed(night, tmp_path, stacked, step, side):
+    reached, whole = stacked
+    opened = [at for at, point in enumerate(reached) if point == (Step.EXPERIMENT_OPENED, Side.BEFORE)]
+    occurrence = reached[: opened[3]].count((step, side)) + 1  # the first one that belongs to the stack
+    root = make_repository(tmp_path / "repository", "stack")
+    for item in ({"step": step, "side": side, "occurrence": occurrence}, {"step": step, "side": side}):
+        assert night(root, **item).end in (-9, 0)
+    told = night(root)
+    assert told.end == 0, told.errors
+    assert final_state(root) == whole

@@ -1,0 +1,137 @@
+"""A start repairs a state that was damaged, changed or left half-done, or an error names it."""
+
+from __future__ import annotations
+
+import pytest
+
+from runner.failpoints import Side, Step
+from tests.support import scripted_night
+from tests.support.failpoint_nights import final_state, git, make_repository, rows
+
+
+def test_a_workload_that_does_not_run_is_forgotten_whole_wherever_that_is_interrupted(night, tmp_path):
+    for side in Side:
+        root = make_repository(tmp_path / side / "repository")
+        (root / "workload" / "train.py").write_text("BOOST = 'crash'\n")
+        git(root, "-c", "user.name=u", "-c", "user.email=u@example.org", "commit", "-qam", "break it")
+        assert night(root, step=Step.CAMPAIGN_DELETED, side=side).end == -9
+        told = night(root)
+        assert told.end == 1
+        assert "the unmodified workload got no score" in told.errors
+        assert rows(root, "campaigns") == rows(root, "experiments") == rows(root, "trials") == []
+
+
+def test_a_night_that_is_over_is_not_changed_by_another_start(night, tmp_path):
+    root = make_repository(tmp_path / "repository")
+    night(root)
+    tables = ("experiments", "trials", "usage", "sealed", "answers")
+    before = [rows(root, table) for table in tables]
+    told = night(root)
+    assert told.end == 0
+    assert [rows(root, table) for table in tables] == before
+    assert {step for step, _ in told.reached} == {Step.LOST_TRIALS_CLOSED, Step.TARGET_SET}, "nothing to repair"
+
+
+def test_a_branch_that_lost_its_last_moves_is_put_back_to_the_champion(night, tmp_path):
+    root = make_repository(tmp_path / "repository")
+    night(root)
+    whole = final_state(root)
+    branch = f"autoresearch/{scripted_night.TAG}"
+    git(root, "branch", "-f", branch, f"{branch}~1")
+    assert night(root).end == 0
+    assert final_state(root) == whole
+    git(root, "branch", "-D", branch)
+    assert night(root).end == 0
+    assert final_state(root) == whole
+
+
+def test_a_branch_that_lost_its_moves_during_a_keep_is_put_back_as_well(night, tmp_path, uninterrupted):
+    reached, whole = uninterrupted
+    root = make_repository(tmp_path / "repository")
+    last = (Step.KEEP_RECORDED, Side.BEFORE)
+    assert night(root, step=last[0], side=last[1], occurrence=reached.count(last)).end == -9
+    git(root, "branch", "-f", f"autoresearch/{scripted_night.TAG}", "main")
+    told = night(root)
+    assert told.end == 0, told.errors
+    assert final_state(root) == whole
+
+
+LOST = {
+    "the champion's commit": ("autoresearch/test",),
+    "a candidate's commit and its ref": ("refs/autoresearch/tried/test/0003",),
+    "a file of the champion": ("autoresearch/test:workload/train.py",),
+    "every commit of the campaign": ("autoresearch/test", "autoresearch/test~1", "refs/autoresearch/tried/*"),
+    "every object of the campaign": ("--all",),
+}
+
+
+@pytest.mark.parametrize("names", LOST.values(), ids=LOST.keys())
+def test_commits_that_git_lost_are_made_again_from_the_ledger(night, tmp_path, uninterrupted, names):
+    root = make_repository(tmp_path / "repository")
+    night(root)
+    refs = git(root, "for-each-ref")
+    tried = git(root, "for-each-ref", "--format=%(refname)", "refs/autoresearch/tried").split()
+    lost = []
+    for name in names:
+        if name == "--all":
+            lost += git(root, "rev-list", "--objects", "--no-object-names", *tried, "^main").split()
+            lost += git(root, "rev-list", "main..autoresearch/test").split()
+        else:
+            lost += git(root, "rev-parse", *(tried if name.endswith("*") else [name])).split()
+    for found in lost:
+        (root / ".git" / "objects" / found[:2] / found[2:]).unlink(missing_ok=True)
+    for name in names:
+        if name.startswith("refs/") and not name.endswith("*"):
+            (root / ".git" / name).unlink()
+    assert lost
+    told = night(root)
+    assert told.end == 0, told.errors
+    assert git(root, "for-each-ref") == refs, "the same commits"
+    assert final_state(root) == uninterrupted[1]
+
+
+def test_an_object_that_cannot_be_made_again_is_an_error(night, tmp_path):
+    root = make_repository(tmp_path / "repository")
+    night(root)
+    head = git(root, "rev-parse", "autoresearch/test").strip()
+    path = root / ".git" / "objects" / head[:2] / head[2:]
+    path.chmod(0o644)
+    path.write_bytes(b"")  # as a file system without a journal leaves it
+    told = night(root)
+    assert told.end == 1
+    assert "git fsck" in told.errors
+    assert path.read_bytes() == b"", "what is damaged is left for a person to look at"
+
+
+def test_a_file_that_was_being_written_is_removed_at_the_next_start(night, tmp_path):
+    root = make_repository(tmp_path / "repository")
+    assert night(root, step=Step.FILE_REPLACED, side=Side.BEFORE).end == -9
+    claims = root / ".autoresearch" / "claims" / scripted_night.TAG
+    assert [path.suffix for path in claims.iterdir()] == [".partial"]
+    told = night(root, step=Step.LOST_TRIALS_CLOSED, side=Side.BEFORE)
+    assert told.end == -9
+    assert list(claims.iterdir()) == []
+
+
+def test_a_branch_that_a_person_moved_is_left_alone_and_named(night, tmp_path):
+    root = make_repository(tmp_path / "repository")
+    night(root)
+    branch = f"autoresearch/{scripted_night.TAG}"
+    moved = git(
+        root,
+        "-c",
+        "user.name=u",
+        "-c",
+        "user.email=u@example.org",
+        "commit-tree",
+        "-m",
+        "mine",
+        "-p",
+        branch,
+        f"{branch}^{{tree}}",
+    ).strip()
+    git(root, "branch", "-f", branch, moved)
+    told = night(root)
+    assert told.end == 1
+    assert moved in told.errors and "git branch -f" in told.errors
+    assert git(root, "rev-parse", branch).strip() == moved
