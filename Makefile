@@ -11,10 +11,10 @@ TAG         ?=
 ARGS        ?=
 WORKERS     ?= 2
 
-# Files of the tests are in memory where there is room: nights spend their time in git and SQLite. They go with the run.
-SCRATCH     := $(shell df --output=avail -B1G /dev/shm 2>/dev/null | awk 'NR == 2 && $$1 >= 2 {print "/dev/shm"}')
-PYTEST       = scratch=$$(mktemp -d -p "$(or $(SCRATCH),$${TMPDIR:-/tmp})" autoresearch-XXXXXX) && trap 'rm -rf "$$scratch"' EXIT && \
-               $(VENV)/bin/pytest -n $(WORKERS) --dist worksteal --basetemp "$$scratch/tests"
+PYTEST       = $(VENV)/bin/pytest -n $(WORKERS) --dist worksteal
+# Nights without containers spend their time in git and SQLite: their files are in memory where there is room.
+MEMORY      := $(shell df --output=avail -B1G /dev/shm 2>/dev/null | awk 'NR == 2 && $$1 >= 2 {print "/dev/shm"}')
+SCRATCH      = scratch=$$(mktemp -d -p "$(or $(MEMORY),$${TMPDIR:-/tmp})" autoresearch-XXXXXX) && trap 'rm -rf "$$scratch"' EXIT
 
 .PHONY: help demo overnight test test-fast test-full check lock engine prepare clean
 .DEFAULT_GOAL := help
@@ -31,16 +31,16 @@ overnight: engine $(VENV)/.installed ## A real night (HOURS=8 EXPERIMENTS=1000 B
 prepare: engine $(VENV)/.installed ## Base image and data, as far as they are missing
 	$(RUN) prepare $(ARGS)
 
-test: engine $(VENV)/.installed ## The test suite, real containers included
+test: test-fast engine ## The test suite, real containers included
 	$(RUN) prepare --profile cpu
-	@$(PYTEST) $(ARGS)
+	$(PYTEST) -m docker $(ARGS)
 
 test-fast: $(VENV)/.installed ## The tests that need no engine: three minutes
-	@$(PYTEST) -m "not docker" tests/docs tests/unit tests/night $(ARGS)
+	@$(SCRATCH) && $(PYTEST) --basetemp "$$scratch/tests" -m "not docker" $(ARGS)
 
 test-full: engine $(VENV)/.installed ## Every test, and every candidate on the real torch
 	$(RUN) prepare --profile cpu
-	@$(PYTEST) --full $(ARGS)
+	$(PYTEST) --full $(ARGS)
 
 check: $(VENV)/.installed ## Style, types, layers, sizes, locked evaluation
 	$(VENV)/bin/ruff check .

@@ -39,7 +39,7 @@ def test_other_conditions_are_refused_because_scores_would_not_compare(measured_
         campaign.open_campaign(controller)
 
 
-def test_a_branch_that_somebody_moved_is_not_overwritten(measured_controller):
+def test_a_branch_that_a_user_moved_is_not_overwritten(measured_controller):
     controller = measured_controller
     (controller.repository.root / "workload" / "train.py").write_text(TRAIN + "# mine\n")
     git(controller.repository.root, "commit", "-qam", "mine")
@@ -49,7 +49,7 @@ def test_a_branch_that_somebody_moved_is_not_overwritten(measured_controller):
     assert controller.repository.branch_head("autoresearch/test") == controller.repository.resolve("main")
 
 
-def test_a_branch_that_is_checked_out_is_told_before_the_night_and_not_at_its_first_keep(measured_controller):
+def test_a_checked_out_branch_is_reported_before_the_night_and_not_at_its_first_keep(measured_controller):
     controller = measured_controller
     git(controller.repository.root, "switch", "-q", "autoresearch/test")
     with pytest.raises(RepositoryError, match="checked out"):

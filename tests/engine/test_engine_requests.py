@@ -149,7 +149,9 @@ def test_a_controller_killed_before_it_knew_the_id_leaves_a_container_that_the_n
     assert engine.client.api.containers(all=True, filters=label) == []
 
 
-def test_what_somebody_removes_under_a_running_experiment_is_made_again(faulty_site, faulty, engine):
+def test_containers_volumes_and_images_removed_under_a_running_experiment_are_made_again(
+    faulty_site, faulty, engine
+):
     operator = Operator()
     api = engine.client.api
     labels = []

@@ -45,7 +45,7 @@ def test_what_goes_on_until_the_deadline_is_good(check):
         ("import os\nos.kill(os.getpid(), 11)\n", "exit code"),
     ],
 )
-def test_what_fails_is_told_with_the_end_of_its_log(check, train, words):
+def test_a_failure_is_reported_with_the_end_of_its_log(check, train, words):
     told = check(train)
     assert told.splitlines()[0].startswith("it failed after")
     assert words in told
@@ -72,9 +72,9 @@ def test_a_run_is_given_up_when_the_controller_ends(check, controller, engine):
     assert engine.client.api.images(filters=label) == []
 
 
-def test_what_takes_all_memory_is_told(check):
+def test_running_out_of_memory_is_reported(check):
     assert "memory" in check("x = []\nwhile True:\n    x.append(b'x' * 2**26)\n")
 
 
-def test_an_engine_that_fails_is_nobodys_fault(check):
+def test_a_failing_engine_is_not_the_ideas_fault(check):
     assert check(TRAIN, base_image="sha256:" + "0" * 64) == ""

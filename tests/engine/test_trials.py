@@ -16,7 +16,7 @@ from tests.support.silent_observer import SilentObserver
 pytestmark = pytest.mark.docker
 
 
-def test_a_candidate_is_looked_at_until_its_case_is_clear_also_across_a_stop(measured_controller):
+def test_a_candidate_is_tried_until_its_case_is_clear_also_across_a_stop(measured_controller):
     """Two looks for a keep; stopped after the first; the champion is measured again between them, and before the
     next idea."""
     controller = measured_controller
@@ -70,7 +70,7 @@ publish(lambda path: path.write_text(str(BOOST + int(os.environ["SEED"]) % 100 /
 """Its loss says what its score will be, for half of the time."""
 
 
-def test_a_hopeless_first_look_is_stopped_and_one_that_was_drawn_is_finished(controller):
+def test_an_unpromising_first_trial_is_stopped_and_one_that_was_drawn_is_finished(controller):
     repository = controller.repository
     (repository.root / "workload" / "train.py").write_text(PRINTING)
     git(repository.root, "commit", "-qam", "print")

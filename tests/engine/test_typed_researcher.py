@@ -13,7 +13,7 @@ from tests.support import fake_anthropic, fake_researchers
 pytestmark = pytest.mark.docker
 
 
-def test_a_night_with_a_language_model_is_never_idle_books_its_cost_and_mends_a_crash_though_it_is_killed(
+def test_a_night_with_a_language_model_is_never_idle_books_its_cost_and_fixes_a_crash_though_it_is_killed(
     measured_clone,
 ):
     """One edit fails when it is run for a moment, one fails at full length only, and one helps."""

@@ -61,7 +61,7 @@ def test_what_is_wanted_is_not_done(attack, behaviour):
     suffered(attack, behaviour)
 
 
-def test_a_state_that_changed_is_told(estate):
+def test_a_changed_state_is_reported(estate):
     """The estate's own detector fires, for every kind of change that the host can make here."""
     before = estate.state()
     assert before.changes(estate.state()) == []

@@ -46,7 +46,7 @@ def test_claims_that_a_model_cannot_repeat_are_refuted(watch, honest, cheat):
 
 
 @of(Fate.INVALID)
-def test_claims_that_nobody_can_check_are_invalid(watch, honest, cheat):
+def test_claims_that_cannot_be_checked_are_invalid(watch, honest, cheat):
     seen = watch(
         cheat.edits, champion=honest.claims_sha256, arithmetic=cheat.name not in IN_CONTAINERS, **cheat.settings
     )
