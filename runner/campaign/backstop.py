@@ -48,12 +48,12 @@ def guarded(doing: str, act: Callable[[], T], **about: object) -> T | Bug:
     except (AutoresearchError, OSError):
         raise
     except Exception as error:  # noqa: BLE001  here and nowhere else: a bug has no name before it is known
-        told = one_line(f"{type(error).__name__}: {error}", _ERROR_CHARACTERS)
+        summary = one_line(f"{type(error).__name__}: {error}", _ERROR_CHARACTERS)
         log.error(
             "internal_error",
             doing=doing,
-            error=told,
+            error=summary,
             traceback="".join(traceback.format_exception(error)),
             **about,
         )
-        return Bug(reason=f"internal error while {doing}: {told}; a bug report is in the log", error=error)
+        return Bug(reason=f"internal error while {doing}: {summary}; a bug report is in the log", error=error)

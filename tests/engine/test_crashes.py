@@ -17,16 +17,10 @@ from runner.storage.repository import Repository
 from runner.storage.sealed import SealedScores
 from tests.support import killed_night
 from tests.support.constant_workload import make_repository
+from tests.support.failpoint_nights import DOCKER
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
 
-DOCKER = {
-    Step.VOLUME_CREATED,
-    Step.CONTAINER_CREATED,
-    Step.CONTAINER_STARTED,
-    Step.CONTAINER_REMOVED,
-    Step.VOLUME_REMOVED,
-}
 CHAIN = (
     (Step.VOLUME_CREATED, Side.BEFORE, 1, 0),
     (Step.VOLUME_CREATED, Side.AFTER, 1, 1),  # nobody knows its name

@@ -17,21 +17,11 @@ from runner.errors import BaseGoneError, ImageError
 from runner.sandbox import images
 from runner.sandbox.engine import LABEL
 from runner.sandbox.images import builder, cleanup
+from tests.support.layers import FILES, members
 
 pytestmark = pytest.mark.docker
 
 ROOT = Path(__file__).resolve().parents[2]
-FILES = {
-    "workload/train.py": b"print('hello')\n",
-    "workload/model.py": b"",
-    "workload/kernels/__init__.py": b"# \xc3\xa9\n",
-    "workload/kernels/deep/er.txt": b"x" * 2000,
-}
-
-
-def members(data: bytes) -> list[tarfile.TarInfo]:
-    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
-        return tar.getmembers()
 
 
 @pytest.fixture(scope="module")

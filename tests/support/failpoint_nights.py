@@ -13,6 +13,15 @@ from runner.failpoints import Side, Step
 from runner.records import Verdict
 from tests.support import scripted_night
 
+DOCKER = {
+    Step.VOLUME_CREATED,
+    Step.CONTAINER_CREATED,
+    Step.CONTAINER_STARTED,
+    Step.CONTAINER_REMOVED,
+    Step.VOLUME_REMOVED,
+}
+"""Steps of the engine: killed in `tests/engine/test_crashes.py`, with real containers, and nowhere else."""
+
 
 def git(root, *arguments):
     return subprocess.run(["git", *arguments], cwd=root, check=True, capture_output=True, text=True).stdout
@@ -35,13 +44,13 @@ def make_repository(root, kind=None):
 
 def whole_night(night, root):
     """The points of a night that nobody interrupts, and its final state."""
-    told = night(root)
-    assert told.end == 0, told.errors
-    return told.reached, final_state(root)
+    result = night(root)
+    assert result.end == 0, result.errors
+    return result.reached, final_state(root)
 
 
 @dataclass(frozen=True)
-class Told:
+class NightResult:
     """How a night ended, and which points it passed, in order."""
 
     end: int
@@ -113,11 +122,11 @@ def check_whole(root):
     assert [path.name for path in left] == ["controller.lock"], left
 
 
-def acknowledged(root, told):
+def acknowledged(root, result):
     """What was committed before a kill is there after it; returns the rows that may not change any more."""
     if not rows(root, "sqlite_master"):
         return {}
-    passed = Counter(step for step, side in told.reached if side == Side.AFTER)
+    passed = Counter(step for step, side in result.reached if side == Side.AFTER)
     experiments, trials, usage = (rows(root, table) for table in ("experiments", "trials", "usage"))
     closed = [row for row in experiments if row["verdict"]]
     kept = [row for row in closed if row["kept_commit"]]

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from tests.support import scripted_night
-from tests.support.failpoint_nights import Told, make_repository, whole_night
+from tests.support.failpoint_nights import NightResult, make_repository, whole_night
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def night(tmp_path_factory):
             end = json.loads(process.stdout.readline())["end"]
             reached = [tuple(line.split()) for line in root.with_name("reached").read_text().splitlines()]
             assert list(scratch.iterdir()) == []
-            return Told(end, reached, root.with_name("errors").read_text())
+            return NightResult(end, reached, root.with_name("errors").read_text())
 
         yield one
         process.stdin.close()

@@ -10,17 +10,9 @@ import pytest
 
 from runner.failpoints import Side, Step
 from tests.support import scripted_night
-from tests.support.failpoint_nights import acknowledged, final_state, make_repository, rows, whole_night
+from tests.support.failpoint_nights import DOCKER, acknowledged, final_state, make_repository, rows, whole_night
 
 ROOT = Path(__file__).resolve().parents[3]
-DOCKER = {
-    Step.VOLUME_CREATED,
-    Step.CONTAINER_CREATED,
-    Step.CONTAINER_STARTED,
-    Step.CONTAINER_REMOVED,
-    Step.VOLUME_REMOVED,
-}
-"""Killed in `tests/engine/test_crashes.py`, with real containers."""
 ELSEWHERE = {
     Step.CAMPAIGN_DELETED: "a workload that does not run",
     Step.LOST_TRIALS_CLOSED: "the first step of every recovery",
@@ -49,8 +41,8 @@ def test_every_point_is_reached_or_has_a_reason(uninterrupted):
 
 def test_the_page_says_what_a_restart_makes_of_every_step():
     page = (ROOT / "docs" / "reliability.md").read_text("utf-8")
-    told = page.partition("### What a restart makes of each")[2].partition("\n## ")[0]
-    assert sorted(re.findall(r"`([a-z]+_[a-z_]+)`", told)) == sorted(Step)
+    recovery = page.partition("### What a restart makes of each")[2].partition("\n## ")[0]
+    assert sorted(re.findall(r"`([a-z]+_[a-z_]+)`", recovery)) == sorted(Step)
 
 
 LOST_ANSWER = ((Step.ANSWER_BOOKED, Side.AFTER), (Step.ANSWER_KEPT, Side.BEFORE))
@@ -71,17 +63,17 @@ def test_a_night_killed_there_and_in_its_recovery_ends_as_if_nothing_had_been(
         {"reach": 1 + POINTS.index((step, side)) % 11},
         {"step": step, "side": side},
     ):
-        told = night(root, **item)
-        assert told.end == (0 if before and "step" in item and (step, side) not in told.reached else -9), (
-            told.errors
+        result = night(root, **item)
+        assert result.end == (0 if before and "step" in item and (step, side) not in result.reached else -9), (
+            result.errors
         )
-        lost += told.end != 0 and told.reached[-1] in LOST_ANSWER
-        after = acknowledged(root, told)
+        lost += result.end != 0 and result.reached[-1] in LOST_ANSWER
+        after = acknowledged(root, result)
         for name, old in before.items():
             assert [row for row in old if row not in after[name]] == [], f"{name}: changed or lost"
         before = after
-    told = night(root)
-    assert told.end == 0, told.errors
+    result = night(root)
+    assert result.end == 0, result.errors
     state = final_state(root)
     bookings = sum(len(costs) for costs in state["money"].values())
     assert bookings == sum(len(costs) for costs in whole["money"].values()) + lost, "no answer is paid for twice"
@@ -133,8 +125,8 @@ def test_a_night_that_thinks_ahead_ends_as_if_nothing_had_been(night, tmp_path, 
         {"step": step, "side": side},
     ):
         assert night(root, **item).end in (-9, 0)
-    told = night(root)
-    assert told.end == 0, told.errors
+    result = night(root)
+    assert result.end == 0, result.errors
     state = final_state(root)
     cut = sum(row["body"] is None for row in rows(root, "answers"))
     assert cut <= 3
@@ -170,8 +162,8 @@ def test_a_recorded_stop_is_settled_and_an_unrecorded_one_is_measured_again(nigh
     assert night(root, step=step, side=side, occurrence=occurrence).end == -9
     before = [row["outcome"] for row in rows(root, "trials") if row["experiment"] == 2]
     assert ("stopped" in before) == ((step, side) not in AROUND_A_STOP[:3])
-    told = night(root)
-    assert told.end == 0, told.errors
+    result = night(root)
+    assert result.end == 0, result.errors
     assert final_state(root) == whole
     after = [row["outcome"] for row in rows(root, "trials") if row["experiment"] == 2]
     assert after.count("stopped") == 1
@@ -210,6 +202,6 @@ def test_a_stack_is_made_once_wherever_the_controller_is_killed(night, tmp_path,
     root = make_repository(tmp_path / "repository", "stack")
     for item in ({"step": step, "side": side, "occurrence": occurrence}, {"step": step, "side": side}):
         assert night(root, **item).end in (-9, 0)
-    told = night(root)
-    assert told.end == 0, told.errors
+    result = night(root)
+    assert result.end == 0, result.errors
     assert final_state(root) == whole

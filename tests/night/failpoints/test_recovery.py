@@ -15,9 +15,9 @@ def test_a_workload_that_does_not_run_is_forgotten_whole_wherever_that_is_interr
         (root / "workload" / "train.py").write_text("BOOST = 'crash'\n")
         git(root, "-c", "user.name=u", "-c", "user.email=u@example.org", "commit", "-qam", "break it")
         assert night(root, step=Step.CAMPAIGN_DELETED, side=side).end == -9
-        told = night(root)
-        assert told.end == 1
-        assert "the unmodified workload got no score" in told.errors
+        result = night(root)
+        assert result.end == 1
+        assert "the unmodified workload got no score" in result.errors
         assert rows(root, "campaigns") == rows(root, "experiments") == rows(root, "trials") == []
 
 
@@ -26,10 +26,10 @@ def test_a_night_that_is_over_is_not_changed_by_another_start(night, tmp_path):
     night(root)
     tables = ("experiments", "trials", "usage", "sealed", "answers")
     before = [rows(root, table) for table in tables]
-    told = night(root)
-    assert told.end == 0
+    result = night(root)
+    assert result.end == 0
     assert [rows(root, table) for table in tables] == before
-    assert {step for step, _ in told.reached} == {Step.LOST_TRIALS_CLOSED, Step.TARGET_SET}, "nothing to repair"
+    assert {step for step, _ in result.reached} == {Step.LOST_TRIALS_CLOSED, Step.TARGET_SET}, "nothing to repair"
 
 
 def test_a_branch_that_lost_its_last_moves_is_put_back_to_the_champion(night, tmp_path):
@@ -51,8 +51,8 @@ def test_a_branch_that_lost_its_moves_during_a_keep_is_put_back_as_well(night, t
     last = (Step.KEEP_RECORDED, Side.BEFORE)
     assert night(root, step=last[0], side=last[1], occurrence=reached.count(last)).end == -9
     git(root, "branch", "-f", f"autoresearch/{scripted_night.TAG}", "main")
-    told = night(root)
-    assert told.end == 0, told.errors
+    result = night(root)
+    assert result.end == 0, result.errors
     assert final_state(root) == whole
 
 
@@ -84,8 +84,8 @@ def test_commits_that_git_lost_are_made_again_from_the_ledger(night, tmp_path, u
         if name.startswith("refs/") and not name.endswith("*"):
             (root / ".git" / name).unlink()
     assert lost
-    told = night(root)
-    assert told.end == 0, told.errors
+    result = night(root)
+    assert result.end == 0, result.errors
     assert git(root, "for-each-ref") == refs, "the same commits"
     assert final_state(root) == uninterrupted[1]
 
@@ -97,9 +97,9 @@ def test_an_object_that_cannot_be_made_again_is_an_error(night, tmp_path):
     path = root / ".git" / "objects" / head[:2] / head[2:]
     path.chmod(0o644)
     path.write_bytes(b"")  # as a file system without a journal leaves it
-    told = night(root)
-    assert told.end == 1
-    assert "git fsck" in told.errors
+    result = night(root)
+    assert result.end == 1
+    assert "git fsck" in result.errors
     assert path.read_bytes() == b"", "what is damaged is left for a person to look at"
 
 
@@ -108,8 +108,8 @@ def test_a_file_that_was_being_written_is_removed_at_the_next_start(night, tmp_p
     assert night(root, step=Step.FILE_REPLACED, side=Side.BEFORE).end == -9
     claims = root / ".autoresearch" / "claims" / scripted_night.TAG
     assert [path.suffix for path in claims.iterdir()] == [".partial"]
-    told = night(root, step=Step.LOST_TRIALS_CLOSED, side=Side.BEFORE)
-    assert told.end == -9
+    result = night(root, step=Step.LOST_TRIALS_CLOSED, side=Side.BEFORE)
+    assert result.end == -9
     assert list(claims.iterdir()) == []
 
 
@@ -131,7 +131,7 @@ def test_a_branch_that_a_person_moved_is_left_alone_and_named(night, tmp_path):
         f"{branch}^{{tree}}",
     ).strip()
     git(root, "branch", "-f", branch, moved)
-    told = night(root)
-    assert told.end == 1
-    assert moved in told.errors and "git branch -f" in told.errors
+    result = night(root)
+    assert result.end == 1
+    assert moved in result.errors and "git branch -f" in result.errors
     assert git(root, "rev-parse", branch).strip() == moved

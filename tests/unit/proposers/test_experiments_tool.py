@@ -7,22 +7,10 @@ import pytest
 from runner import edits
 from runner.edits import Refusal
 from runner.proposers.researcher import experiments_tool
-from runner.records import Experiment, Verdict
+from runner.records import Verdict
 from tests.support.near_misses import discarded
+from tests.support.tried import BASELINE, FILES, tried
 
-FILES = {
-    "workload/model.py": b"WIDTH = 64\n\n\ndef f(a):\n    return a\n",
-    "workload/train.py": b"RATE = 0.02  # peak\nSTEPS = 5\nWARM = 0\n",
-}
-
-
-def tried(number, verdict=Verdict.DISCARD, **changes):
-    return Experiment(
-        **{"number": number, "hypothesis": f"idea {number}", "proposer": "p", "verdict": verdict, **changes}
-    )
-
-
-BASELINE = tried(0, Verdict.KEEP, val_bpb=2.0, sigma_bpb=0.01)
 DIFF = edits.diff(FILES, {**FILES, "workload/train.py": b"RATE = 0.04\nSTEPS = 5\nWARM = 0\n"})
 PAST = (
     BASELINE,

@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 from runner.proposers.researcher.plateau import plateau
-from runner.records import Experiment, Phase, RunEnd, RunRecord, Verdict
+from runner.records import Phase, RunEnd, RunRecord, Verdict
 from tests.support.near_misses import discarded
 from tests.support.trials import trials_of
+from tests.support.tried import BASELINE, tried
 
 RUN = RunRecord(phase=Phase.TRAIN, seed=1, end=RunEnd.FINISHED, exit_code=0, wall_seconds=1, cpu_seconds=1)
-
-
-def tried(number, verdict=Verdict.DISCARD, **changes):
-    return Experiment(
-        **{"number": number, "hypothesis": f"idea {number}", "proposer": "p", "verdict": verdict, **changes}
-    )
-
-
-BASELINE = tried(0, Verdict.KEEP, val_bpb=2.0, sigma_bpb=0.01)
 
 
 def test_a_plateau_is_a_number_of_verdicts_without_a_keep():

@@ -16,20 +16,10 @@ import pytest
 from runner.errors import DiskFullError, ImageError
 from runner.sandbox import images
 from runner.sandbox.images import base, builder
+from tests.support.layers import FILES, members
 
 ROOT = Path(__file__).resolve().parents[3]
 LABEL = "org.autoresearch."
-FILES = {
-    "workload/train.py": b"print('hello')\n",
-    "workload/model.py": b"",
-    "workload/kernels/__init__.py": b"# \xc3\xa9\n",
-    "workload/kernels/deep/er.txt": b"x" * 2000,
-}
-
-
-def members(data: bytes) -> list[tarfile.TarInfo]:
-    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
-        return tar.getmembers()
 
 
 # The candidate's layer
