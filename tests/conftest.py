@@ -29,8 +29,12 @@ def pytest_addoption(parser):
     )
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest chooses by marks
 def pytest_collection_modifyitems(config, items):
-    """Leave out what only `make test-full` runs."""
+    """Mark what needs an engine, and leave out what only `make test-full` runs."""
+    for item in items:
+        if "engine" in item.fixturenames:
+            item.add_marker("docker")
     if not config.getoption("--full"):
         left_out = [item for item in items if item.get_closest_marker("full")]
         items[:] = [item for item in items if item not in left_out]
