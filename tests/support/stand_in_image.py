@@ -9,7 +9,7 @@ import tarfile
 from pathlib import Path
 
 from runner.sandbox import images
-from runner.sandbox.images.builder import build, context_tar
+from runner.sandbox.images.builder import Build, build, context_tar
 from runner.sandbox.images.cleanup import label_filter
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,14 +44,12 @@ def stand_in_image(engine) -> str:
             ("Dockerfile", DOCKERFILE.format(base=base, inputs=inputs).encode()),
             ("stand-in.tar", layer),
         ]
-        return build(
-            engine.client,
-            context_tar(context),
+        options = Build(
             doing="building the stand-in",
-            labels={},
-            tag=f"autoresearch-test:stand-in-{inputs}",  # without one, it would go with the last of its candidates
             timeout_seconds=60,
+            tag=f"autoresearch-test:stand-in-{inputs}",  # without one, it would go with the last of its candidates
         )
+        return build(engine.client, context_tar(context), options)
 
 
 def _layer() -> bytes:
