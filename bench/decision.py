@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from runner.decision.keep_rule import Rule
 from runner.decision.simulation import RULES, greedy, ours, simulate
-from runner.decision.synthetic import MIXES, Setting
+from runner.decision.worlds import MIXES, Setting
 from runner.report.plot import DOTS_PER_INCH, FAINT, GRAY, GREEN, INK, rules_png
 
 SIGMAS, BUDGETS = (0.0007, 0.002), (100, 700)

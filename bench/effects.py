@@ -5,7 +5,7 @@
 The file comes from autoresearch, with the columns val_bpb and status (keep, discard, crash). Greedy nights are
 simulated with varying parameters until they resemble this one in the number of keeps, the total improvement, and
 the quantiles of the differences to the best number so far. The best number is a lucky one, which is why the
-differences cannot be read as effects. Prints the parameters of a mix as `runner/decision/synthetic.py` has it,
+differences cannot be read as effects. Prints the parameters of a mix as `runner/decision/worlds.py` has it,
 and how far its nights are from each figure; then the same for the present mix. One night cannot distinguish
 parameters that give equal nights.
 """
@@ -21,7 +21,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from runner.decision.synthetic import MIXES, Mix, draw
+from runner.decision.worlds import MIXES, Mix, draw
 
 QUANTILES = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
 BROKEN_BPB = 0.1

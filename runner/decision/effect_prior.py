@@ -58,6 +58,7 @@ class Posterior(NamedTuple):
 
     better: Floats  # probability that the effect is negative
     mean: Floats  # bpb
+    variance: Floats  # bpb²
     low: Floats  # bpb, ends of the central 90 %
     high: Floats
 
@@ -96,6 +97,21 @@ def _likelihood(grid: Floats, delta: Floats, se: Floats) -> Floats:  # (…), (�
     return np.asarray(np.exp(exponent - exponent.max(axis=-1, keepdims=True)))
 
 
+def log_evidence(start: Prior, weights: Floats, delta: Floats, se: Floats) -> Floats:
+    """Compute the logarithm of the density of measured differences, up to a constant; (…).
+
+    Args:
+        weights: (…, K) of the components.
+        delta: (…) measured differences in bpb.
+        se: (…) their standard errors.
+    """
+    inside = np.clip(delta, start.grid[0], start.grid[-1])
+    exponent = -0.5 * ((inside[..., None] - start.grid) / se[..., None]) ** 2
+    highest = exponent.max(axis=-1)
+    mass = ((weights @ start.components) * np.exp(exponent - highest[..., None])).sum(axis=-1)
+    return np.asarray(np.log(mass) + highest - np.log(se))
+
+
 def responsibilities(start: Prior, weights: Floats, delta: Floats, se: Floats) -> Floats:
     """Compute the probability that each component produced each measurement.
 
@@ -121,9 +137,11 @@ def posterior(start: Prior, weights: Floats, delta: Floats, se: Floats) -> Poste
     middle = len(start.grid) // 2
     below = mass.cumsum(axis=-1)
     tail = (1 - INTERVAL) / 2
+    mean = mass @ start.grid
     known = Posterior(
         better=np.asarray(below[..., middle - 1] + mass[..., middle] / 2),
-        mean=np.asarray(mass @ start.grid),
+        mean=np.asarray(mean),
+        variance=np.asarray(mass @ start.grid**2 - mean**2),
         low=np.asarray(start.grid[np.argmax(below >= tail, axis=-1)]),
         high=np.asarray(start.grid[np.argmax(below >= 1 - tail, axis=-1)]),
     )
@@ -140,7 +158,9 @@ def _measured(delta: Floats, se: Floats) -> Posterior:
     from scipy.special import ndtr
 
     better = np.asarray(ndtr(-delta / se))
-    return Posterior(better=better, mean=delta, low=delta - NORMAL_90 * se, high=delta + NORMAL_90 * se)
+    return Posterior(
+        better=better, mean=delta, variance=se**2, low=delta - NORMAL_90 * se, high=delta + NORMAL_90 * se
+    )
 
 
 def probability_below(start: Prior, weights: Floats, delta: float, se: float, limit_bpb: float) -> float:

@@ -25,14 +25,13 @@ from runner.decision.synthetic import (
     EFFECT_SCALE,
     GRID_POINTS,
     Decisions,
-    Machine,
     Outcome,
     Policy,
-    Setting,
     Trials,
-    draw,
     run_sequential,
 )
+from runner.decision.tip_campaigns import tip_rule
+from runner.decision.worlds import Ideas, Machine, Setting
 
 CHUNK = 500
 """Number of campaigns side by side: few enough that the arrays stay in the processor's cache."""
@@ -57,26 +56,39 @@ def three_seeds(setting: Setting, num: int, rng: np.random.Generator) -> Outcome
     return _best_number(setting, num, rng, margin_sigmas=0.0, repeats=3)
 
 
+def one_seed(setting: Setting, num: int, rng: np.random.Generator) -> Outcome:
+    """Apply the greedy rule under one seed for all runs, as most of the field does."""
+    return _best_number(setting, num, rng, margin_sigmas=0.0, repeats=1, fresh_seeds=False)
+
+
 def _best_number(
-    setting: Setting, num: int, rng: np.random.Generator, *, margin_sigmas: float, repeats: int
+    setting: Setting,
+    num: int,
+    rng: np.random.Generator,
+    *,
+    margin_sigmas: float,
+    repeats: int,
+    fresh_seeds: bool = True,
 ) -> Outcome:
-    machine = Machine(setting, rng, (num,))
+    machine, ideas = Machine(setting, rng, (num,)), Ideas(setting, rng, num)
+    run = machine.noise if fresh_seeds else machine.own
     truth, keeps, false = np.zeros(num), np.zeros(num), np.zeros(num)
 
     def measured() -> Floats:
-        return np.asarray(sum(machine.noise() for _ in range(repeats)) / repeats)
+        return np.asarray(sum(run() for _ in range(repeats)) / repeats)
 
     first = best = measured()
     candidates = setting.num_runs // repeats - 1
     for _ in range(candidates):
-        effect = draw(setting.mix, rng, num)
+        effect = ideas.draw(-truth)
         score = truth + effect + measured()
         keep = score < best - margin_sigmas * setting.sigma_bpb
         truth, best = np.where(keep, truth + effect, truth), np.where(keep, score, best)
+        ideas.follows = keep
         keeps += keep
         false += keep & (effect >= 0)
     tried = np.full(num, float(candidates))
-    return Outcome(-truth, first - best, keeps, false, np.zeros(num), tried, tried * repeats)
+    return Outcome(-truth, first - best, keeps, false, keeps, false, np.zeros(num), tried, tried * repeats)
 
 
 def ours(
@@ -112,6 +124,19 @@ def ours(
     return run_sequential(setting, num, rng, policy)
 
 
+def oracle(setting: Setting, num: int, rng: np.random.Generator) -> Outcome:
+    """Accept exactly the edits that help, after one trial each: the ceiling for rules that try edits in turn."""
+    ideas = Ideas(setting, rng, num)
+    truth, keeps = np.zeros(num), np.zeros(num)
+    candidates = setting.num_runs - 1
+    for _ in range(candidates):
+        effect = ideas.draw(-truth)
+        ideas.follows = effect < 0
+        truth, keeps = np.minimum(truth, truth + effect), keeps + ideas.follows
+    none, tried = np.zeros(num), np.full(num, float(candidates))
+    return Outcome(-truth, -truth, keeps, none, keeps, none, none, tried, tried)
+
+
 GROUP_KEEP_Z = np.array([-3.0, -2.4, -2.1, -2.0])
 GROUP_DISCARD_Z = np.array([-0.8, -0.8, -1.0, -np.inf])
 
@@ -130,8 +155,10 @@ def group_sequential(setting: Setting, num: int, rng: np.random.Generator) -> Ou
 
 RULES: dict[str, Simulate] = {
     "ours": ours,
+    "tip": tip_rule,
     "group sequential": group_sequential,
     "greedy": greedy,
+    "one seed": one_seed,
     "fixed margin": fixed_margin,
     "three seeds": three_seeds,
 }
@@ -147,8 +174,11 @@ class Summary:
     reported_gain: float  # bpb
     optimism: float | None  # reported gain over true gain, − 1; None: nothing was gained
     false_share: float  # of keeps
+    false_share_se: float
+    false_edits: float  # share of the edits in them
     expected_share: float  # of keeps, as many as the rule itself expected
     keeps: float
+    edits: float
     candidates: float
     trials: float  # runs of a candidate
 
@@ -174,9 +204,12 @@ def simulate(
         true_gain_se=float(all_of.true_gain.std() / np.sqrt(num)),
         reported_gain=reported,
         optimism=reported / gain - 1 if gain else None,
-        false_share=float(all_of.false_keeps.sum() / max(keeps, 1)),
+        false_share=(false := float(all_of.false_keeps.sum() / max(keeps, 1))),
+        false_share_se=float(np.std(all_of.false_keeps - false * all_of.keeps) * np.sqrt(num) / max(keeps, 1)),
+        false_edits=float(all_of.false_edits.sum() / max(all_of.edits.sum(), 1)),
         expected_share=float(all_of.expected_false.sum() / max(keeps, 1)),
         keeps=keeps / num,
+        edits=float(all_of.edits.mean()),
         candidates=float(all_of.candidates.mean()),
         trials=float(all_of.trials.sum() / max(all_of.candidates.sum(), 1)),
     )

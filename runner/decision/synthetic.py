@@ -1,12 +1,9 @@
-"""Synthetic campaigns: edits with known effects, a noisy machine, and the loop that repeats trials.
-
-Campaigns are simulated side by side: arrays of shape (N,), one element for each campaign.
-"""
+"""Synthetic campaigns under rules that repeat trials, side by side: arrays (N,), one element for each campaign."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +11,7 @@ import numpy.typing as npt
 
 from runner.decision import effect_prior, keep_rule
 from runner.decision.effect_prior import Floats
+from runner.decision.worlds import Bools, Ideas, Machine, Setting
 
 BASELINE_RUNS = 3
 CONTROL_INTERVAL = 20
@@ -23,48 +21,16 @@ GRID_POINTS = 61
 EFFECT_SCALE = 0.0005
 """The prior's, in bpb: that of the profile `cuda`, whatever the mix is."""
 
-Bools = npt.NDArray[np.bool_]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Mix:
-    """Distribution of edits. Shares sum to 1; sizes are in bpb."""
-
-    harm_share: float
-    harm: float  # mean of an exponential
-    slight_share: float
-    slight: float  # standard deviation around 0
-    gain_share: float
-    gain: float  # mean of an exponential
-
-
-MIXES = {
-    "real": Mix(harm_share=0.10, harm=0.0035, slight_share=0.80, slight=0.0005, gain_share=0.10, gain=0.0018),
-    "harsh": Mix(harm_share=0.25, harm=0.0035, slight_share=0.72, slight=0.0003, gain_share=0.03, gain=0.0015),
-}
-"""`real` is fitted to a public night (`bench/effects.py`); in `harsh` a third as many edits help, and less."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Setting:
-    """The world in which rules are compared."""
-
-    mix: Mix
-    sigma_bpb: float  # noise standard deviation between seeds
-    num_runs: int  # budget of one campaign
-    drift_sigmas: float = 0.0  # standard deviation of the machine's slow error, in sigmas
-    drift_runs: float = 50.0  # number of runs after which the drift's autocorrelation is 1/e
-    together: float = 1.0  # share of the effects of near misses that remains when they are combined
-    prior_factor: float = 1.0  # factor by which the noise prior of the rules is wrong
-
 
 class Outcome(NamedTuple):
     """Results of campaigns; arrays (N,)."""
 
     true_gain: Floats  # bpb, of the last champion over the baseline
     reported_gain: Floats  # bpb, according to the rule
-    keeps: Floats
+    keeps: Floats  # commits on the champion's branch
     false_keeps: Floats  # whose true effect is no improvement
+    edits: Floats  # in these commits
+    false_edits: Floats  # whose own true effect is no improvement
     expected_false: Floats  # number of false keeps that the rule expected; 0 where it does not say
     candidates: Floats
     trials: Floats  # runs of candidates
@@ -100,36 +66,6 @@ class Policy:
     stack_sigmas: float = 0.0  # estimated effect of all near misses from which they are combined; 0: never
 
 
-def draw(mix: Mix, rng: np.random.Generator, num: int) -> Floats:
-    """Draw true effects of edits, in bpb; (num,)."""
-    kind = rng.random(num)
-    size = rng.exponential(size=num)
-    slight = rng.normal(size=num) * mix.slight
-    harmful, helpful = kind < mix.harm_share, kind >= mix.harm_share + mix.slight_share
-    return np.asarray(np.where(harmful, mix.harm * size, np.where(helpful, -mix.gain * size, slight)))
-
-
-@dataclass
-class Machine:
-    """The noise of runs: seeds, and a drift that simultaneous runs share."""
-
-    setting: Setting
-    rng: np.random.Generator
-    shape: tuple[int, ...]
-    drift: Floats = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.drift = self.setting.drift_sigmas * self.rng.normal(size=self.shape)
-
-    def noise(self) -> Floats:
-        """Draw the error of the next run of each campaign, in bpb."""
-        if self.setting.drift_sigmas:
-            kept = np.exp(-1 / self.setting.drift_runs)
-            fresh = self.setting.drift_sigmas * np.sqrt(1 - kept**2)
-            self.drift = kept * self.drift + fresh * self.rng.normal(size=self.shape)
-        return np.asarray(self.setting.sigma_bpb * (self.rng.normal(size=self.shape) + self.drift))
-
-
 def run_sequential(setting: Setting, num: int, rng: np.random.Generator, policy: Policy) -> Outcome:
     """Simulate campaigns that repeat trials of a candidate until its case is clear.
 
@@ -147,7 +83,7 @@ class _Campaigns:
     def __init__(self, setting: Setting, num: int, rng: np.random.Generator, policy: Policy) -> None:
         self.setting, self.rng, self.policy, self.num = setting, rng, policy, num
         self.prior = effect_prior.prior(EFFECT_SCALE, GRID_POINTS)
-        self.machine = Machine(setting, rng, (num,))
+        self.machine, self.ideas = Machine(setting, rng, (num,)), Ideas(setting, rng, num)
         # The champion: sum and number of the runs that count, mean of the baseline, runs since the last one.
         self.pool = np.stack([self.machine.noise() for _ in range(BASELINE_RUNS)], axis=1).sum(axis=1)
         self.in_pool = np.full(num, float(BASELINE_RUNS))
@@ -158,9 +94,10 @@ class _Campaigns:
         # since.
         self.effect, self.total, self.chosen_by, self.trials = (np.zeros(num) for _ in range(4))
         self.is_stack = np.zeros(num, bool)
+        self.pieces, self.false_pieces = np.zeros(num), np.zeros(num)  # edits of the candidate
         self.fresh, self.in_fresh = np.zeros(num), np.zeros(num)
-        # Near misses: sums of their estimated and of their true effects.
-        self.shelved, self.shelved_effect = np.zeros(num), np.zeros(num)
+        # Near misses: sums of their estimated and true effects, how many, and how many of them do not help.
+        self.shelved, self.shelved_effect, self.on_shelf, self.false_on_shelf = (np.zeros(num) for _ in range(4))
         # What a campaign has learned: noise, and the weights of kinds of edits (N, K).
         prior_squares = keep_rule.PRIOR_WEIGHT * (setting.prior_factor * setting.sigma_bpb) ** 2
         self.squares = np.full(num, prior_squares + (BASELINE_RUNS - 1) * setting.sigma_bpb**2)
@@ -168,6 +105,7 @@ class _Campaigns:
         self.counts = np.tile(effect_prior.PRIOR_CANDIDATES * self.prior.weights, (num, 1))
         # The results.
         self.truth, self.keeps, self.false, self.expected = (np.zeros(num) for _ in range(4))
+        self.edits, self.false_edits = np.zeros(num), np.zeros(num)
         self.candidates, self.all_trials = np.zeros(num), np.zeros(num)
 
     def step(self, left: int) -> None:
@@ -192,7 +130,10 @@ class _Campaigns:
 
     def _open(self, opened: Bools, left: int) -> None:
         """Draw the effects of new candidates; combine near misses where they are worth it."""
-        self.effect = np.where(opened, draw(self.setting.mix, self.rng, self.num), self.effect)
+        self.effect = np.where(opened, self.ideas.draw(-self.truth), self.effect)
+        self.ideas.follows &= ~opened
+        self.pieces = np.where(opened, 1.0, self.pieces)
+        self.false_pieces = np.where(opened, self.effect >= 0, self.false_pieces)
         least = self.policy.stack_sigmas
         if not least:
             return
@@ -201,7 +142,10 @@ class _Campaigns:
         stacked = opened & (-self.shelved >= least * np.sqrt(self.squares / self.freedom))
         self.is_stack = np.where(opened, stacked, self.is_stack)
         self.effect = np.where(stacked, self.setting.together * self.shelved_effect, self.effect)
-        self.shelved[stacked] = self.shelved_effect[stacked] = 0
+        self.pieces = np.where(stacked, self.on_shelf, self.pieces)
+        self.false_pieces = np.where(stacked, self.false_on_shelf, self.false_pieces)
+        for shelf in (self.shelved, self.shelved_effect, self.on_shelf, self.false_on_shelf):
+            shelf[stacked] = 0
 
     def _learn_noise(self, of_champion: Bools, score: Floats) -> None:
         """Update the noise with the distance of a further run from the mean of its program."""
@@ -252,6 +196,8 @@ class _Campaigns:
         missed = decided.discard & ~self.is_stack[at] & keep_rule.near_miss(decided.effect, sigma)
         self.shelved[at[missed]] += decided.effect[missed]
         self.shelved_effect[at[missed]] += self.effect[at[missed]]
+        self.on_shelf[at[missed]] += 1
+        self.false_on_shelf[at[missed]] += self.effect[at[missed]] >= 0
         self._promote(at[decided.keep], decided.better[decided.keep])
         self._close(at[decided.keep | decided.discard])
 
@@ -259,6 +205,9 @@ class _Campaigns:
         """Make candidates champions; the trial that chose one does not count as a run of it."""
         self.keeps[kept] += 1
         self.false[kept] += self.effect[kept] >= 0
+        self.edits[kept] += self.pieces[kept]
+        self.false_edits[kept] += self.false_pieces[kept]
+        self.ideas.follows[kept] = True
         self.expected[kept] += 1 - better
         self.truth[kept] += self.effect[kept]
         self.pool[kept] = self.total[kept] - self.chosen_by[kept]
@@ -276,5 +225,13 @@ class _Campaigns:
         known = self.pool / np.maximum(self.in_pool, 1)
         reported = np.where(self.in_pool > 0, self.first_mean - known, np.nan)
         return Outcome(
-            -self.truth, reported, self.keeps, self.false, self.expected, self.candidates, self.all_trials
+            true_gain=-self.truth,
+            reported_gain=reported,
+            keeps=self.keeps,
+            false_keeps=self.false,
+            edits=self.edits,
+            false_edits=self.false_edits,
+            expected_false=self.expected,
+            candidates=self.candidates,
+            trials=self.all_trials,
         )

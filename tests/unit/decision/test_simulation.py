@@ -13,7 +13,8 @@ from runner.cli import cli
 from runner.decision import effect_prior, keep_rule, simulation
 from runner.decision.keep_rule import Action, Belief, Rule
 from runner.decision.simulation import RULES, simulate
-from runner.decision.synthetic import EFFECT_SCALE, GRID_POINTS, MIXES, Machine, Mix, Setting, draw
+from runner.decision.synthetic import EFFECT_SCALE, GRID_POINTS
+from runner.decision.worlds import MIXES, Machine, Mix, Setting, draw
 
 REAL = Setting(mix=MIXES["real"], sigma_bpb=0.0007, num_runs=120)
 NULL = Mix(harm_share=0.0, harm=1.0, slight_share=1.0, slight=0.0, gain_share=0.0, gain=1.0)
@@ -115,7 +116,7 @@ def test_the_command_prints_a_table_or_json_and_draws(tmp_path):
     arguments = ["simulate", "--campaigns", "20", "--runs", "40", "--plot", str(tmp_path / "rules.png")]
     shown = CliRunner().invoke(cli, arguments)
     assert shown.exit_code == 0, shown.output
-    assert [line[:18].strip() for line in shown.output.splitlines()[2:7]] == list(RULES)
+    assert [line[:18].strip() for line in shown.output.splitlines()[2 : 2 + len(RULES)]] == list(RULES)
     assert (tmp_path / "rules.png").read_bytes().startswith(b"\x89PNG")
     printed = json.loads(CliRunner().invoke(cli, [*arguments[:-2], "--json"]).stdout)
     assert [one["rule"] for one in printed] == list(RULES)
