@@ -22,7 +22,6 @@ MAX_PARAMETERS = 6
 EXCEPTIONS: dict[str, str] = {
     "runner/campaign/budget.py:LedgerJournal.__init__": "independent limits, each with a default",
     "runner/records.py": "the nouns of the whole controller, read together",
-    "runner/cli/simulate.py:simulate_command": "click passes every option as a parameter",
     "runner/storage/ledger.py:Ledger.close_experiment": "columns of one row, by name",
     "runner/storage/ledger.py:Ledger.open_experiment": "columns of one row, by name",
 }

@@ -2,8 +2,8 @@
 
 A block is n trials under one seed, a power of two, with n − 1 edits. Each edit is present in half of the trials,
 as the rows of a Hadamard matrix have it, so that the contrast of an edit averages over all n trials: its standard
-error is 2 σ √((1 − ρ)/n), where one trial against a well-known tip has σ √(1 − ρ). What is probably better goes onto
-the tip, and the union is certified as in `runner/decision/tip.py`.
+error is 2 σ √((1 − ρ)/n), where one trial against a well-known tip has σ √(1 − ρ). What is probably better goes
+onto the tip, and the union is certified as in `runner/decision/tip.py`.
 """
 
 from __future__ import annotations
