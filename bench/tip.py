@@ -6,7 +6,7 @@ Budgets are GPU time: a trial on the tip costs 0.8, since some are stopped early
 greedy rule is given with fresh seeds, and with one seed for all runs, as most of the field does it; the oracle
 accepts exactly the edits that help. Standard errors follow ±. With --settings it also tries other settings, and
 blocks of edits for many workers, in units of the greedy rule with as many trials.
-Seeded. 500 campaigns take about ten minutes on one core.
+Seeded. 250 campaigns with --settings take 13 minutes on two busy cores.
 """
 
 from __future__ import annotations
