@@ -12,6 +12,8 @@ ARGS        ?=
 WORKERS     ?= 2
 
 PYTEST       = $(VENV)/bin/pytest -n $(WORKERS) --dist worksteal
+# A part of the suite may lie in one of its two halves alone: pytest calls that an error (5).
+PART_IS_FINE = $(if $(ARGS),|| [ $$? = 5 ])
 # Nights without containers spend their time in git and SQLite: their files are in memory where there is room.
 MEMORY      := $(shell df --output=avail -B1G /dev/shm 2>/dev/null | awk 'NR == 2 && $$1 >= 2 {print "/dev/shm"}')
 SCRATCH      = scratch=$$(mktemp -d -p "$(or $(MEMORY),$${TMPDIR:-/tmp})" autoresearch-XXXXXX) && trap 'rm -rf "$$scratch"' EXIT
@@ -33,10 +35,10 @@ prepare: engine $(VENV)/.installed ## Base image and data, as far as they are mi
 
 test: test-fast engine ## The test suite, real containers included
 	$(RUN) prepare --profile cpu
-	$(PYTEST) -m docker $(ARGS)
+	$(PYTEST) -m docker $(ARGS) $(PART_IS_FINE)
 
 test-fast: $(VENV)/.installed ## The tests that need no engine: three minutes
-	@$(SCRATCH) && $(PYTEST) --basetemp "$$scratch/tests" -m "not docker" $(ARGS)
+	@$(SCRATCH) && $(PYTEST) --basetemp "$$scratch/tests" -m "not docker" $(ARGS) $(PART_IS_FINE)
 
 test-full: engine $(VENV)/.installed ## Every test, and every candidate on the real torch
 	$(RUN) prepare --profile cpu

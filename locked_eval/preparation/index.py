@@ -5,7 +5,7 @@ punctuation and typography are skipped, so that the same text is the same wherev
 quoted, numbered or spelled out letter by letter.
 
 The letters themselves determine which stretches are remembered. An anchor is a place whose next
-`ANCHOR_LETTERS` letters hash to a multiple of four; the `SPAN_LETTERS` letters from there on go into a
+eight letters hash to a multiple of four; the `SPAN_LETTERS` letters from there on go into a
 Bloom filter whose every key lies in one word of 64 bits (one access to memory; Putze, Sanders and Singler 2007). A
 text has its anchors at the same places as the corpus, so a repetition gives a run of *consecutive* anchors that
 are all in the filter. `NUM_CONSECUTIVE` of them are a repetition: some 35 letters, or eight words of English,
@@ -28,7 +28,6 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-ANCHOR_LETTERS = 8
 SPAN_LETTERS = 20
 NUM_CONSECUTIVE = 4
 MAX_TABLE_BYTES = 1 << 30
