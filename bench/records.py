@@ -2,26 +2,33 @@
 
     python bench/records.py [--experiments 10000 100000]
 
-Fills a synthetic ledger (one to three trials an experiment, audits, curves, figures), then measures what commands
-and the loop need: all records, one experiment, the last fifty, and one experiment's writes with their reloads.
-Prints seconds, and ratios between the two sizes: what grows with the campaign, and what does not.
+Fills synthetic ledgers (every verdict, one to three trials an experiment, controls, audits, curves, logs), then
+measures commands as they are typed, the start of a night, and one experiment's transitions, each a durable
+transaction with the update of the campaign in memory. Beside these stands the time that the disk takes for one
+fsync of a page, measured between them. Prints seconds, and ratios between the sizes: what grows with a campaign.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import random
+import resource
 import sqlite3
+import subprocess
 import sys
 import tempfile
 import time
-from contextlib import closing
+from collections import defaultdict
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
 
 from runner.campaign.campaign import Campaign, Controller
-from runner.decision import history
+from runner.config import Config
 from runner.records import (
     AuditRecord,
     Curve,
@@ -29,8 +36,10 @@ from runner.records import (
     Outcome,
     Phase,
     Proposal,
+    Ruling,
     RunEnd,
     RunRecord,
+    StopReason,
     Trial,
     TrialKind,
     Verdict,
@@ -38,144 +47,265 @@ from runner.records import (
 from runner.storage.ledger import Ledger
 
 TAG = "bench"
+BLOCK = 1_000
+"""Experiments that are written through the ledger; longer campaigns repeat them."""
+SECONDS = 400
+"""From one experiment to the next."""
+COMMANDS = (("show", "{last}"), ("log", "--last", "50"), ("status",))
 AUDIT = AuditRecord(
     claimed_bpb=1.7, num_positions=8192, mean_nats=1e-5, se_nats=1e-4, upper_nats=2e-4, exceedances=(0, 0, 0, 0),
     repeat=0.0, suffix=1e-6, neighbours=1e-6,
 )  # fmt: skip
-CURVE = Curve(losses=tuple(6.0 - 0.2 * k for k in range(12)))
+REFUSAL = AuditRecord(
+    claimed_bpb=1.2, num_positions=8192, mean_nats=0.1, se_nats=1e-4, upper_nats=0.1, exceedances=(9, 9, 9, 9),
+    repeat=0.0, suffix=0.3, neighbours=1e-6, finding="suffix", reason="its claims depend on later tokens",
+)  # fmt: skip
+LOSSES = tuple(6.0 - 0.2 * k for k in range(12))
+STOP = StopReason(fraction=0.25, loss=6.0, champion_loss=5.0, chance=0.001)
 LOG = "\n".join(f"step {n} loss 3.14159 tokens/s 31,000" for n in range(50))
 
 
-def trial(rng, seed, *, audited):
-    """A scored trial with runs as a night has them."""
-    score = rng.gauss(1.7, 0.01)
+def trial(rng, number, *, outcome=Outcome.SCORED, audited=False):
+    """A trial with runs as a night has them."""
+    seed, score = rng.randrange(2**31), rng.gauss(1.7, 0.01)
+    stopped = outcome is Outcome.STOPPED
     runs = [
         RunRecord(
-            phase=Phase.TRAIN, seed=seed, end=RunEnd.DEADLINE, exit_code=None, wall_seconds=300.0,
-            cpu_seconds=299.0, others_cpu_seconds=0.5, log_tail=LOG, curve=CURVE,
-        ),
-        RunRecord(
-            phase=Phase.SCORE, seed=seed, end=RunEnd.FINISHED, exit_code=0, wall_seconds=13.0, cpu_seconds=12.9,
-            val_bpb=score, claims_sha256="0" * 64,
+            phase=Phase.TRAIN, seed=seed, exit_code=None, wall_seconds=75.0 if stopped else 300.0,
+            end=RunEnd.STOPPED if stopped else RunEnd.FAILED if outcome is Outcome.CRASH else RunEnd.DEADLINE,
+            cpu_seconds=299.0, others_cpu_seconds=0.5, log_tail=LOG, opened_at=at(number, 10), closed_at=at(number, 310),
+            curve=Curve(losses=LOSSES, stop_reason=STOP if stopped else None),
         ),
     ]  # fmt: skip
-    if audited:
+    if outcome in (Outcome.SCORED, Outcome.INVALID):
         runs.append(
             RunRecord(
-                phase=Phase.AUDIT, seed=seed, end=RunEnd.FINISHED, exit_code=0, wall_seconds=26.0,
-                cpu_seconds=25.0, val_bpb=score, claims_sha256="0" * 64, audit=AUDIT,
+                phase=Phase.SCORE, seed=seed, end=RunEnd.FINISHED, exit_code=0, wall_seconds=13.0, cpu_seconds=12.9,
+                val_bpb=score, claims_sha256="0" * 64, opened_at=at(number, 310), closed_at=at(number, 323),
             )
         )  # fmt: skip
+    if audited or outcome is Outcome.INVALID:
+        runs.append(
+            RunRecord(
+                phase=Phase.AUDIT, seed=seed, end=RunEnd.FINISHED, exit_code=0, wall_seconds=26.0, cpu_seconds=25.0,
+                val_bpb=score, claims_sha256="0" * 64, audit=REFUSAL if outcome is Outcome.INVALID else AUDIT,
+                opened_at=at(number, 323), closed_at=at(number, 349),
+            )
+        )  # fmt: skip
+    is_scored = outcome is Outcome.SCORED
     return Trial(
-        seed=seed, outcome=Outcome.SCORED, val_bpb=score, claims_sha256="0" * 64, sealed=False, runs=tuple(runs)
+        seed=seed, outcome=outcome, val_bpb=score if is_scored else None, runs=tuple(runs),
+        claims_sha256="0" * 64 if is_scored else None, reason=None if is_scored else "it failed",
+    )  # fmt: skip
+
+
+def at(number, seconds):
+    """The time so long after the begin of an experiment."""
+    began = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=number * SECONDS + seconds)
+    return began.isoformat()
+
+
+def verdict_of(number):
+    """Of fifty experiments one is kept, three crash, one is refused, and ten are stopped early."""
+    kind = number % 50
+    return (
+        Verdict.KEEP
+        if kind == 0
+        else Verdict.CRASH
+        if kind < 4
+        else Verdict.INVALID
+        if kind < 5
+        else Verdict.DISCARD
     )
 
 
-def one_experiment(campaign, rng, number):
-    """Everything that an experiment writes, as the controller writes it: opened, trials, closed, reloaded."""
-    proposal = Proposal(hypothesis=f"idea {number}: a little of this", edits=(), proposer="bench")
-    opened = campaign.open(proposal, diff="+x = 1\n-x = 2\n" * 10)
-    write_trials(campaign.ledger, rng, number)
-    campaign.reload(number)
-    close(campaign.ledger, rng, number)
-    campaign.reload(number)
-    return opened
+def trials_of(rng, number):
+    """The trials of an experiment."""
+    verdict, stopped = verdict_of(number), 5 <= number % 50 < 15
+    if verdict in (Verdict.CRASH, Verdict.INVALID):
+        return [trial(rng, number, outcome=Outcome(verdict.value))]
+    if stopped:
+        return [trial(rng, number, outcome=Outcome.STOPPED)]
+    return [trial(rng, number, audited=verdict is Verdict.KEEP) for _ in range(3 if number % 5 == 0 else 1)]
 
 
-def write_trials(ledger, rng, number):
-    """One to three trials."""
-    for _ in range(1 if number % 3 else 3):
-        made = trial(rng, rng.randrange(2**31), audited=number % 3 == 0)
-        opened = ledger.open_trial(TAG, number, TrialKind.CANDIDATE, made.seed)
-        ledger.commit_claims(opened, made)
+def ruling_of(rng, number):
+    """The verdict of an experiment; four discards in fifty are near misses."""
+    verdict, scored = verdict_of(number), number % 50 == 0 or number % 50 >= 15
+    figures = Figures(
+        trials=(1,), pool=(1, 2), delta_bpb=rng.gauss(0, 0.01), se_bpb=0.008, sigma_bpb=0.008, better=0.5,
+        effect_bpb=-0.001 if 15 <= number % 50 < 19 else 0.0, low_bpb=-0.01, high_bpb=0.01,
+        first_delta_bpb=rng.gauss(0, 0.01), first_se_bpb=0.01,
+    )  # fmt: skip
+    return Ruling(
+        verdict=verdict, reason="better", val_bpb=1.7 if scored else None, delta_bpb=-0.01 if scored else None,
+        sigma_bpb=0.008, figures=figures if scored and number else None,
+    )  # fmt: skip
+
+
+def record(ledger, number, kind, made, timed):
+    """One trial, as the controller writes it."""
+    with timed("trial opened"):
+        opened = ledger.open_trial(TAG, number, kind, made.seed)
+    if made.outcome is Outcome.SCORED:
+        with timed("claims committed"):
+            ledger.commit_claims(opened, made)
+    with timed("trial closed"):
         ledger.close_trial(TAG, opened, made)
 
 
-def close(ledger, rng, number):
-    """The verdict: the first one and every fiftieth is kept."""
-    figures = Figures(
-        trials=(1,), pool=(1, 2), delta_bpb=rng.gauss(0, 0.01), se_bpb=0.008, sigma_bpb=0.008, better=0.5,
-        effect_bpb=0.0, low_bpb=-0.01, high_bpb=0.01, first_delta_bpb=rng.gauss(0, 0.01), first_se_bpb=0.01,
-    )  # fmt: skip
-    keep = number % 50 == 0
-    ledger.close_experiment(
-        TAG, number, verdict=Verdict.KEEP if keep else Verdict.DISCARD, reason="better", val_bpb=1.7,
-        delta_bpb=-0.01, sigma_bpb=0.008, figures=figures if number else None,
-    )  # fmt: skip
-    if keep:
-        ledger.set_kept(TAG, number, "0" * 40)
+@contextmanager
+def untimed(_):
+    """Measure nothing."""
+    yield
 
 
 def fill(path, num_experiments):
     """A ledger with so many experiments. Durability is switched off meanwhile: this is not what is measured."""
     rng = random.Random(1)
     with Ledger(path) as ledger:
-        ledger.create_campaign(tag=TAG, base_commit="0" * 40, conditions={})
+        ledger.create_campaign(tag=TAG, base_commit="0" * 40, conditions={"profile": "cpu"})
         ledger.database._db.execute("PRAGMA synchronous=OFF")
-        for number in range(num_experiments):
-            proposal = Proposal(hypothesis=f"idea {number}: a little of this", edits=(), proposer="bench")
-            ledger.open_experiment(TAG, proposal, diff="+x = 1\n-x = 2\n" * 10, champion=0 if number else None)
-            write_trials(ledger, rng, number)
-            close(ledger, rng, number)
+        for number in range(min(num_experiments, BLOCK)):
+            champion = (number - 1) // 50 * 50 if number else None
+            ledger.open_experiment(TAG, idea(number), diff="+x = 1\n-x = 2\n" * 10, champion=champion)
+            for made in trials_of(rng, number):
+                record(ledger, number, TrialKind.CANDIDATE, made, untimed)
+            ledger.close_experiment(TAG, number, **vars(ruling_of(rng, number)))
+            if number % 50 == 0:
+                ledger.set_kept(TAG, number, "0" * 40)
+            if number % 50 in (0, 1, 20, 40):  # controls
+                made = trial(rng, number, audited=True)
+                record(ledger, number // 50 * 50, TrialKind.CONTROL, made, untimed)
     with closing(sqlite3.connect(path)) as db:
-        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        db.execute("ANALYZE")
+        repeat(db, num_experiments)
 
 
-def timed(repeats, act):
-    """Median seconds of some calls."""
-    taken = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        act()
-        taken.append(time.perf_counter() - began)
-    return sorted(taken)[len(taken) // 2]
+def idea(number):
+    """A proposal."""
+    return Proposal(hypothesis=f"idea {number}: a little of this", edits=(), proposer="bench")
 
 
-def measure(path, num_experiments):
-    """Seconds by what is done."""
-    rng = random.Random(2)
-    with Ledger(path) as ledger:
-        controller = Controller(
-            config=None, ledger=ledger, repository=None, evaluator=None, sealed_text=None, conditions={},
-            observer=None,
-        )  # fmt: skip
-        began = time.perf_counter()
-        campaign = Campaign(controller, ledger.campaign(TAG))
-        opened = time.perf_counter() - began
-        last = num_experiments - 1
-        found = {
-            "read everything (start of a night)": opened,
-            "one experiment (show)": timed(20, lambda: ledger.experiment(TAG, last)),
-            "the last fifty (log --last 50)": timed(20, lambda: ledger.experiments(TAG, last - 49)),
-            "control due?": timed(5, lambda: history.control_due(campaign.experiments, campaign.champion, 20)),
-            "noise of the campaign": timed(5, lambda: history.noise_groups(campaign.experiments)),
-        }
-        number = num_experiments
+def repeat(db, num_experiments):
+    """Repeat the experiments that are there, with later numbers and times."""
+    (ticks,) = db.execute("SELECT ticks FROM campaigns").fetchone()
+    (num_trials,) = db.execute("SELECT max(id) FROM trials").fetchone()
+    db.execute(
+        "UPDATE experiments SET opened_at = strftime('%Y-%m-%dT%H:%M:%S+00:00', 1767225600 + number * 400, 'unixepoch'),"
+        " closed_at = strftime('%Y-%m-%dT%H:%M:%S+00:00', 1767225600 + number * 400 + 350, 'unixepoch')"
+    )
+    later = "strftime('%Y-%m-%dT%H:%M:%S+00:00', {0}, '+{1} seconds')"
+    for block in range(1, num_experiments // BLOCK):
+        shift = {
+            "number": block * BLOCK, "experiment": block * BLOCK, "champion": block * BLOCK, "id": block * num_trials,
+            "trial": block * num_trials, "opened_seq": block * ticks, "closed_seq": block * ticks, "kept_seq": block * ticks,
+        }  # fmt: skip
+        for table, condition in (
+            ("experiments", f"number < {BLOCK}"), ("trials", f"id <= {num_trials}"), ("runs", f"trial <= {num_trials}"),
+        ):  # fmt: skip
+            names = [row[1] for row in db.execute(f"PRAGMA table_info({table})")]
+            values = [
+                f"{name} + {shift[name]}" if name in shift
+                else later.format(name, block * BLOCK * SECONDS) if name in ("opened_at", "closed_at")
+                else name
+                for name in names
+            ]  # fmt: skip
+            db.execute(f"INSERT INTO {table} SELECT {', '.join(values)} FROM {table} WHERE {condition}")
+    db.execute("UPDATE experiments SET champion = number - 50 WHERE number > 0 AND number % 1000 = 0")
+    db.execute("UPDATE campaigns SET ticks = ?", (ticks * max(1, num_experiments // BLOCK),))
+    db.commit()
+    db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def measure_commands(folder, num_experiments):
+    """Median seconds of each command, the start of its process included."""
+    found = {}
+    for command in COMMANDS:
+        words = [word.format(last=num_experiments - 1) for word in command]
         taken = []
-        for number in range(num_experiments, num_experiments + 20):
+        for _ in range(5):
             began = time.perf_counter()
-            one_experiment(campaign, rng, number)
+            subprocess.run(
+                [sys.executable, "-m", "runner", *words], cwd=folder, check=True, stdout=subprocess.DEVNULL,
+                env={**os.environ, "PYTHONPATH": str(ROOT)},
+            )  # fmt: skip
             taken.append(time.perf_counter() - began)
-        found["ledger time of one experiment (writes and reloads)"] = sorted(taken)[10]
+        found["autoresearch " + " ".join(command).format(last="ID")] = sorted(taken)[2]
     return found
 
 
+def measure_loop(path, num_experiments):
+    """Seconds of each transition of an experiment with one trial, and of the disk beneath them."""
+    rng, taken = random.Random(2), defaultdict(list)
+
+    @contextmanager
+    def timed(name):
+        began = time.perf_counter()
+        yield
+        taken[name].append(time.perf_counter() - began)
+
+    with Ledger(path) as ledger, (path.parent / "floor").open("wb", buffering=0) as floor:
+        controller = Controller(
+            config=Config(), ledger=ledger, repository=None, evaluator=None, sealed_text=None, conditions={},
+            observer=None,
+        )  # fmt: skip
+        with timed("start of a night: all records read"):
+            campaign = Campaign(controller, ledger.campaign(TAG))
+        for number in range(num_experiments, num_experiments + 49):
+            with timed("one fsync of this disk"):
+                floor.write(bytes(4096))
+                os.fsync(floor.fileno())
+            step(campaign, rng, number, timed)
+    return taken
+
+
+def step(campaign, rng, number, timed):
+    """One experiment: what the loop asks before it, and everything that it writes."""
+    with timed("before an idea: control due? near misses?"):
+        campaign.memory.control_due(campaign.champion, 20)
+        campaign.memory.shelf()
+    with timed("experiment opened"):
+        opened = campaign.open(idea(number), diff="+x = 1\n-x = 2\n" * 10)
+    with timed("belief for its comparison"):
+        campaign.memory.belief(opened.opened_seq)
+    with timed("candidate recorded"):
+        campaign.ledger.set_candidate(TAG, number, commit="0" * 40, image_id="0" * 64, layer_digest="0" * 64)
+        campaign.reload(number)
+    for made in trials_of(rng, number):
+        record(campaign.ledger, number, TrialKind.CANDIDATE, made, timed)
+    with timed("campaign in memory after a trial"):
+        campaign.reload(number)
+    with timed("experiment closed"):
+        campaign.close(number, ruling_of(rng, number))
+
+
 def main():
-    """Measure both sizes."""
+    """Measure all sizes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--experiments", type=int, nargs="+", default=[10_000, 100_000])
     sizes = parser.parse_args().experiments
-    found = {}
-    with tempfile.TemporaryDirectory() as folder:
+    found = defaultdict(list)
+    with tempfile.TemporaryDirectory(dir=Path.cwd()) as name:
         for size in sizes:
-            path = Path(folder) / f"{size}.db"
+            folder = Path(name) / str(size)
+            path = folder / ".autoresearch" / "ledger.db"
+            git = ("git", "-c", "user.name=bench", "-c", "user.email=bench@localhost", "-C", str(folder))
+            subprocess.run(["git", "init", "-q", str(folder)], check=True)
+            subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "bench"], check=True)
             fill(path, size)
-            found[size] = measure(path, size)
-            print(f"{size:,} experiments, {path.stat().st_size / 2**20:.0f} MiB")
-    for what in found[sizes[0]]:
-        seconds = [found[size][what] for size in sizes]
-        print(f"{what:52s}" + "".join(f"{one:10.4f} s" for one in seconds) + f"   ×{seconds[-1] / seconds[0]:.1f}")
+            print(f"{size:,} experiments, {path.stat().st_size / 2**20:.0f} MiB", flush=True)
+            for what, seconds in measure_commands(folder, size).items():
+                found[what].append(seconds)
+            taken = measure_loop(path, size)
+            fsync = sorted(taken["one fsync of this disk"])[24]
+            for what, seconds in taken.items():
+                median = sorted(seconds)[len(seconds) // 2]
+                found[what].append(median)
+                print(f"  {what:45s} {median:8.4f} s, worst {max(seconds):8.4f} s, {median / fsync:6.1f} fsyncs")
+            print(f"  memory of this process {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:,.0f} MiB")
+    for what, seconds in found.items():
+        ratio = seconds[-1] / seconds[0]
+        print(f"{what:45s}" + "".join(f"{one:10.4f} s" for one in seconds) + f"   ×{ratio:.1f}")
 
 
 if __name__ == "__main__":

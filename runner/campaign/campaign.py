@@ -1,17 +1,17 @@
 """One campaign as it stands now: its row, its experiments in memory, and everything that works for it.
 
-The experiments are read from the ledger once and kept up to date: every method that writes to the ledger reads
-back the one experiment that it changed.
+The experiments are read from the ledger once and kept up to date (`runner/decision/memory.py`): every method that
+writes to the ledger reads back the one experiment that it changed.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from runner.config import Config
-from runner.decision.history import champion
+from runner.decision.memory import Memory
 from runner.edits.contamination import SealedText
 from runner.errors import ConfigError
 from runner.evaluation.evaluator import Evaluator
@@ -73,11 +73,16 @@ class Campaign:
 
     controller: Controller
     row: CampaignRow
-    experiments: tuple[Experiment, ...] = field(init=False)
+    memory: Memory = field(init=False)
 
     def __post_init__(self) -> None:
         """Read its experiments."""
-        self.experiments = self.ledger.experiments(self.tag)
+        self.memory = Memory(self.ledger.experiments(self.tag), self.config)
+
+    @property
+    def experiments(self) -> Sequence[Experiment]:
+        """Its experiments as they are now, by number."""
+        return self.memory.experiments
 
     @property
     def tag(self) -> str:
@@ -117,19 +122,19 @@ class Campaign:
     @property
     def champion(self) -> Experiment:
         """The experiment that was kept last; there is one once the baseline is measured."""
-        best = champion(self.experiments)
+        best = self.memory.champion
         assert best is not None
         return best
 
     @property
     def open_experiment(self) -> Experiment | None:
         """The experiment without a verdict, if there is one."""
-        return next((one for one in reversed(self.experiments) if one.verdict is None), None)
+        return self.memory.open_experiment
 
     @property
     def num_done(self) -> int:
         """Closed experiments, the baseline excluded."""
-        return sum(one.number > 0 and one.verdict is not None for one in self.experiments)
+        return self.memory.num_done
 
     def parent_of(self, experiment: Experiment) -> str:
         """The commit that a candidate is based on: its champion's, or the campaign's first."""
@@ -146,10 +151,8 @@ class Campaign:
 
     def reload(self, number: int) -> Experiment:
         """Read one experiment back from the ledger."""
-        found = self.ledger.experiment(self.tag, number)
-        assert found is not None
-        before, after = self.experiments[:number], self.experiments[number + 1 :]
-        self.experiments = (*before, found, *after)
+        (found,) = self.ledger.experiments(self.tag, number, number)
+        self.memory.put(found)
         return found
 
     def open(
@@ -162,7 +165,7 @@ class Campaign:
         conversation: int | None = None,
     ) -> Experiment:
         """Record a proposal against the present champion; see `Ledger.open_experiment`."""
-        best = champion(self.experiments)
+        best = self.memory.champion
         number = self.ledger.open_experiment(
             self.tag,
             proposal,

@@ -45,7 +45,7 @@ def run_control(campaign: Campaign, champion: Experiment) -> Experiment:
 
 
 def _report_drift(campaign: Campaign, champion: Experiment, before: tuple[float, ...], val_bpb: float) -> None:
-    sigma = history.belief(campaign.experiments, campaign.config).sigma_bpb
+    sigma = campaign.memory.belief().sigma_bpb
     away = val_bpb - sum(before) / len(before)
     sigmas = away / (sigma * math.sqrt(1 + 1 / len(before)))
     log.info("control_measured", experiment=champion.number, val_bpb=val_bpb, sigmas=round(sigmas, 2))

@@ -8,6 +8,7 @@ no other resume logic.
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from runner import edits
@@ -59,7 +60,7 @@ class Comparison:
             experiment=experiment,
             champion=best,
             rule=history.rule(config),
-            belief=history.belief(past, config, experiment.opened_seq),
+            belief=campaign.memory.belief(experiment.opened_seq),
             lines_added=edits.count_logic(candidate_files(campaign, experiment)) - before,
             simplification=experiment.category == keep_rule.SIMPLIFICATION,
             audit_discards=config.audit_discards,
@@ -161,7 +162,7 @@ class Comparison:
         delta = early_stopping.promising_boundary(lambda away: is_kept(mean + away), self.belief.sigma_bpb)
         return None if delta is None else mean + delta + 1e-9
 
-    def _calibration(self, past: tuple[Experiment, ...], config: Config) -> early_stopping.Calibration | None:
+    def _calibration(self, past: Sequence[Experiment], config: Config) -> early_stopping.Calibration | None:
         """What the first trial is watched with; later ones are promising."""
         mean = self._champion_mean()
 

@@ -21,6 +21,7 @@ from runner.campaign.backstop import Bug, guarded
 from runner.campaign.budget import LedgerJournal
 from runner.campaign.campaign import Campaign
 from runner.campaign.placement import champion_files, place, place_stack
+from runner.decision import history
 from runner.errors import ConfigError
 from runner.evaluation.evaluator import Evaluator
 from runner.proposers import Proposer
@@ -118,13 +119,12 @@ class IdeaQueue:
         if ongoing is not None:
             return ongoing
         experiments = self.campaign.experiments
-        closed = [one for one in experiments if one.verdict is not None]
         crash = _to_repair(experiments, proposer, lambda number: conversations.retry_abandoned(tag, number))
         running = self.campaign.open_experiment
         return conversations.open(
             tag,
             proposer,
-            seen=closed[-1].number,
+            seen=next(one.number for one in reversed(experiments) if one.verdict is not None),
             running=None if running is None else running.number,
             retry_of=None if crash is None else crash.number,
         )
@@ -174,7 +174,7 @@ class IdeaQueue:
         """Everything that the proposer may know: the same whenever a conversation is asked again."""
         campaign, config, leaving = self.campaign, self.campaign.config, self._leaving.is_set
         experiments = campaign.experiments
-        past = experiments[: conversation.seen + 1]
+        past = tuple(experiments[: conversation.seen + 1])
         number = conversation.seen + 1 + (conversation.running is not None)
         smoke_test = self.check
         journal = LedgerJournal(
@@ -191,7 +191,7 @@ class IdeaQueue:
             program=read_program(campaign.repository),
             profile=config.profile,
             train_seconds=config.train_seconds,
-            files=champion_files(campaign, past),
+            files=champion_files(campaign, history.champion(past)),  # on another thread than the memory's
             history=past,
             running=None if conversation.running is None else _unjudged(experiments[conversation.running]),
             failed=None if conversation.retry_of is None else experiments[conversation.retry_of],
@@ -205,13 +205,18 @@ def _to_repair(
     experiments: Sequence[Experiment], proposer: str, abandoned: Callable[[int], bool]
 ) -> Experiment | None:
     """The proposer's last crash, when its second try has not begun and it was not abandoned."""
-    tried_again = {one.retry_of for one in experiments}
-    proposed = [one for one in experiments if one.verdict is not None and not one.combines]
-    for one in reversed(proposed[-RECENT:]):
-        first_crash = one.verdict is Verdict.CRASH and one.retry_of is None and one.number > 0
-        own = one.proposer == proposer and one.number not in tried_again
-        if first_crash and own and not abandoned(one.number):
-            return one
+    tried_again: set[int | None] = set()
+    num_seen = 0
+    for one in reversed(experiments):
+        if one.verdict is not None and not one.combines:
+            num_seen += 1
+            first_crash = one.verdict is Verdict.CRASH and one.retry_of is None and one.number > 0
+            own = one.proposer == proposer and one.number not in tried_again
+            if first_crash and own and not abandoned(one.number):
+                return one
+        if num_seen == RECENT:
+            return None
+        tried_again.add(one.retry_of)
     return None
 
 

@@ -17,7 +17,6 @@ from runner.campaign.experiment import run_experiment
 from runner.campaign.ideas import IdeaQueue, read_program
 from runner.campaign.recovery import reconcile
 from runner.campaign.stop_switch import StopSwitch
-from runner.decision import history
 from runner.decision.keep_rule import LAST_RUNS
 from runner.errors import EngineError, ProposerError, RepositoryError
 from runner.evaluation import smoke_test
@@ -147,7 +146,7 @@ class _Loop:
         campaign = self.campaign
         # Before an idea is paid for.
         await_engine(campaign.evaluator.engine, note=campaign.observer.note, stopping=campaign.stopping)
-        if history.control_due(campaign.experiments, campaign.champion, campaign.config.control_interval):
+        if campaign.memory.control_due(campaign.champion, campaign.config.control_interval):
             run_control(campaign, campaign.champion)
             if self.stop.requested:
                 return None

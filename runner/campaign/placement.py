@@ -10,7 +10,6 @@ import structlog
 from runner import edits
 from runner.campaign.backstop import Bug, guarded
 from runner.campaign.campaign import Campaign
-from runner.decision import history, keep_rule
 from runner.edits import contamination
 from runner.proposers import Proposer, combine
 from runner.records import Experiment, Files, Patch, Proposal, Verdict
@@ -24,9 +23,8 @@ HYPOTHESIS_CHARACTERS = 2_000
 """Length of the hypothesis of a proposal that could not be read."""
 
 
-def champion_files(campaign: Campaign, experiments: tuple[Experiment, ...]) -> Files:
-    """`workload/` of the champion of these experiments."""
-    best = history.champion(experiments)
+def champion_files(campaign: Campaign, best: Experiment | None) -> Files:
+    """`workload/` of a champion."""
     assert best is not None and best.kept_commit is not None
     return campaign.repository.read_workload(best.kept_commit)
 
@@ -62,13 +60,12 @@ def place(
 
 
 def _place(campaign: Campaign, conversation: Conversation, proposal: Proposal) -> Experiment | None:
-    then = campaign.experiments[: conversation.seen + 1]
-    files = champion_files(campaign, then)
-    applied = edits.apply(files, proposal.edits)
-    best_then = history.champion(then)
+    best_then = campaign.memory.champion_up_to(conversation.seen)
     assert best_then is not None
+    files = champion_files(campaign, best_then)
+    applied = edits.apply(files, proposal.edits)
     if campaign.champion.number != best_then.number and not isinstance(applied, edits.Refusal):
-        moved = champion_files(campaign, campaign.experiments)
+        moved = champion_files(campaign, campaign.champion)
         applied = edits.carry_over(moved, base=files, changed=applied)
         files = moved
         if isinstance(applied, edits.Refusal):
@@ -95,7 +92,7 @@ def place_stack(campaign: Campaign, stack_sigmas: float, *, ending: bool) -> Exp
     )
     if not isinstance(made, Bug):
         return made
-    pieces = tuple(sorted(one.number for one in combine.shelf(campaign.experiments)[: combine.MAX_PIECES]))
+    pieces = tuple(sorted(one.number for one in combine.best_first(campaign.memory.shelf())[: combine.MAX_PIECES]))
     if not pieces:
         raise made.error  # concerns no candidate
     # Any of them may be the one that we cannot read: all count as used, or the next round fails alike.
@@ -110,19 +107,15 @@ def place_stack(campaign: Campaign, stack_sigmas: float, *, ending: bool) -> Exp
 
 
 def _place_stack(campaign: Campaign, stack_sigmas: float, ending: bool) -> Experiment | None:
-    experiments = campaign.experiments
-
     @cache
     def kept_files(number: int) -> Files:
-        commit = experiments[number].kept_commit
-        assert commit is not None
-        return campaign.repository.read_workload(commit)
+        return champion_files(campaign, campaign.experiments[number])
 
     proposal = combine.stack(
-        experiments,
+        campaign.memory.shelf(),
         kept_files,
         champion=campaign.champion.number,
-        sigma_bpb=keep_rule.pooled_sigma(history.noise_groups(experiments), campaign.config.noise_prior_bpb),
+        sigma_bpb=campaign.memory.belief().sigma_bpb,
         stack_sigmas=stack_sigmas,
         ending=ending,
     )

@@ -72,6 +72,7 @@ def overnight_command(as_json: bool, **settings: Any) -> None:
     from runner.campaign import night
     from runner.cli.status import campaign_notes, count_effort, sealed_scores
     from runner.proposers import create
+    from runner.report.summary import summarize
 
     # A missing key or patch folder is told before anything is set up.
     with open_night(check=create, **settings) as (controller, stop):
@@ -86,7 +87,11 @@ def overnight_command(as_json: bool, **settings: Any) -> None:
         notes = [
             *campaign_notes(experiments, sealed_scores(controller.ledger, controller.config.tag)),
             *count_effort(
-                controller.ledger, controller.config.tag, controller.config.profile, controller.config.budget_usd
+                controller.ledger,
+                controller.config.tag,
+                experiments,
+                summarize(experiments),
+                (controller.config.profile, controller.config.budget_usd),
             ).lines(),
         ]
     _finish(experiments, notes, controller, reason, files, json_wanted=as_json)
@@ -147,7 +152,9 @@ def try_command(patch: Path, as_json: bool, **settings: Any) -> None:
     proposer = SinglePatch(patch)
     with open_night(**settings) as (controller, stop):
         reason = night.run(controller, proposer, stop, more=1)
-        tried = controller.ledger.experiments(controller.config.tag)[-1]
+        ledger, tag = controller.ledger, controller.config.tag
+        tried = ledger.experiment(tag, ledger.num_experiments(tag) - 1)
+        assert tried is not None
     if tried.proposer != proposer.name or not proposer.used:
         raise Interrupted(f"the patch was not tried: {reason}", "the same command goes on")
     if tried.verdict is None:

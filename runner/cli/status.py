@@ -15,8 +15,14 @@ from runner.cli.workspace import choose_tag, open_workspace, print_json
 from runner.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections import Counter
+
     from runner.records import Experiment, RunRecord, SealedScore
     from runner.report.effort import Effort
+    from runner.report.findings import Findings
+    from runner.report.notes import EarlyStops, Stacks
+    from runner.report.overview import Overview
+    from runner.report.summary import Summary
     from runner.storage.ledger import CampaignRow, Ledger
     from runner.storage.paths import StatePaths
 
@@ -26,7 +32,9 @@ if TYPE_CHECKING:
 @json_option
 def status_command(tag: str | None, as_json: bool) -> None:
     """Show where the campaign stands: done, best, kept, spent, and what is running."""
-    from runner.report.summary import summary_text
+    from runner.report.overview import overview
+    from runner.report.sealed import sealed_gaps
+    from runner.report.summary import summary_paragraph
     from runner.storage.lock import is_running
 
     with open_workspace(create=False) as workspace:
@@ -34,24 +42,24 @@ def status_command(tag: str | None, as_json: bool) -> None:
         campaign = workspace.ledger.campaign(name)
         assert campaign is not None
         sealed = sealed_scores(workspace.ledger, name)
+        found = overview(workspace.ledger, name, sealed_gaps(sealed))
         profile = campaign.conditions.get("profile")
         budget = _budget(workspace.repository.root, profile)
-        effort = count_effort(workspace.ledger, name, profile, budget)
-    experiments = effort.experiments
+        effort = count_effort(workspace.ledger, name, found.newest, found.summary, (profile, budget))
     running = is_running(workspace.paths.root)
     if as_json:
-        print_json({"running": running, **_status_json(campaign, effort, sealed)})
+        print_json({"running": running, **_status_json(campaign, effort, found, sealed)})
         return
     state = "running" if running else "not running"
-    done = sum(one.verdict is not None for one in experiments[1:])
+    done, last = found.summary.num_experiments, found.newest[-1] if found.newest else None
     click.echo(f"campaign {name} ({state}): {done} of {campaign.target} experiments")
-    if experiments and experiments[0].verdict is not None:
-        click.echo("\n".join([summary_text(experiments), *campaign_notes(experiments, sealed)]))
-    if experiments and experiments[-1].verdict is None:
+    if last is not None and (last.number > 0 or last.verdict is not None):
+        click.echo("\n".join([summary_paragraph(found.summary), *_status_notes(found, sealed)]))
+    if last is not None and last.verdict is None:
         from runner.cli.display import first_line
 
         state = "in progress" if running else "interrupted, resumes at the next start"
-        click.echo(f"experiment {experiments[-1].number} ({state}): {first_line(experiments[-1].hypothesis)}")
+        click.echo(f"experiment {last.number} ({state}): {first_line(last.hypothesis)}")
     for line in effort.lines():
         click.echo(line)
 
@@ -59,12 +67,15 @@ def status_command(tag: str | None, as_json: bool) -> None:
 @click.command("log")
 @newest_tag_option
 @json_option
-def log_command(tag: str | None, as_json: bool) -> None:
+@click.option("--last", type=click.IntRange(1), metavar="N", help="List only the last N experiments.")
+def log_command(tag: str | None, last: int | None, as_json: bool) -> None:
     """List all experiments in one table, failed ones included."""
     from runner.cli.display import print_table
 
     with open_workspace(create=False) as workspace:
-        experiments = workspace.ledger.experiments(choose_tag(workspace.ledger, tag))
+        name = choose_tag(workspace.ledger, tag)
+        first = 0 if last is None else max(0, workspace.ledger.num_experiments(name) - last)
+        experiments = workspace.ledger.experiments(name, first)
     if as_json:
         for experiment in experiments:
             print_json(experiment_json(experiment))
@@ -88,8 +99,9 @@ def show_command(number: int, tag: str | None, as_json: bool, with_transcript: b
     with open_workspace(create=False) as workspace:
         name = choose_tag(workspace.ledger, tag)
         conversation = workspace.ledger.conversations.transcript(name, number) if with_transcript else None
-        experiments = workspace.ledger.experiments(name)
-        experiment = next((one for one in experiments if one.number == number), None)
+        experiment = workspace.ledger.experiment(name, number)
+        best = None if experiment is None else experiment.champion
+        champion = None if best is None else workspace.ledger.experiment(name, best)
         sealed = [one for one in sealed_scores(workspace.ledger, name) if one.number == number]
         duty = duty_name(workspace.profile_of(name))
     if experiment is None:
@@ -97,7 +109,6 @@ def show_command(number: int, tag: str | None, as_json: bool, with_transcript: b
     if with_transcript:
         _print_transcript(number, conversation, as_json=as_json, full=full)
         return
-    champion = next((one for one in experiments if one.number == experiment.champion), None)
     if as_json:
         facts = experiment_json(experiment, full=True)
         facts["rests_on"] = [asdict(one) for one in rests_on(experiment, champion)]
@@ -140,17 +151,27 @@ def sealed_scores(ledger: Ledger, tag: str) -> tuple[SealedScore, ...]:
     return SealedScores(ledger.database).of(tag)
 
 
-def count_effort(ledger: Ledger, tag: str, profile: str | None, budget_usd: float | None) -> Effort:
+def count_effort(
+    ledger: Ledger,
+    tag: str,
+    experiments: tuple[Experiment, ...],
+    summary: Summary,
+    conditions: tuple[str | None, float | None],
+) -> Effort:
     """Read what went into a campaign.
 
     Args:
-        budget_usd: 0: no limit; None: not known.
+        experiments: all, or the newest ones.
+        summary: of the whole campaign.
+        conditions: its profile, and its budget in USD: 0: no limit; None: not known.
     """
     from runner.report.effort import Effort
 
     campaign = ledger.campaign(tag)
+    profile, budget_usd = conditions
     return Effort(
-        experiments=ledger.experiments(tag),
+        experiments=experiments,
+        summary=summary,
         usage=ledger.usage_totals(tag),
         target=0 if campaign is None else campaign.target,
         profile=profile,
@@ -161,17 +182,32 @@ def count_effort(ledger: Ledger, tag: str, profile: str | None, budget_usd: floa
 def campaign_notes(experiments: Sequence[Experiment], sealed: Sequence[SealedScore]) -> list[str]:
     """Describe refusals, sealed scores, findings, early stops and stacks; nothing about what there is none of."""
     from runner.decision.history import strikes
+    from runner.report.findings import find
+    from runner.report.notes import early_stops, stacks
+    from runner.report.sealed import sealed_gaps
+
+    found = find(experiments, sealed_gaps(sealed))
+    return _note_lines(strikes(experiments), sealed, found, early_stops(experiments), stacks(experiments))
+
+
+def _status_notes(found: Overview, sealed: Sequence[SealedScore]) -> list[str]:
+    return _note_lines(found.strikes, sealed, found.findings, found.early_stops, found.stacks)
+
+
+def _note_lines(
+    strikes: Counter[int], sealed: Sequence[SealedScore], findings: Findings, early: EarlyStops, stacks: Stacks
+) -> list[str]:
     from runner.report.explain import strikes_line
-    from runner.report.findings import find, finding_lines
-    from runner.report.notes import early_line, early_stops, stack_line, stacks
-    from runner.report.sealed import sealed_gaps, sealed_line
+    from runner.report.findings import finding_lines
+    from runner.report.notes import early_line, stack_line
+    from runner.report.sealed import sealed_line
 
     lines = [
-        strikes_line(strikes(experiments)),
+        strikes_line(strikes),
         sealed_line(sealed),
-        *finding_lines(find(experiments, sealed_gaps(sealed))),
-        early_line(early_stops(experiments)),
-        stack_line(stacks(experiments)),
+        *finding_lines(findings),
+        early_line(early),
+        stack_line(stacks),
     ]
     return [line for line in lines if line is not None]
 
@@ -209,32 +245,29 @@ def _budget(directory: Path, profile: str | None) -> float | None:
         return None
 
 
-def _status_json(campaign: CampaignRow, effort: Effort, sealed: Sequence[SealedScore]) -> dict[str, Any]:
-    from runner.decision.history import strikes
+def _status_json(
+    campaign: CampaignRow, effort: Effort, found: Overview, sealed: Sequence[SealedScore]
+) -> dict[str, Any]:
     from runner.records import Verdict
-    from runner.report.findings import find
-    from runner.report.notes import early_stops, stacks
-    from runner.report.sealed import sealed_gaps
 
-    experiments = effort.experiments
-    kept = [one for one in experiments if one.verdict is Verdict.KEEP]
-    is_open = bool(experiments) and experiments[-1].verdict is None
+    last = found.newest[-1] if found.newest else None
+    best = found.champion
     return {
         "tag": campaign.tag,
-        "done": sum(one.verdict is not None for one in experiments[1:]),
+        "done": found.summary.num_experiments,
         "target": campaign.target,
-        "counts": {str(verdict): sum(one.verdict is verdict for one in experiments[1:]) for verdict in Verdict},
-        "baseline_bpb": experiments[0].val_bpb if experiments else None,
-        "best_bpb": kept[-1].val_bpb if kept else None,
-        "best_commit": kept[-1].kept_commit if kept else None,
-        "open_experiment": experiments[-1].number if is_open else None,
+        "counts": {str(verdict): found.summary.counts[verdict] for verdict in Verdict},
+        "baseline_bpb": found.summary.baseline_bpb,
+        "best_bpb": None if best is None else best.val_bpb,
+        "best_commit": None if best is None else best.kept_commit,
+        "open_experiment": last.number if last is not None and last.verdict is None else None,
         "cost_usd": effort.usage.cost_usd,
         **effort.as_json(),
-        "strikes": strikes(experiments),
+        "strikes": found.strikes,
         "sealed": [asdict(one) for one in sealed],
-        "findings": asdict(find(experiments, sealed_gaps(sealed))),
-        "early_stop": asdict(early_stops(experiments)),
-        "stacks": asdict(stacks(experiments)),
+        "findings": asdict(found.findings),
+        "early_stop": asdict(found.early_stops),
+        "stacks": asdict(found.stacks),
     }
 
 

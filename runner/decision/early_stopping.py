@@ -41,6 +41,7 @@ Not covered:
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
@@ -58,6 +59,8 @@ CUT = 5.0
 line for all others."""
 DELTA_CUT = 10.0
 """Differences always count up to this many standard errors of a first trial."""
+RECENT = 500
+"""Number of the newest experiments that a campaign is calibrated with: no judgement takes longer than the last."""
 REACH_SIGMAS = 20.0
 """Largest distance from the champion at which the boundary is searched for, in noise standard deviations."""
 
@@ -172,7 +175,8 @@ def calibrate(
     """
     if not early_stop_threshold or boundary_bpb is None:
         return None
-    points = [*candidates(experiments), *champions(experiments)]
+    known = _recent(experiments)
+    points = [*candidates(known), *champions(known)]
     curve = mean_curve(history.champion_pool(champion))
     lines = tuple(_line(points, index, early_stop_min_trials) for index in range(NUM_FRACTIONS))
     if not any(lines):
@@ -197,6 +201,14 @@ def promising_boundary(is_promising: Callable[[float], bool], sigma_bpb: float) 
         middle = (low + high) / 2
         low, high = (middle, high) if is_promising(middle) else (low, middle)
     return low
+
+
+def _recent(experiments: Sequence[Experiment]) -> list[Experiment]:
+    """The newest experiments, and the champions that they were compared with."""
+    newest = experiments[-RECENT:]
+    earlier = {one.champion for one in newest if one.champion is not None and one.champion < newest[0].number}
+    places = (bisect_left(experiments, number, key=lambda one: one.number) for number in sorted(earlier))
+    return [*(experiments[place] for place in places), *newest]
 
 
 def candidates(experiments: Sequence[Experiment]) -> list[Point]:

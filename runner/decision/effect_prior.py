@@ -169,17 +169,25 @@ def probability_below(start: Prior, weights: Floats, delta: float, se: float, li
     return float(mass[start.grid < limit_bpb].sum() / mass.sum())
 
 
-def learned_weights(start: Prior, first_trials: Iterable[tuple[float, float]]) -> Floats:
-    """Update the weights with the candidates of a campaign, one after the other.
+def first_counts(start: Prior) -> Floats:
+    """Candidates of each component, (K,), as which the initial weights count."""
+    return PRIOR_CANDIDATES * start.weights
+
+
+def learned_counts(start: Prior, counts: Floats, delta_bpb: float, se_bpb: float) -> Floats:
+    """Update the counts of components, (K,), with one candidate; the weights are their shares.
 
     Args:
-        first_trials: difference and standard error of the first trial of each candidate, in their order. Only
-            promising candidates get further trials, which would bias the weights.
-
-    Returns:
-        (K,), sums to 1.
+        delta_bpb: difference of its first trial. Only promising candidates get further trials, which would bias
+            the weights.
+        se_bpb: standard error of that.
     """
-    counts = PRIOR_CANDIDATES * start.weights
+    return counts + responsibilities(start, counts / counts.sum(), np.array(delta_bpb), np.array(se_bpb))
+
+
+def learned_weights(start: Prior, first_trials: Iterable[tuple[float, float]]) -> Floats:
+    """Update the weights, (K,), with difference and standard error of some candidates, one after the other."""
+    counts = first_counts(start)
     for delta, se in first_trials:
-        counts = counts + responsibilities(start, counts / counts.sum(), np.array(delta), np.array(se))
+        counts = learned_counts(start, counts, delta, se)
     return np.asarray(counts / counts.sum())

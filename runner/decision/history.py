@@ -8,16 +8,12 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from runner.config import Config
-from runner.decision import effect_prior
 from runner.decision.keep_rule import (
-    LEAST_POOL,
     POOL_RUNS,
-    Belief,
     Judgement,
     Rule,
     drifted,
     near_miss,
-    pooled_sigma,
 )
 from runner.records import Experiment, Figures, Outcome, Trial, Verdict
 
@@ -37,7 +33,7 @@ def rule(config: Config) -> Rule:
 # -------------------------------------------------------------------- lineage
 
 
-def champion(experiments: Sequence[Experiment]) -> Experiment | None:
+def champion(experiments: Iterable[Experiment]) -> Experiment | None:
     """The experiment that was kept last."""
     kept = [one for one in experiments if one.verdict is Verdict.KEEP]
     return max(kept, key=lambda one: (one.kept_seq == 0, one.kept_seq, one.number)) if kept else None
@@ -152,66 +148,25 @@ def control_due_between_trials(champion: Experiment, candidate: Sequence[Trial])
     return last > max((trial.closed_seq for trial in settled(champion)), default=0)
 
 
-def control_due(experiments: Sequence[Experiment], champion: Experiment, interval: int) -> bool:
-    """Whether the champion is due for a control.
-
-    It is after `interval` other trials since its last one, or as long as a new champion has too few.
-
-    Args:
-        interval: 0 for never.
-    """
-    own = settled(champion)
-    if interval and champion.number != BASELINE and len(own) <= LEAST_POOL:  # the one that chose it does not count
-        return True
-    last = max((trial.closed_seq for trial in own), default=0)
-    since = sum(
-        trial.closed_seq > last and (trial.outcome is Outcome.STOPPED or trial.claimed_bpb is not None)
-        for one in experiments
-        if one.number != champion.number
-        for trial in one.trials
-    )
-    return 0 < interval <= since
-
-
 # ---------------------------------------------------------------------- noise
 
 
-def belief(experiments: Sequence[Experiment], config: Config, before_seq: int | None = None) -> Belief:
-    """What a campaign has learned from its closed experiments: the noise, and how often edits help.
-
-    Stacks are not ideas of their own: they teach the noise alone.
+def noise_group(experiment: Experiment, before_seq: int | None = None) -> list[float]:
+    """Scores of one program under different seeds.
 
     Args:
-        before_seq: only from what was closed before, as it was known then.
-    """
-    prior = effect_prior.prior(config.effect_scale_bpb)
-    first_trials = [
-        (one.figures.first_delta_bpb, one.figures.first_se_bpb)
-        for one in experiments
-        if one.verdict is not None and one.figures is not None and not one.combines
-    ]
-    return Belief(
-        prior=prior,
-        weights=effect_prior.learned_weights(prior, first_trials),
-        sigma_bpb=pooled_sigma(noise_groups(experiments, before_seq), config.noise_prior_bpb),
-    )
-
-
-def noise_groups(experiments: Sequence[Experiment], before_seq: int | None = None) -> list[list[float]]:
-    """For each closed experiment, its scores under different seeds.
-
-    Args:
-        before_seq: only trials that were closed before.
+        before_seq: only of trials that were closed before.
     """
     return [
-        [
-            trial.val_bpb or 0.0
-            for trial in scored((*one.trials, *one.control_trials))
-            if before_seq is None or trial.closed_seq < before_seq
-        ]
-        for one in experiments
-        if one.verdict is not None
+        trial.val_bpb or 0.0
+        for trial in scored((*experiment.trials, *experiment.control_trials))
+        if before_seq is None or trial.closed_seq < before_seq
     ]
+
+
+def noise_groups(experiments: Iterable[Experiment]) -> list[list[float]]:
+    """For each closed experiment, its scores under different seeds."""
+    return [noise_group(one) for one in experiments if one.verdict is not None]
 
 
 def figures(last: Judgement, first: Judgement, candidate: Sequence[Trial], pool: Sequence[Trial]) -> Figures:

@@ -127,13 +127,21 @@ def pooled_sigma(groups: Iterable[Sequence[float]], prior_sigma: float) -> float
         groups: for each program, its scores under different seeds.
         prior_sigma: σ₀ of the profile.
     """
-    squares, freedom = PRIOR_WEIGHT * prior_sigma**2, PRIOR_WEIGHT
-    for scores in groups:
-        if len(scores) > 1:
-            mean = sum(scores) / len(scores)
-            squares += sum((value - mean) ** 2 for value in scores)
-            freedom += len(scores) - 1
-    return math.sqrt(squares / freedom)
+    squares, freedom = zip((0.0, 0.0), *map(spread_of, groups), strict=True)
+    return pooled_sigma_of(sum(squares), sum(freedom), prior_sigma)
+
+
+def spread_of(scores: Sequence[float]) -> tuple[float, float]:
+    """Σ (x − x̄)² and n − 1 of one program's scores."""
+    if len(scores) < 2:
+        return 0.0, 0.0
+    mean = sum(scores) / len(scores)
+    return sum((value - mean) ** 2 for value in scores), len(scores) - 1.0
+
+
+def pooled_sigma_of(squares: float, freedom: float, prior_sigma: float) -> float:
+    """`pooled_sigma`, from the sums of `spread_of`."""
+    return math.sqrt((PRIOR_WEIGHT * prior_sigma**2 + squares) / (PRIOR_WEIGHT + freedom))
 
 
 def noise_freedom(groups: Iterable[Sequence[float]]) -> float:

@@ -37,8 +37,12 @@ LINE_CHARACTERS = 100
 
 def near_misses(experiments: Sequence[Experiment]) -> list[Experiment]:
     """The near misses, best expected effect first. A stack is not one: it has had its try beside others."""
-    found = [one for one in experiments if is_near_miss(one) and not one.combines]
-    return sorted(found, key=lambda one: (_effect(one), one.number))
+    return best_first([one for one in experiments if is_near_miss(one) and not one.combines])
+
+
+def best_first(near: Sequence[Experiment]) -> list[Experiment]:
+    """Near misses, best expected effect first."""
+    return sorted(near, key=lambda one: (_effect(one), one.number))
 
 
 def shelf(experiments: Sequence[Experiment]) -> list[Experiment]:
@@ -48,7 +52,7 @@ def shelf(experiments: Sequence[Experiment]) -> list[Experiment]:
 
 
 def stack(
-    experiments: Sequence[Experiment],
+    unused: Sequence[Experiment],
     kept_files: Callable[[int], Files],
     *,
     champion: int,
@@ -59,7 +63,7 @@ def stack(
     """Propose the stack that is due; None while the shelf is not worth a run.
 
     Args:
-        experiments: of the campaign.
+        unused: the near misses that no stack has used.
         kept_files: gives `workload/` of a kept experiment by its number.
         champion: number of the present one.
         sigma_bpb: noise standard deviation of one run.
@@ -67,7 +71,7 @@ def stack(
         ending: whether only a few more runs will follow.
     """
     least_bpb = sigma_bpb * (min(stack_sigmas, LAST_SIGMAS) if ending else stack_sigmas)
-    best = shelf(experiments)[:MAX_PIECES]
+    best = best_first(unused)[:MAX_PIECES]
     if not stack_sigmas or _worth(best) < least_bpb:
         return None
     files = kept_files(champion)

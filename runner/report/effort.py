@@ -23,7 +23,7 @@ import numpy as np
 
 from runner.records import Experiment, Phase, RunEnd, RunRecord, UsageTotals, Verdict
 from runner.report.drift import parse_time
-from runner.report.summary import BASELINE, summarize
+from runner.report.summary import BASELINE, Summary, summarize
 
 PAUSE_SECONDS = 30 * 60
 NUM_RECENT = 10
@@ -37,7 +37,8 @@ _RUNNING = {Phase.TRAIN: "train", Phase.SCORE: "score", Phase.TEST: "score", Pha
 class Effort:
     """Everything that went into a campaign."""
 
-    experiments: tuple[Experiment, ...]
+    experiments: tuple[Experiment, ...]  # all, or the newest ones
+    summary: Summary
     usage: UsageTotals
     target: int
     profile: str | None
@@ -62,6 +63,9 @@ class Effort:
         whole, recent = self._duties()
         has_more = len(self.experiments) > NUM_RECENT + 1
         line = duty_line(whole, recent if has_more else None, duty_name(self.profile))
+        num_closed = sum(one.verdict is not None and one.number != BASELINE for one in self.experiments)
+        if line is not None and num_closed < self.summary.num_experiments:
+            line += f" (newest {num_closed:,} experiments)"
         return [*([] if line is None else [line]), *spending_lines(self._spending())]
 
     def _duties(self) -> list[Duty]:
@@ -69,7 +73,9 @@ class Effort:
         return _sums(stretches(self.experiments), since)
 
     def _spending(self) -> Spending:
-        return spending(self.experiments, self.usage, target=self.target, budget_usd=self.budget_usd)
+        return spending(
+            self.experiments, self.usage, target=self.target, budget_usd=self.budget_usd, summary=self.summary
+        )
 
 
 class Stretch(NamedTuple):
@@ -244,7 +250,12 @@ class Spending:
 
 
 def spending(
-    experiments: Sequence[Experiment], usage: UsageTotals, *, target: int, budget_usd: float | None
+    experiments: Sequence[Experiment],
+    usage: UsageTotals,
+    *,
+    target: int,
+    budget_usd: float | None,
+    summary: Summary | None = None,
 ) -> Spending:
     """Compute what a campaign cost.
 
@@ -253,8 +264,10 @@ def spending(
         usage: of the whole campaign.
         target: how many experiments are wanted in all.
         budget_usd: 0: no limit; None: not known.
+        summary: of the campaign, where only its newest experiments are given.
     """
-    night = summarize(experiments)
+    night = summary or summarize(experiments)
+    num_closed = night.num_experiments
     closed = [one for one in experiments if one.verdict is not None and one.number != BASELINE]
     last = closed[-NUM_RECENT:]
     rate = sum(one.cost_usd for one in last) / len(last) if last else None
@@ -265,11 +278,11 @@ def spending(
     prompts = usage.input_tokens + usage.cache_read_tokens + usage.cache_write_tokens
     return Spending(
         total_usd=usage.cost_usd,
-        per_experiment_usd=usage.cost_usd / len(closed) if closed else None,
+        per_experiment_usd=usage.cost_usd / num_closed if num_closed else None,
         per_keep_usd=usage.cost_usd / night.counts[Verdict.KEEP] if night.counts[Verdict.KEEP] else None,
         per_millibit_usd=usage.cost_usd / (1000 * gain) if gain is not None and gain > 0 else None,
         recent_usd=rate,
-        projected_usd=None if rate is None else usage.cost_usd + rate * max(0, target - len(closed)),
+        projected_usd=None if rate is None else usage.cost_usd + rate * max(0, target - num_closed),
         target=target,
         budget_usd=budget,
         affordable=int(max(0.0, budget - usage.cost_usd) / rate) if budget and rate else None,

@@ -104,12 +104,29 @@ def find(experiments: Sequence[Experiment], gaps: Sequence[Gap] = ()) -> Finding
         experiments: in the order of their numbers.
         gaps: between validation and the sealed rows, where these may be shown.
     """
-    sigma = summarize(experiments).sigma_bpb
     champions = [one for one in experiments if is_kept(one)]
-    keeps = tuple(_keep(one) for one in champions if one.number != BASELINE)
+    return findings_of(champions, champions, raw_curve(experiments), summarize(experiments).sigma_bpb, gaps)
+
+
+def findings_of(
+    kept: Sequence[Experiment],
+    champions: Sequence[Experiment],
+    raw: tuple[Level, ...],
+    sigma: float | None,
+    gaps: Sequence[Gap],
+) -> Findings:
+    """Compute the findings from what they rest on.
+
+    Args:
+        kept: baseline and keeps; their trials are not needed.
+        champions: those of them whose trials are to be compared.
+        raw: the lowest claimed scores.
+        sigma: the newest noise figure.
+        gaps: see `find`.
+    """
+    keeps = tuple(_keep(one) for one in kept if one.number != BASELINE)
     chances = [one.better for one in keeps if one.better is not None and not one.simplification]
     debiased = tuple(_level(one, sigma) for one in champions)
-    raw = raw_curve(experiments)
     speeds = champion_speeds(champions)
     return Findings(
         keeps=keeps,

@@ -41,7 +41,7 @@ class EarlyStops:
 
 def early_stops(experiments: Sequence[Experiment]) -> EarlyStops:
     """Count the runs that were stopped, and those that were finished anyway."""
-    usual = _usual_seconds(experiments)
+    usual = usual_seconds(experiments)
     stopped = [run for one in experiments if (run := stopped_run(one)) is not None]
     finished = [one for one in experiments if one.figures is not None and _has_stop_reason(first_training(one))]
     promising = sum(is_promising(one) for one in finished)
@@ -91,7 +91,7 @@ def _has_stop_reason(training: RunRecord | None) -> bool:
     return training is not None and training.curve is not None and training.curve.stop_reason is not None
 
 
-def _usual_seconds(experiments: Sequence[Experiment]) -> float:
+def usual_seconds(experiments: Sequence[Experiment]) -> float:
     """Sum up the mean durations of the baseline's training and scoring."""
     runs = [run for one in experiments if one.number == BASELINE for run in one.runs]
     return sum(

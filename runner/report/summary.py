@@ -69,7 +69,11 @@ def summarize(experiments: Sequence[Experiment]) -> Summary:
 
 def summary_text(experiments: Sequence[Experiment]) -> str:
     """Describe a campaign in one paragraph: baseline, best, counts and noise."""
-    found = summarize(experiments)
+    return summary_paragraph(summarize(experiments))
+
+
+def summary_paragraph(found: Summary) -> str:
+    """Describe a summary in one paragraph."""
     if found.baseline_bpb is None or found.best_bpb is None:
         return "No baseline yet: nothing can be compared."
     noise = "" if found.sigma_bpb is None else f" Noise sigma {found.sigma_bpb:.4f} bpb."

@@ -243,49 +243,73 @@ class Ledger:
                 f"autoresearch show {number}",
             )
 
+    def num_experiments(self, tag: str) -> int:
+        """How many experiments a campaign has, the baseline and an open one included."""
+        (row,) = self.database.read("SELECT coalesce(max(number), -1) + 1 FROM experiments WHERE tag = ?", tag)
+        return int(row[0])
+
     def experiments(self, tag: str, first: int = 0, last: int = MAX_NUMBER) -> tuple[Experiment, ...]:
         """Experiments of a campaign in order, each with its closed trials and its cost.
+
+        Only crashes and keeps come with the logs of their trainings: nothing that reads many experiments needs
+        the others, and logs are most of a ledger.
 
         Args:
             first: number of the first one.
             last: number of the last one; no other rows are read.
         """
-        read, span = self.database.read, (tag, first, last)
-        runs = {
-            trial: list(rows)
-            for trial, rows in groupby(
-                read(
-                    "SELECT runs.* FROM trials JOIN runs ON trial = trials.id"
-                    " WHERE tag = ? AND experiment BETWEEN ? AND ? AND outcome IS NOT NULL"
-                    " ORDER BY trial, position",
-                    *span,
-                ),
-                key=lambda row: row["trial"],
-            )
-        }
+        return self._experiments("number BETWEEN ? AND ?", tag, first, last)
+
+    def kept_experiments(self, tag: str, first: int = 0) -> tuple[Experiment, ...]:
+        """The same of those with the verdict keep alone, the baseline included."""
+        return self._experiments("verdict = 'keep' AND number >= ?", tag, first)
+
+    def keeps(self, tag: str) -> tuple[Experiment, ...]:
+        """All experiments with the verdict keep, without their trials and costs."""
+        query = "SELECT * FROM experiments WHERE tag = ? AND verdict = 'keep' ORDER BY number"
+        return tuple(experiment_of(row, (), 0.0) for row in self.database.read(query, tag))
+
+    def experiment(self, tag: str, number: int) -> Experiment | None:
+        """One experiment, with all its logs."""
+        return next(iter(self._experiments("number = ?", tag, number, logs="TRUE")), None)
+
+    def _experiments(
+        self, condition: str, *values: object, logs: str = "verdict IN ('keep', 'crash')"
+    ) -> tuple[Experiment, ...]:
+        """Experiments that fulfill a condition.
+
+        Args:
+            values: the tag, and those of the condition.
+            logs: the condition under which their logs are read.
+        """
+        read, wanted = self.database.read, f"experiments.tag = ? AND {condition}"
+        its_trials = (
+            "experiments ON experiments.tag = trials.tag AND experiment = number"
+            f" WHERE {wanted} AND outcome IS NOT NULL"
+        )
+        columns = ", ".join(f"runs.{name}" for name in RUN_COLUMNS if name != "log_tail")
+        query = (
+            f"SELECT trial, {columns}, iif({logs}, log_tail, '') AS log_tail"  # noqa: S608
+            f" FROM runs JOIN trials ON trials.id = trial JOIN {its_trials} ORDER BY trial, position"
+        )
+        runs = {trial: list(rows) for trial, rows in groupby(read(query, *values), key=lambda row: row["trial"])}
         trials: dict[int, list[Trial]] = {}
         for row in read(
-            "SELECT * FROM trials WHERE tag = ? AND experiment BETWEEN ? AND ? AND outcome IS NOT NULL"
-            " ORDER BY opened_seq",
-            *span,
+            f"SELECT trials.* FROM trials JOIN {its_trials} ORDER BY trials.opened_seq",  # noqa: S608
+            *values,
         ):
             trials.setdefault(row["experiment"], []).append(trial_of(row, runs.get(row["id"], ())))
         spent = read(
-            "SELECT experiment, sum(cost_usd) FROM usage WHERE tag = ? AND experiment BETWEEN ? AND ?"
-            " GROUP BY experiment",
-            *span,
+            f"SELECT number, sum(cost_usd) FROM experiments JOIN usage"  # noqa: S608
+            f" ON usage.tag = experiments.tag AND experiment = number WHERE {wanted} GROUP BY number",
+            *values,
         )
         costs: dict[int, float] = dict(tuple(row) for row in spent)
+        query = f"SELECT * FROM experiments WHERE {wanted} ORDER BY number"  # noqa: S608
         return tuple(
             experiment_of(row, trials.get(row["number"], ()), costs.get(row["number"], 0.0))
-            for row in read(
-                "SELECT * FROM experiments WHERE tag = ? AND number BETWEEN ? AND ? ORDER BY number", *span
-            )
+            for row in read(query, *values)
         )
-
-    def experiment(self, tag: str, number: int) -> Experiment | None:
-        """One experiment."""
-        return next(iter(self.experiments(tag, number, number)), None)
 
     # --------------------------------------------------------------------- trials
 

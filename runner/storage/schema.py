@@ -44,6 +44,7 @@ CREATE TABLE experiments (
     combines TEXT NOT NULL,             -- JSON: near misses that it tries together
     PRIMARY KEY (tag, number)
 ) STRICT;
+CREATE INDEX experiments_by_verdict ON experiments (tag, verdict, number);
 CREATE TABLE trials (                   -- one program under one seed
     id INTEGER PRIMARY KEY,
     tag TEXT NOT NULL,
@@ -74,13 +75,14 @@ CREATE TABLE runs (                     -- container executions of a trial, in o
     cpu_seconds REAL,
     others_cpu_seconds REAL,            -- of other programs on the same cores
     clock_mhz REAL,                     -- mean clock of the processors that trained
-    log_tail TEXT NOT NULL,             -- cleaned, untrusted
     val_bpb REAL,
     claims_sha256 TEXT,
     audit TEXT,                         -- JSON: what an audit found
     curve TEXT,                         -- JSON: losses that a training printed, untrusted
+    log_tail TEXT NOT NULL,             -- cleaned, untrusted; last, so that other columns are read without it
     PRIMARY KEY (trial, position)
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX runs_by_claim ON runs (val_bpb, trial) WHERE phase = 'score';
 CREATE TABLE sealed (                   -- scores on the test rows, apart from what proposers and verdicts read
     tag TEXT NOT NULL,
     number INTEGER NOT NULL,

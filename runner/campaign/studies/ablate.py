@@ -35,6 +35,7 @@ from runner.campaign.studies.interleave import Bench, Series
 from runner.decision import effect_prior, history, keep_rule
 from runner.decision.history import BASELINE, champion, champion_claims
 from runner.decision.keep_rule import SIMPLER_DOUBT, SIMPLER_SIGMAS, Belief
+from runner.decision.memory import Memory
 from runner.errors import BaselineError, ConfigError, RepositoryError
 from runner.records import Experiment, Files, Verdict
 
@@ -195,7 +196,7 @@ def open_study(controller: Controller, revision: str | None, num_trials: int) ->
         champion=best,
         keeps=line,
         num_trials=num_trials,
-        belief=history.belief(past, controller.config),
+        belief=Memory(past, controller.config).belief(),
         noise_groups=history.noise_groups(past),
         noise_prior_bpb=controller.config.noise_prior_bpb,
         base=trees[BASELINE],

@@ -183,7 +183,7 @@ def test_a_bug_over_a_stack_uses_its_pieces_up(campaign, run_night, monkeypatch)
         number = propose(campaign, idea(text)).number
         figures = replace(FIGURES, effect_bpb=-1.0)
         campaign.close(number, Ruling(verdict=Verdict.DISCARD, reason="r", val_bpb=2.0, figures=figures))
-    assert len(combine.shelf(campaign.experiments)) == 2
+    assert len(campaign.memory.shelf()) == 2
 
     def buggy(*_, **__):
         raise ValueError("bug")

@@ -321,7 +321,7 @@ def test_a_trial_of_a_study_is_recorded_nowhere(campaign, measured):
     lost = Attempt(Outcome.LOST, "away")
     made = measured(lost, Attempt(examined=sealing), book=TrialBook())
     assert (made.outcome, made.sealed) == (Outcome.SCORED, True)
-    assert campaign.ledger.experiments(TAG) == before == campaign.experiments
+    assert campaign.ledger.experiments(TAG) == before == tuple(campaign.experiments)
     for table in ("trials", "runs", "sealed"):
         assert campaign.ledger.database.read(f"SELECT * FROM {table}") == []
 

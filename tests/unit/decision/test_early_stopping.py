@@ -16,6 +16,7 @@ from runner.config import load
 from runner.decision import early_stopping, effect_prior, history, keep_rule
 from runner.decision.early_stopping import NUM_FRACTIONS, Line, calibrate, fraction, promising_boundary, sampled
 from runner.decision.keep_rule import Action, Belief, Rule
+from runner.decision.memory import Memory
 from runner.evaluation import contention, trial
 from runner.evaluation.evaluator import Evaluator, Program, TrialRequest
 from runner.evaluation.loss_monitor import MAX_HEARD, LossMonitor
@@ -318,9 +319,10 @@ def test_a_stopped_trial_counts_for_the_next_control_and_teaches_nothing_about_e
     one = Experiment(
         number=4, hypothesis="h", proposer="p", verdict=Verdict.DISCARD, champion=0, trials=(stopped,)
     )
-    assert not history.control_due(night, night[0], 4)
-    assert history.control_due([*night, one], night[0], 4)
-    before, after = (history.belief(some, config) for some in (night, [*night, one]))
+    before, after = (Memory(some, config) for some in (night, [*night, one]))
+    assert not before.control_due(night[0], 4)
+    assert after.control_due(night[0], 4)
+    before, after = before.belief(), after.belief()
     assert before.weights.tolist() == after.weights.tolist() and before.sigma_bpb == after.sigma_bpb
     assert history.settled(one) == (stopped,), "its seed is used up"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from runner import config
 from runner.decision import history
 from runner.decision.keep_rule import NEAR_MISS_SIGMAS, PRIOR_WEIGHT, Rule
+from runner.decision.memory import Memory
 from runner.records import Experiment, Figures, Outcome, Phase, TrialKind, Verdict
 from tests.support.trials import CLEAN, failed, run, scored
 
@@ -40,6 +42,11 @@ def lost(seed=1, *, claimed=None):
     if claimed is not None:
         runs.append(run(Phase.SCORE, seed, val_bpb=claimed))
     return failed(Outcome.LOST, seed, reason="the controller was killed", runs=runs)
+
+
+def control_due(experiments, champion, interval):
+    made = config.load(Path("/nonexistent"), {}, environ={})
+    return Memory(experiments, made).control_due(champion, interval)
 
 
 def control(val_bpb, seed):
@@ -193,28 +200,28 @@ def test_trials_that_need_no_repetition_are_settled():
 def test_a_control_is_due_after_so_many_scored_trials_of_others():
     champion = experiment(0, [scored(2.0, 1)])
     others = [experiment(number, [scored(2.0, number, audited=False)]) for number in (1, 2)]
-    assert not history.control_due([champion, *others[:1]], champion, 2)
-    assert history.control_due([champion, *others], champion, 2)
-    assert not history.control_due([champion, *others], champion, 0), "never"
+    assert not control_due([champion, *others[:1]], champion, 2)
+    assert control_due([champion, *others], champion, 2)
+    assert not control_due([champion, *others], champion, 0), "never"
     again = experiment(0, champion.trials, controls=[control(2.0, 9)])
-    assert not history.control_due([again, *others], again, 2)
+    assert not control_due([again, *others], again, 2)
 
 
 def test_only_trials_that_took_the_time_of_one_bring_a_control_nearer():
     champion = experiment(0, [scored(2.0, 1)])
     stopped = experiment(1, [failed(Outcome.STOPPED)])
-    assert history.control_due([champion, stopped], champion, 1)
-    assert history.control_due([champion, experiment(1, [refused()])], champion, 1), "it was scored"
+    assert control_due([champion, stopped], champion, 1)
+    assert control_due([champion, experiment(1, [refused()])], champion, 1), "it was scored"
     for other in (failed(), failed(Outcome.LOST, runs=[]), failed(Outcome.CONTENDED)):
-        assert not history.control_due([champion, experiment(1, [other])], champion, 1)
+        assert not control_due([champion, experiment(1, [other])], champion, 1)
 
 
 def test_a_new_champion_is_measured_until_two_trials_did_not_choose_it():
     trials = [scored(2.0, 1), scored(2.0, 2)]
-    assert history.control_due([], experiment(1, trials), 20)
-    assert not history.control_due([], experiment(1, trials), 0), "never"
-    assert not history.control_due([], experiment(1, trials, controls=[control(2.0, 8)]), 20)
-    assert not history.control_due([], experiment(1, trials, controls=[failed(seed=8)]), 20), "not endlessly"
+    assert control_due([], experiment(1, trials), 20)
+    assert not control_due([], experiment(1, trials), 0), "never"
+    assert not control_due([], experiment(1, trials, controls=[control(2.0, 8)]), 20)
+    assert not control_due([], experiment(1, trials, controls=[failed(seed=8)]), 20), "not endlessly"
 
 
 def test_the_champion_is_measured_again_between_two_trials_and_once():
@@ -239,10 +246,10 @@ def test_a_control_that_a_kill_cut_off_is_still_due_with_the_same_seed():
     other = experiment(1, [scored(2.0, 2)])
     for cut in (lost(7), lost(7, claimed=2.0)):
         champion = experiment(0, [first], controls=[cut])
-        assert history.control_due([champion, other], champion, 1)
+        assert control_due([champion, other], champion, 1)
         assert len(history.settled(champion)) == 1
     broken = experiment(0, [first], controls=[failed(seed=7)])
-    assert not history.control_due([broken, other], broken, 1), "a champion that fails is not tried endlessly"
+    assert not control_due([broken, other], broken, 1), "a champion that fails is not tried endlessly"
     assert len(history.settled(broken)) == 2
 
 
@@ -258,7 +265,7 @@ def test_the_noise_is_that_between_trials_of_one_program_whatever_the_program(tm
     ]
     squares = statistics.variance([2.0, 2.02])
     expected = ((PRIOR_WEIGHT * 0.01**2 + squares) / (PRIOR_WEIGHT + 1)) ** 0.5
-    assert history.belief(experiments, made).sigma_bpb == pytest.approx(expected), "open ones do not count yet"
+    assert Memory(experiments, made).belief().sigma_bpb == pytest.approx(expected), "open ones do not count yet"
 
 
 def test_noise_is_that_of_the_trials_that_were_there_then(tmp_path):
@@ -267,15 +274,15 @@ def test_noise_is_that_of_the_trials_that_were_there_then(tmp_path):
     before = experiment(0, [first, second])
     after = replace(before, control_trials=(control(3.0, 3),))
     opened = second.closed_seq + 1
-    assert history.noise_groups([after], opened) == [[2.0, 2.01]]
-    assert history.belief([after], made, opened).sigma_bpb == history.belief([before], made).sigma_bpb
-    assert history.belief([after], made).sigma_bpb > 0.1
+    assert history.noise_group(after, opened) == [2.0, 2.01]
+    assert Memory([after], made).belief(opened).sigma_bpb == Memory([before], made).belief().sigma_bpb
+    assert Memory([after], made).belief().sigma_bpb > 0.1
 
 
 def test_first_trials_teach_how_often_edits_help(tmp_path):
     made = config.load(tmp_path, {}, environ={})
-    naive = history.belief([], made)
-    taught = history.belief([experiment(number, figures=FIGURES) for number in range(30)], made)
+    naive = Memory([], made).belief()
+    taught = Memory([experiment(number, figures=FIGURES) for number in range(30)], made).belief()
     gains = naive.prior.grid < -0.3
 
     def share(belief):
@@ -283,7 +290,7 @@ def test_first_trials_teach_how_often_edits_help(tmp_path):
 
     assert share(taught) > 5 * share(naive)
     for untaught in ({"combines": (1, 2)}, {"verdict": None}):
-        same = history.belief([experiment(number, figures=FIGURES, **untaught) for number in range(30)], made)
+        same = Memory([experiment(number, figures=FIGURES, **untaught) for number in range(30)], made).belief()
         assert np.array_equal(same.weights, naive.weights), "stacks and open ones teach nothing about edits"
 
 

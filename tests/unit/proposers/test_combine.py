@@ -11,8 +11,8 @@ from runner.campaign.candidate import candidate_files
 from runner.campaign.commit_message import kept_message, tried_message
 from runner.campaign.ideas import IdeaQueue
 from runner.config import load
-from runner.decision import history
 from runner.decision.keep_rule import LAST_SIGMAS, NEAR_MISS_SIGMAS
+from runner.decision.memory import Memory
 from runner.proposers import combine
 from runner.records import Experiment, Patch, Proposal, Replace, Verdict
 from runner.report.explain import explain
@@ -45,7 +45,7 @@ THREE = [missed(1, "A", 2.0), missed(2, "B", 1.0), missed(3, "C", 2.5)]
 def stack(experiments, kept=None, *, champion=0, stack_sigmas=5.0, ending=False):
     kept = {0: BASE} if kept is None else kept
     return combine.stack(
-        [BASELINE, *experiments], kept.__getitem__, champion=champion, sigma_bpb=SIGMA,
+        combine.shelf([BASELINE, *experiments]), kept.__getitem__, champion=champion, sigma_bpb=SIGMA,
         stack_sigmas=stack_sigmas, ending=ending,
     )  # fmt: skip
 
@@ -144,14 +144,14 @@ def test_new_files_fit_beside_each_other():
 
 def test_a_campaign_learns_the_noise_of_a_stack_and_not_how_often_edits_help(tmp_path):
     config = load(tmp_path, {"profile": "cpu"}, environ={})
-    plain = history.belief([BASELINE, *THREE], config)
+    plain = Memory([BASELINE, *THREE], config).belief()
     twice = tuple(scored(2.0 + seed / 10, seed) for seed in (1, 2))
     combined = missed(4, "D", 9.0, combines=(1, 2), trials=twice)
-    learned = history.belief([BASELINE, *THREE, combined], config)
+    learned = Memory([BASELINE, *THREE, combined], config).belief()
     assert (learned.weights == plain.weights).all()
     assert learned.sigma_bpb != plain.sigma_bpb
     alone = missed(4, "D", 9.0)
-    assert (history.belief([BASELINE, *THREE, alone], config).weights != plain.weights).any()
+    assert (Memory([BASELINE, *THREE, alone], config).belief().weights != plain.weights).any()
 
 
 def record_near_miss(ledger, files, old, new):

@@ -1,0 +1,112 @@
+"""Sums over a whole campaign, computed by SQLite: what `status` shows without reading every experiment.
+
+Each figure is one that `runner.report` computes from experiments too, and a test holds the two equal.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+
+from runner.records import Verdict
+from runner.storage.database import Database
+
+_NEAR_MISS = (
+    "(verdict = 'discard' AND json_extract(figures, '$.effect_bpb') < -? * json_extract(figures, '$.sigma_bpb'))"
+)
+
+
+class Aggregates:
+    """Aggregates of one campaign. Every method raises what `Database` raises.
+
+    Args:
+        near_miss_sigmas: expected improvement from which a discard is a near miss, in noise standard deviations.
+    """
+
+    def __init__(self, database: Database, tag: str, *, near_miss_sigmas: float) -> None:
+        self._read = database.read
+        self._tag = tag
+        self._near_miss_sigmas = near_miss_sigmas
+
+    def verdicts(self) -> Counter[Verdict]:
+        """How many experiments ended with each verdict, the baseline not counted."""
+        rows = self._read(
+            "SELECT verdict, count(*) FROM experiments"
+            " WHERE tag = ? AND verdict IS NOT NULL AND number > 0 GROUP BY verdict",
+            self._tag,
+        )
+        return Counter({Verdict(verdict): count for verdict, count in rows})
+
+    def newest_sigma_bpb(self) -> float | None:
+        """The newest noise figure that a verdict used."""
+        rows = self._read(
+            "SELECT sigma_bpb FROM experiments"
+            " WHERE tag = ? AND verdict IS NOT NULL AND sigma_bpb IS NOT NULL ORDER BY number DESC LIMIT 1",
+            self._tag,
+        )
+        return float(rows[0][0]) if rows else None
+
+    def lowest_claim(self) -> tuple[int, float] | None:
+        """The lowest claimed score of a candidate that was kept or discarded, with its number."""
+        rows = self._read(
+            "SELECT number, runs.val_bpb FROM runs CROSS JOIN trials ON trials.id = trial"
+            " CROSS JOIN experiments ON experiments.tag = trials.tag AND number = experiment"
+            " WHERE phase = 'score' AND runs.val_bpb IS NOT NULL AND experiments.tag = ? AND kind = 'candidate'"
+            " AND outcome IS NOT NULL AND verdict IN ('keep', 'discard') AND experiments.val_bpb IS NOT NULL"
+            " ORDER BY runs.val_bpb LIMIT 1",
+            self._tag,
+        )
+        return (int(rows[0][0]), float(rows[0][1])) if rows else None
+
+    def strikes(self) -> Counter[int]:
+        """How many challengers of each champion, by its number, the audit has refused."""
+        rows = self._read(
+            "SELECT champion, count(DISTINCT number) FROM experiments"
+            " JOIN trials ON trials.tag = experiments.tag AND experiment = number AND kind = 'candidate'"
+            " JOIN runs ON trial = trials.id WHERE experiments.tag = ? AND verdict = 'invalid'"
+            " AND champion IS NOT NULL AND outcome IS NOT NULL AND json_extract(audit, '$.finding') IS NOT NULL"
+            " GROUP BY champion",
+            self._tag,
+        )
+        return Counter(dict(tuple(row) for row in rows))
+
+    def stopped_early(self, usual_seconds: float) -> tuple[int, float]:
+        """How many experiments were stopped early, and the seconds that this saved against a usual trial's."""
+        (row,) = self._read(
+            "SELECT count(*), coalesce(sum(max(0.0, ? - coalesce(wall_seconds, 0.0))), 0.0) FROM trials"
+            " JOIN experiments ON experiments.tag = trials.tag AND number = experiment"
+            " JOIN runs ON trial = trials.id AND end = 'stopped'"
+            " WHERE trials.tag = ? AND kind = 'candidate' AND outcome = 'stopped' AND verdict = 'discard'",
+            *(usual_seconds, self._tag),
+        )
+        return int(row[0]), float(row[1])
+
+    def finished_anyway(self) -> tuple[int, int]:
+        """How many unpromising first trials were finished and judged, and how many of these were near misses or
+        better."""
+        (row,) = self._read(
+            f"SELECT count(*), coalesce(sum({_NEAR_MISS} OR verdict = 'keep'"  # noqa: S608
+            " OR json_array_length(figures, '$.trials') > 1), 0) FROM runs CROSS JOIN trials ON trials.id = trial"
+            " CROSS JOIN experiments ON experiments.tag = trials.tag AND number = experiment"
+            " WHERE json_extract(curve, '$.stop_reason') IS NOT NULL AND trials.tag = ? AND kind = 'candidate'"
+            " AND outcome = 'scored' AND figures IS NOT NULL",
+            *(self._near_miss_sigmas, self._tag),
+        )
+        return int(row[0]), int(row[1])
+
+    def near_misses(self) -> int:
+        """How many experiments were near misses, stacks not counted."""
+        (row,) = self._read(
+            f"SELECT count(*) FROM experiments WHERE {_NEAR_MISS} AND tag = ? AND combines = '[]'",  # noqa: S608
+            *(self._near_miss_sigmas, self._tag),
+        )
+        return int(row[0])
+
+    def stacks(self) -> list[tuple[Verdict, tuple[int, ...]]]:
+        """Verdict and pieces of each stack that was judged."""
+        rows = self._read(
+            "SELECT verdict, combines FROM experiments"
+            " WHERE tag = ? AND verdict IS NOT NULL AND combines <> '[]' ORDER BY number",
+            self._tag,
+        )
+        return [(Verdict(verdict), tuple(json.loads(combines))) for verdict, combines in rows]
