@@ -24,11 +24,10 @@ from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from runner import config
 from runner.campaign.campaign import Campaign, Controller
-from runner.config import Config
 from runner.records import (
     AuditRecord,
     Curve,
@@ -46,6 +45,7 @@ from runner.records import (
 )
 from runner.storage.ledger import Ledger
 
+ROOT = Path(__file__).resolve().parents[1]
 TAG = "bench"
 BLOCK = 1_000
 """Experiments that are written through the ledger; longer campaigns repeat them."""
@@ -73,23 +73,25 @@ def trial(rng, number, *, outcome=Outcome.SCORED, audited=False):
         RunRecord(
             phase=Phase.TRAIN, seed=seed, exit_code=None, wall_seconds=75.0 if stopped else 300.0,
             end=RunEnd.STOPPED if stopped else RunEnd.FAILED if outcome is Outcome.CRASH else RunEnd.DEADLINE,
-            cpu_seconds=299.0, others_cpu_seconds=0.5, log_tail=LOG, opened_at=at(number, 10), closed_at=at(number, 310),
-            curve=Curve(losses=LOSSES, stop_reason=STOP if stopped else None),
+            cpu_seconds=299.0, others_cpu_seconds=0.5, log_tail=LOG, opened_at=at(number, 10),
+            closed_at=at(number, 310), curve=Curve(losses=LOSSES, stop_reason=STOP if stopped else None),
         ),
     ]  # fmt: skip
     if outcome in (Outcome.SCORED, Outcome.INVALID):
         runs.append(
             RunRecord(
-                phase=Phase.SCORE, seed=seed, end=RunEnd.FINISHED, exit_code=0, wall_seconds=13.0, cpu_seconds=12.9,
-                val_bpb=score, claims_sha256="0" * 64, opened_at=at(number, 310), closed_at=at(number, 323),
+                phase=Phase.SCORE, seed=seed, end=RunEnd.FINISHED, exit_code=0, wall_seconds=13.0,
+                cpu_seconds=12.9, val_bpb=score, claims_sha256="0" * 64, opened_at=at(number, 310),
+                closed_at=at(number, 323),
             )
         )  # fmt: skip
     if audited or outcome is Outcome.INVALID:
         runs.append(
             RunRecord(
-                phase=Phase.AUDIT, seed=seed, end=RunEnd.FINISHED, exit_code=0, wall_seconds=26.0, cpu_seconds=25.0,
-                val_bpb=score, claims_sha256="0" * 64, audit=REFUSAL if outcome is Outcome.INVALID else AUDIT,
-                opened_at=at(number, 323), closed_at=at(number, 349),
+                phase=Phase.AUDIT, seed=seed, end=RunEnd.FINISHED, exit_code=0, wall_seconds=26.0,
+                cpu_seconds=25.0, val_bpb=score, claims_sha256="0" * 64,
+                audit=REFUSAL if outcome is Outcome.INVALID else AUDIT, opened_at=at(number, 323),
+                closed_at=at(number, 349),
             )
         )  # fmt: skip
     is_scored = outcome is Outcome.SCORED
@@ -190,23 +192,23 @@ def repeat(db, num_experiments):
     """Repeat the experiments that are there, with later numbers and times."""
     (ticks,) = db.execute("SELECT ticks FROM campaigns").fetchone()
     (num_trials,) = db.execute("SELECT max(id) FROM trials").fetchone()
-    db.execute(
-        "UPDATE experiments SET opened_at = strftime('%Y-%m-%dT%H:%M:%S+00:00', 1767225600 + number * 400, 'unixepoch'),"
-        " closed_at = strftime('%Y-%m-%dT%H:%M:%S+00:00', 1767225600 + number * 400 + 350, 'unixepoch')"
-    )
-    later = "strftime('%Y-%m-%dT%H:%M:%S+00:00', {0}, '+{1} seconds')"
+    time_at = "strftime('%Y-%m-%dT%H:%M:%S+00:00', {0}, '+{1} seconds')"
+    db.create_function("at", 2, at, deterministic=True)
+    db.execute("UPDATE experiments SET opened_at = at(number, 0), closed_at = at(number, 350)")
     for block in range(1, num_experiments // BLOCK):
         shift = {
-            "number": block * BLOCK, "experiment": block * BLOCK, "champion": block * BLOCK, "id": block * num_trials,
-            "trial": block * num_trials, "opened_seq": block * ticks, "closed_seq": block * ticks, "kept_seq": block * ticks,
+            "number": block * BLOCK, "experiment": block * BLOCK, "champion": block * BLOCK,
+            "id": block * num_trials, "trial": block * num_trials, "opened_seq": block * ticks,
+            "closed_seq": block * ticks, "kept_seq": block * ticks,
         }  # fmt: skip
         for table, condition in (
-            ("experiments", f"number < {BLOCK}"), ("trials", f"id <= {num_trials}"), ("runs", f"trial <= {num_trials}"),
+            ("experiments", f"number < {BLOCK}"), ("trials", f"id <= {num_trials}"),
+            ("runs", f"trial <= {num_trials}"),
         ):  # fmt: skip
             names = [row[1] for row in db.execute(f"PRAGMA table_info({table})")]
             values = [
                 f"{name} + {shift[name]}" if name in shift
-                else later.format(name, block * BLOCK * SECONDS) if name in ("opened_at", "closed_at")
+                else time_at.format(name, block * BLOCK * SECONDS) if name in ("opened_at", "closed_at")
                 else name
                 for name in names
             ]  # fmt: skip
@@ -246,8 +248,8 @@ def measure_loop(path, num_experiments):
 
     with Ledger(path) as ledger, (path.parent / "floor").open("wb", buffering=0) as floor:
         controller = Controller(
-            config=Config(), ledger=ledger, repository=None, evaluator=None, sealed_text=None, conditions={},
-            observer=None,
+            config=config.load(ROOT, {"profile": "cpu"}, environ={}), ledger=ledger, repository=None,
+            evaluator=None, sealed_text=None, conditions={}, observer=None,
         )  # fmt: skip
         with timed("start of a night: all records read"):
             campaign = Campaign(controller, ledger.campaign(TAG))

@@ -13,7 +13,7 @@ import contextlib
 import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -161,7 +161,8 @@ def _draw(axes: Any, canvas: Any, experiments: Sequence[Experiment], found: Find
         if (score := score_of(one)) is not None and one.number not in kept_numbers
     ]
     last = max(experiment.number for experiment in experiments)
-    raw = [_Point(level.number, level.bpb) for level in found.raw]
+    steps = (next(same) for _, same in groupby(found.raw, key=lambda level: level.bpb))  # where it falls
+    raw = [_Point(level.number, level.bpb) for level in steps]
     low, high = _limits(
         kept, others, summarize(experiments).sigma_bpb, min((point.bpb for point in raw), default=None)
     )

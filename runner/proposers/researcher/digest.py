@@ -7,7 +7,7 @@ beyond it are only counted; `read_experiments` shows them. The same history give
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from runner.decision.history import stack_of
 from runner.proposers import combine
@@ -48,23 +48,25 @@ def digest(
     for one in newest:
         by_category[category_of(one) or "without a category"].append(one)
 
-    def lines(verdict: Verdict) -> list[str]:
-        return [_line(one, stacks) for one in newest if one.verdict is verdict]
+    def ended(verdict: Verdict) -> list[Experiment]:
+        return [one for one in newest if one.verdict is verdict]
+
+    def line(one: Experiment) -> str:
+        return _line(one, stacks)
 
     parts = [
         _standing(history, tried),
         "" if running is None else f"Running now, verdict unknown:\n{_line(running, stacks)}",
         _section(
             "Kept: the champion's lineage, newest first (each against the champion before it)",
-            lines(Verdict.KEEP),
+            ended(Verdict.KEEP),
+            line,
             room * 22 // 100,
         ),
-        _section(
-            "Near misses, best expected effect first", [_line(one, stacks) for one in near], room * 18 // 100
-        ),
+        _section("Near misses, best expected effect first", near, line, room * 18 // 100),
         *_categories(by_category, {one.number for one in near}, stacks, room * 30 // 100),
-        _section("Crashed, newest first", lines(Verdict.CRASH), room * 14 // 100),
-        _section("Refused or invalid, newest first", lines(Verdict.INVALID), room * 6 // 100),
+        _section("Crashed, newest first", ended(Verdict.CRASH), line, room * 14 // 100),
+        _section("Refused or invalid, newest first", ended(Verdict.INVALID), line, room * 6 // 100),
         _open_directions(by_category, len(tried)),
     ]
     return "\n\n".join(part for part in parts if part)
@@ -99,6 +101,10 @@ def _categories(
     }
     total = sum(map(len, discards.values())) or 1
     sections = []
+
+    def line(one: Experiment) -> str:
+        return _line(one, stacks, SHORT_CHARACTERS)
+
     for name in sorted(by_category, key=lambda name: (-len(by_category[name]), name)):
         ones = by_category[name]
         kept = sum(one.verdict is Verdict.KEEP for one in ones)
@@ -107,9 +113,8 @@ def _categories(
         title = f"{name}: {len(ones)} tried, {kept} kept, {crashed} crashed"
         if deltas:
             title += f", best {min(deltas):+.6f} bpb"
-        lines = [_line(one, stacks, SHORT_CHARACTERS) for one in discards[name]]
-        share = max(room * len(lines) // total, room // (4 * len(by_category)))
-        sections.append(_section(title, lines, share, always=True))
+        share = max(room * len(discards[name]) // total, room // (4 * len(by_category)))
+        sections.append(_section(title, discards[name], line, share, always=True))
     return sections
 
 
@@ -122,16 +127,20 @@ def _open_directions(by_category: dict[str, list[Experiment]], total: int) -> st
     return f"Open directions, never or rarely tried: {', '.join(rare)}." if rare else ""
 
 
-def _section(title: str, lines: Sequence[str], room: int, *, always: bool = False) -> str:
-    if not lines and not always:
+def _section(
+    title: str, ones: Sequence[Experiment], line: Callable[[Experiment], str], room: int, *, always: bool = False
+) -> str:
+    """Title and lines as far as there is room; only lines that fit, and one more, are made."""
+    if not ones and not always:
         return ""
-    shown = [f"{title}:" if lines else f"{title}."]
-    for position, line in enumerate(lines):
-        room -= len(line) + 1
+    shown = [f"{title}:" if ones else f"{title}."]
+    for position, one in enumerate(ones):
+        text = line(one)
+        room -= len(text) + 1
         if room < 0:
-            shown.append(f"- and {len(lines) - position} more")
+            shown.append(f"- and {len(ones) - position} more")
             break
-        shown.append(line)
+        shown.append(text)
     return "\n".join(shown)
 
 

@@ -14,7 +14,8 @@ import ast
 import re
 from collections import Counter
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache
+from hashlib import sha256
 
 from runner import edits
 from runner.edits.parsing import parse, unparse
@@ -37,18 +38,27 @@ def repeats(
         tried: past experiments and the running one; those that our infrastructure spoiled do not count.
         retry_of: the crash that is being fixed, which may be repeated.
     """
-    change = _change(edits.diff(before, after))
-    if not any(change):
+    change = _fingerprint(edits.diff(before, after))
+    if change is None:
         return None
     for one in tried:
         if one.verdict is Verdict.INFRA or one.number == retry_of or not one.diff:
             continue
-        if _change(one.diff) == change:
+        if _fingerprint(one.diff) == change:
             return one
     return None
 
 
-@lru_cache(maxsize=4096)
+@cache
+def _fingerprint(diff: str) -> bytes | None:
+    """A short name of a diff's change; None if it changes nothing.
+
+    All are remembered: each is asked for again with every submission.
+    """
+    change = _change(diff)
+    return sha256(repr([sorted(part) for part in change]).encode()).digest() if any(change) else None
+
+
 def _change(diff: str) -> Change:
     """The statements that a diff removes and adds, normalized."""
     removed, added = Counter[str](), Counter[str]()

@@ -13,6 +13,7 @@ from runner.campaign import candidate, comparison, experiment, measurement, nigh
 from runner.campaign.backstop import Bug, guarded
 from runner.campaign.ideas import IdeaQueue
 from runner.campaign.stop_switch import StopSwitch
+from runner.decision.memory import Memory
 from runner.errors import EngineError, Interrupted
 from runner.evaluation import evaluator
 from runner.proposers import combine
@@ -65,7 +66,7 @@ def campaign(tmp_path, monkeypatch):
     monkeypatch.setattr(measurement, "check_engine_identity", lambda *_: None)
     monkeypatch.setattr(night, "await_engine", lambda *_, **__: None)
     monkeypatch.setattr(night, "EMPTY_PAUSES_SECONDS", (0.0,) * 5)
-    monkeypatch.setattr(night.history, "control_due", lambda *_: False)
+    monkeypatch.setattr(Memory, "control_due", lambda *_: False)
     with open_campaign(make_repository(tmp_path / "repository"), experiments=3) as opened:
         yield opened
 

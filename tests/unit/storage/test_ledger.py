@@ -7,11 +7,11 @@ import sqlite3
 import pytest
 
 from runner.errors import LedgerError
-from runner.records import Figures, SealedScore, TrialKind, UsageTotals, Verdict
+from runner.records import Figures, Phase, SealedScore, TrialKind, UsageTotals, Verdict
 from runner.storage.ledger import Ledger, Refused
 from runner.storage.sealed import SealedScores
-from tests.support.ledgers import answered, open_experiment, proposal
-from tests.support.trials import scored
+from tests.support.ledgers import TAG, answered, open_experiment, proposal, record_trial
+from tests.support.trials import run, scored
 
 TABLES = ("campaigns", "experiments", "trials", "runs", "sealed", "usage", "conversations", "answers", "checks")
 
@@ -202,3 +202,15 @@ def test_the_controller_id_and_the_campaign_survive_reopening(ledger, tmp_path):
         assert again.controller == ledger.controller
         assert again.campaign("t") == campaign
     assert (campaign.base_commit, dict(campaign.conditions), campaign.target) == ("b" * 40, {"data": "d"}, 0)
+
+
+def test_logs_are_read_with_one_experiment_and_otherwise_of_keeps_and_crashes_alone(ledger):
+    for number, verdict in enumerate(Verdict):
+        open_experiment(ledger)
+        training = run(Phase.TRAIN, log_tail=f"log {number}")
+        record_trial(ledger, number, scored(2.0, runs=(training,)))
+        ledger.close_experiment(TAG, number, verdict=verdict, reason="r")
+    several = {one.verdict: one.log_tail for one in ledger.experiments(TAG)}
+    assert [verdict for verdict, log in several.items() if log] == [Verdict.KEEP, Verdict.CRASH]
+    assert [ledger.experiment(TAG, number).log_tail for number in range(5)] == [f"log {n}" for n in range(5)]
+    assert [one.log_tail for one in ledger.kept_experiments(TAG)] == ["log 0"]
