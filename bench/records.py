@@ -220,20 +220,27 @@ def repeat(db, num_experiments):
 
 
 def measure_commands(folder, num_experiments):
-    """Median seconds of each command, the start of its process included."""
+    """Median seconds and median processor seconds of each command, the start of its process included."""
     found = {}
     for command in COMMANDS:
         words = [word.format(last=num_experiments - 1) for word in command]
         taken = []
         for _ in range(5):
-            began = time.perf_counter()
+            began, used = time.perf_counter(), used_by_children()
             subprocess.run(
                 [sys.executable, "-m", "runner", *words], cwd=folder, check=True, stdout=subprocess.DEVNULL,
                 env={**os.environ, "PYTHONPATH": str(ROOT)},
             )  # fmt: skip
-            taken.append(time.perf_counter() - began)
-        found["autoresearch " + " ".join(command).format(last="ID")] = sorted(taken)[2]
+            taken.append((time.perf_counter() - began, used_by_children() - used))
+        name = "autoresearch " + " ".join(command).format(last="ID")
+        found[name], found[f"{name} (processor)"] = (sorted(column)[2] for column in zip(*taken, strict=True))
     return found
+
+
+def used_by_children():
+    """Processor seconds of the processes that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def measure_loop(path, num_experiments):
@@ -251,8 +258,10 @@ def measure_loop(path, num_experiments):
             config=config.load(ROOT, {"profile": "cpu"}, environ={}), ledger=ledger, repository=None,
             evaluator=None, sealed_text=None, conditions={}, observer=None,
         )  # fmt: skip
+        used = time.process_time()
         with timed("start of a night: all records read"):
             campaign = Campaign(controller, ledger.campaign(TAG))
+        taken["start of a night (processor)"].append(time.process_time() - used)
         for number in range(num_experiments, num_experiments + 49):
             with timed("one fsync of this disk"):
                 floor.write(bytes(4096))
