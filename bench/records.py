@@ -5,7 +5,8 @@
 Fills synthetic ledgers (every verdict, one to three trials an experiment, controls, audits, curves, logs), then
 measures commands as they are typed, the start of a night, and one experiment's transitions, each a durable
 transaction with the update of the campaign in memory. Beside these stands the time that the disk takes for one
-fsync of a page, measured between them. Prints seconds, and ratios between the sizes: what grows with a campaign.
+fsync of a page, measured between them (TMPDIR chooses the disk). Prints seconds, and ratios between the sizes:
+what grows with a campaign.
 """
 
 from __future__ import annotations
@@ -296,7 +297,7 @@ def main():
     parser.add_argument("--experiments", type=int, nargs="+", default=[10_000, 100_000])
     sizes = parser.parse_args().experiments
     found = defaultdict(list)
-    with tempfile.TemporaryDirectory(dir=Path.cwd()) as name:
+    with tempfile.TemporaryDirectory() as name:
         for size in sizes:
             folder = Path(name) / str(size)
             path = folder / ".autoresearch" / "ledger.db"

@@ -10,6 +10,9 @@ from runner.records import AuditRecord, Experiment, Figures, Phase, RunEnd, RunR
 from runner.report.summary import BASELINE, counted, score_of
 from runner.untrusted import clean, one_line
 
+MAX_STRIKES = 5
+"""Champions whose refused challengers are listed one by one."""
+
 _OPENINGS = {
     Verdict.KEEP: "Kept",
     Verdict.DISCARD: "Discarded",
@@ -58,7 +61,12 @@ def strikes_line(strikes: Mapping[int, int]) -> str | None:
     """Count the challengers of each champion that the audit refused; None when there were none."""
     if not strikes:
         return None
-    parts = [f"{counted(count, 'challenger')} of experiment {number}" for number, count in sorted(strikes.items())]
+    *earlier, last = sorted(strikes.items())
+    newest = [*earlier[1 - MAX_STRIKES :], last]
+    parts = [f"{counted(count, 'challenger')} of experiment {number}" for number, count in newest]
+    if rest := earlier[: 1 - MAX_STRIKES]:
+        count = sum(count for _, count in rest)
+        parts.insert(0, f"{counted(count, 'challenger')} of {counted(len(rest), 'earlier champion')}")
     return f"Refused by the audit: {', '.join(parts)}."
 
 

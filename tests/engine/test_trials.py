@@ -86,7 +86,7 @@ def test_an_unpromising_first_trial_is_stopped_and_one_that_was_drawn_is_finishe
     assert stopped.cpu_seconds is not None and stopped.cpu_seconds < 1.0
     assert stopped.others_cpu_seconds is not None
     assert hopeless.reason.startswith("stopped at 25% of its time: its loss 7.5")
-    assert hopeless.log_tail.startswith("step 1 loss 7.5")
+    assert controller.ledger.experiment("test", 4).log_tail.startswith("step 1 loss 7.5")
     for row in (*rows[:4], rows[5]):
         curve = row.runs[0].curve
         assert curve.stop_reason is None and curve.losses[2] is not None and curve.losses[-1] is None

@@ -72,3 +72,11 @@ def test_strikes_name_the_champions_whose_challengers_were_refused():
         strikes_line({4: 1, 0: 2})
         == "Refused by the audit: 2 challengers of experiment 0, 1 challenger of experiment 4."
     )
+
+
+def test_refused_challengers_of_many_champions_are_summed_up():
+    line = strikes_line(dict.fromkeys(range(9), 2))
+    assert line.startswith(
+        "Refused by the audit: 8 challengers of 4 earlier champions, 2 challengers of experiment 4,"
+    )
+    assert line.endswith("2 challengers of experiment 8.") and line.count("experiment") == 5
