@@ -35,7 +35,7 @@ KEPT = Experiment(
 )  # fmt: skip
 CONDITIONS = {"base_image": "base:abc", "data": "d" * 64, "evaluation": "e" * 64}
 TRAILERS = {
-    "Experiment": "7", "Val-Bpb": "1.841200", "Delta-Bpb": "-0.030000", "Runs": "1",
+    "Experiment": "7", "Val-Bpb": "1.841200", "Delta-Bpb": "-0.030000", "Trials": "1",
     "Audit": "2048 positions, overstatement -0.0001 nats (se 0.002), claimed 1.840000", "Candidate": "c" * 40,
     "Image": "sha256:1", "Layer": "sha256:2", "Base-Image": "base:abc", "Data": "d" * 64,
     "Evaluation": "e" * 64, "Proposer": "anthropic", "Model": "claude",
