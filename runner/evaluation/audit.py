@@ -144,7 +144,7 @@ def _incomplete(score: judge.Score, num_bytes: int, wanted: int) -> AuditRecord:
         suffix=None,
         neighbours=None,
         finding="incomplete",
-        reason=f"the audit's answer has {num_bytes} bytes where {wanted} belong",
+        reason=f"the audit's answer has {num_bytes} bytes instead of {wanted}",
     )
 
 

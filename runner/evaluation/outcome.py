@@ -101,7 +101,7 @@ def answer_failure(run: RunRecord, doing: str) -> Failure:
         case RunEnd.OUT_OF_MEMORY:
             return Failure(Outcome.CRASH, f"{doing} ran out of memory")
         case RunEnd.FINISHED:
-            return Failure(Outcome.INVALID, f"{doing} gave more than was asked for")
+            return Failure(Outcome.INVALID, f"{doing} returned more than was requested")
         case _:
             return Failure(Outcome.LOST, f"the {run.phase} container was lost")
 

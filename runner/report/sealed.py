@@ -58,7 +58,7 @@ def gap_line(gaps: Sequence[Gap]) -> str | None:
         return None
     gap = gaps[-1]
     known = "" if gap.se_bpb is None else f" ± {gap.se_bpb:.4f}"
-    meaning = "validation improved more than text that decided nothing"
+    meaning = "validation improved more than text that no decision used"
     if gap.se_bpb is not None and abs(gap.gap_bpb) < 2 * gap.se_bpb:
         meaning = "within the spread between seeds"
     elif gap.gap_bpb <= 0:

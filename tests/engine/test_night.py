@@ -103,7 +103,7 @@ def test_money_and_empty_conversations_end_a_night(measured_controller, monkeypa
     nothing = paying(7.0, NoProposal(reason="no idea", exhausted=False, proposer="scripted"))
     reason, rows, _ = run(controller, [nothing, nothing, nothing], by_number=False, more=None)
     assert (
-        reason == "another answer may break the budget of $20.00 ($14.00 spent, the most expensive one was $7.00)"
+        reason == "another answer may exceed the budget of $20.00 ($14.00 spent, the most expensive one was $7.00)"
     )
     assert len(rows) == 1
     controller.ledger.database._db.execute("DELETE FROM usage")

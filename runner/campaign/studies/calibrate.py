@@ -49,9 +49,7 @@ def calibrate(controller: Controller, commit: str, num_runs: int, *, stopping: C
     audits: list[AuditRecord] = []
     for index in range(num_runs):
         if stopping():
-            raise Interrupted(
-                "stopped between two runs; nothing was written", "autoresearch calibrate starts over"
-            )
+            raise Interrupted("stopped between two runs; nothing was written", "run it again; it starts over")
         evaluator.observer.note(f"run {index + 1} of {num_runs}")
         request = TrialRequest(program=program, seed=fresh_seed())
         trial = measure(evaluator, request, TrialBook(), lambda _: AuditPolicy(audit=True), None)

@@ -4,7 +4,7 @@ Synthetic claims of 8,192 rows stand for those of a model. Only what the verdict
 by its formula, the overstatement at the drawn positions, and the functions that judge it. Positions that would
 show by their dependence on suffix or neighbors are not given that chance, so real audits find more.
 
-A cheat overstates its claims by 0.003 nats a token in the mean. An audit detects it when it refuses the claims,
+A cheat overstates its claims by 0.003 nats per token in the mean. An audit detects it when it refuses the claims,
 or when it adds at least as much to the score as the claims overstate: then the cheat has gained nothing over
 telling the truth. Refusals alone are counted as well.
 
@@ -332,7 +332,7 @@ HEAVY_TAILS_NATS = 0.0163
 
 @pytest.fixture(scope="module")
 def alarms():
-    """By honest model: false alarms, mean and largest surcharge in nats a token, the charge's mean."""
+    """By honest model: false alarms, mean and largest surcharge in nats per token, the charge's mean."""
     rng = np.random.default_rng(21)
     table = {}
     for name, claimant, noise, added in honest_claimants(rng):
