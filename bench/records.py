@@ -40,7 +40,7 @@ from runner.storage.ledger import Ledger
 TAG = "bench"
 AUDIT = AuditRecord(
     claimed_bpb=1.7, num_positions=8192, mean_nats=1e-5, se_nats=1e-4, upper_nats=2e-4, exceedances=(0, 0, 0, 0),
-    repeat=0.0, suffix=1e-6, neighbours=1e-6,
+    repeat=0.0, suffix=1e-6, neighbors=1e-6,
 )  # fmt: skip
 CURVE = Curve(losses=tuple(6.0 - 0.2 * k for k in range(12)))
 LOG = "\n".join(f"step {n} loss 3.14159 tokens/s 31,000" for n in range(50))

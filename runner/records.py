@@ -174,7 +174,7 @@ class AuditRecord:
     exceedances: tuple[int, ...]  # drawn positions that overstate by more than 0.1, 0.3, 1 and 3 nats
     repeat: float | None  # mean total variation between equal passes; None: not measured
     suffix: float | None  # … between passes that differ after the drawn position
-    neighbours: float | None  # … between passes that differ in other rows
+    neighbors: float | None  # … between passes that differ in other rows
     finding: str | None = None  # name of what the claims are refused for
     reason: str | None = None  # the sentence for it
 

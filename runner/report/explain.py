@@ -49,7 +49,7 @@ def audit_lines(audit: AuditRecord) -> list[str]:
         f"over 0.1 0.3 1 3   {counts}",
         f"equal passes       {_dependence(audit.repeat)} (mean total variation)",
         f"other suffixes     {_dependence(audit.suffix)}",
-        f"other neighbors    {_dependence(audit.neighbours)}",
+        f"other neighbors    {_dependence(audit.neighbors)}",
     ]
     return lines if audit.reason is None else [*lines, f"refused            {audit.reason}"]
 

@@ -63,7 +63,7 @@ def calibrate(controller: Controller, commit: str, num_runs: int, *, stopping: C
     positions = sum(audit.num_positions for audit in audits)
     seen = [sum(counts) / positions for counts in zip(*(audit.exceedances for audit in audits), strict=True)]
     dependences = [
-        value for audit in audits for value in (audit.repeat, audit.suffix, audit.neighbours) if value is not None
+        value for audit in audits for value in (audit.repeat, audit.suffix, audit.neighbors) if value is not None
     ]
     return Calibration(
         noise_prior_bpb=keep_rule.pooled_sigma([scores], config.noise_prior_bpb),

@@ -28,7 +28,7 @@ KEPT = Experiment(
             val_bpb=1.8412,
             audit=AuditRecord(
                 claimed_bpb=1.84, num_positions=2048, mean_nats=-0.0001, se_nats=0.002, upper_nats=0.0031,
-                exceedances=(0, 0, 0, 0), repeat=0.0, suffix=0.0, neighbours=None,
+                exceedances=(0, 0, 0, 0), repeat=0.0, suffix=0.0, neighbors=None,
             ),
         ),
     )),

@@ -70,7 +70,7 @@ def test_a_run_comes_back_as_it_was_written(ledger, number):
 def test_an_audit_comes_back_as_it_was_written(ledger, number):
     audit = AuditRecord(
         claimed_bpb=1.5, num_positions=8, mean_nats=0.001, se_nats=0.002, upper_nats=0.004,
-        exceedances=(3, 2, 1, 0), repeat=0.0, suffix=1e-3, neighbours=None, finding="not_causal", reason="r",
+        exceedances=(3, 2, 1, 0), repeat=0.0, suffix=1e-3, neighbors=None, finding="not_causal", reason="r",
     )  # fmt: skip
     recorded(ledger, failed(Outcome.INVALID, runs=[run(Phase.AUDIT, audit=audit)]))
     (trial,) = ledger.experiment("t", number).trials
