@@ -107,7 +107,7 @@ class Comparison:
 
     @property
     def judgement(self) -> Judgement:
-        """What the scores so far say."""
+        """The judgement on the scores so far."""
         return self._judge(history.scores(self.trials), self.pool)
 
     def policy(self, claimed_bpb: float) -> AuditPolicy:

@@ -83,7 +83,7 @@ def confirm_command(commit: str | None, against: str | None, as_json: bool, **se
 
 
 def claim_lines(claim: Claim) -> list[str]:
-    """What an attempt came to, for people; the first line says it all."""
+    """Describe the outcome of an attempt for people; the first line is the summary."""
     times = "" if claim.attempt == 1 else f" × {claim.attempt} attempts = {claim.p_of_attempt:.4f}"
     word = "holds" if claim.holds else "does NOT hold"
     direction = "better" if claim.delta_bpb < 0 else "worse"
@@ -128,7 +128,7 @@ def _print_study(study: Study, path: Path | None, *, as_json: bool) -> None:
 
 
 def study_lines(study: Study) -> list[str]:
-    """What is known of each keep, and of all that do not matter together, for people."""
+    """Describe the findings on each keep, and of all that do not matter together, for people."""
     from runner.cli.display import first_line
 
     commit = (study.champion.kept_commit or "")[:10]

@@ -215,7 +215,7 @@ def noise_groups(experiments: Sequence[Experiment], before_seq: int | None = Non
 
 
 def figures(last: Judgement, first: Judgement, candidate: Sequence[Trial], pool: Sequence[Trial]) -> Figures:
-    """What a verdict rests on, for the ledger.
+    """Collect the figures that a verdict rests on, for the ledger.
 
     Args:
         last: of all trials.

@@ -1,4 +1,4 @@
-"""What the end of a container means for its trial, and when failures of the infrastructure are given up."""
+"""The outcome of a trial from the end of its container, and when failures of the infrastructure are given up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the sealed test rows say of a campaign. Scores on them are plain arguments here, and in no other report.
+"""Reports on the sealed test rows. Scores on them are plain arguments here, and in no other report.
 
 Only a person reads these figures: nothing in a campaign is decided by them.
 """

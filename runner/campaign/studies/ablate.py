@@ -47,7 +47,7 @@ TOGETHER = "the champion without all that do not matter"
 
 
 class State(StrEnum):
-    """What is known of a kept edit."""
+    """The findings on one kept edit."""
 
     MATTERS = "still matters"
     IDLE = "no longer matters"  # of one keep a screen, of several together a proof
@@ -98,7 +98,7 @@ class Study:
         return keep_rule.pooled_sigma([*self.noise_groups, *own], self.noise_prior_bpb)
 
     def left_out(self) -> tuple[LeftOut, ...]:
-        """What is known of each keep, oldest first."""
+        """The findings on each keep, oldest first."""
         return self.judged or tuple(self._judged(one.number, without(one.number), SCREEN) for one in self.keeps)
 
     def together(self) -> LeftOut | None:

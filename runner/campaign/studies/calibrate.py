@@ -22,7 +22,7 @@ DEPENDENCE_MARGIN = 2.0
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """What honest runs showed; the first three are settings, see `docs/commands.md`."""
+    """The figures of honest runs; the first three are settings, see `docs/commands.md`."""
 
     noise_prior_bpb: float
     honest_dependence: float

@@ -4,7 +4,7 @@ A campaign's own figures come from runs that chose each other. Here a commit and
 run five times each, in turn, with fresh seeds, audited. The claim needs p < 0.01 in an exact one-sided
 permutation test (`permutation_p`), and only then the sealed test rows are asked, once for each side.
 
-Nothing is shown before the last run, so that nobody can stop when it looks well. An attempt that failed counts:
+Nothing is shown before the last run, so that no one can stop at a good figure. An attempt that failed counts:
 the p of the k-th attempt at the same two programs is multiplied by k.
 
 The sealed rows see one run of each side. Its noise is mostly that of the seed, which validation saw as well; so
@@ -68,7 +68,7 @@ class Pair:
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """What an attempt came to."""
+    """The outcome of an attempt."""
 
     commit: str
     against: str

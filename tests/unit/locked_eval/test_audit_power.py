@@ -190,8 +190,8 @@ def cheats(rng):
     yield "hardest 0.1 %, rest understated", of(raised(truth, hardest(truth, 0.001), truth - 0.004))
     yield "every token, noise in the audit", of(raised(truth, np.ones(truth.shape)), 1.0)
     yield "hardest 0.1 %, noise in the audit", of(raised(truth, hardest(truth, 0.001)), 0.3)
-    favoured = (rng.random(truth.shape) < 0.007) & (truth < -6.5)
-    ahead = np.where(favoured, truth + 6, champion)
+    favored = (rng.random(truth.shape) < 0.007) & (truth < -6.5)
+    ahead = np.where(favored, truth + 6, champion)
     yield WORST, of(like_the_champion(truth, ahead), champion=ahead)
 
 

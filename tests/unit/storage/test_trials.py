@@ -165,7 +165,7 @@ def test_trials_that_a_killed_controller_left_open_are_closed_as_lost(ledger, nu
     ledger.open_trial("t", number, TrialKind.CANDIDATE, 2)
     cut = ledger.open_trial("t", number, TrialKind.CANDIDATE, 3)
     ledger.commit_claims(cut, scored(1.4, 3, audited=False))
-    assert len(ledger.experiment("t", number).trials) == 1, "what is open is nobody's result"
+    assert len(ledger.experiment("t", number).trials) == 1, "an open trial is not a result"
     assert ledger.close_lost_trials("t") == 2
     done, begun, claimed = ledger.experiment("t", number).trials
     assert done.outcome is Outcome.SCORED

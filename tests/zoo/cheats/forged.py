@@ -52,7 +52,7 @@ CHEATS = [
         """,
     ),
     Cheat(
-        name="unnormalised",
+        name="unnormalized",
         sentence="Log-probabilities that add up to e instead of 1: each claim is one nat too good.",
         fate=Fate.REFUTED,
         findings=OVERSTATED,
