@@ -61,7 +61,7 @@ engine: ## Make sure that a Docker engine answers
 clean: $(VENV)/.installed ## Remove containers, volumes and candidate images; git and the ledger stay
 	$(RUN) clean $(ARGS)
 
-# A fresh Debian has python3 without venv; as root we can mend that, else pip's own message says how.
+# A fresh Debian has python3 without venv; as root we can install it, else pip's own message says how.
 $(VENV)/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: Python 3.11 or newer is needed; try make PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \

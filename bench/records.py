@@ -55,7 +55,7 @@ SECONDS = 400
 COMMANDS = (("show", "{last}"), ("log", "--last", "50"), ("status",))
 AUDIT = AuditRecord(
     claimed_bpb=1.7, num_positions=8192, mean_nats=1e-5, se_nats=1e-4, upper_nats=2e-4, exceedances=(0, 0, 0, 0),
-    repeat=0.0, suffix=1e-6, neighbours=1e-6,
+    repeat=0.0, suffix=1e-6, neighbors=1e-6,
 )  # fmt: skip
 REFUSAL = AuditRecord(
     claimed_bpb=1.2, num_positions=8192, mean_nats=0.1, se_nats=1e-4, upper_nats=0.1, exceedances=(9, 9, 9, 9),

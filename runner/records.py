@@ -20,7 +20,7 @@ class Verdict(StrEnum):
 
 
 class Phase(StrEnum):
-    """What a container is for."""
+    """The purpose of a container."""
 
     TRAIN = "train"
     SCORE = "score"  # claims over the validation rows
@@ -79,7 +79,7 @@ Files = Mapping[str, bytes]
 
 @dataclass(frozen=True, kw_only=True)
 class Usage:
-    """What one response of a language model cost."""
+    """The cost of one response of a language model."""
 
     model: str
     request_id: str | None
@@ -112,7 +112,7 @@ class Proposal:
     category: str | None = None
     model: str | None = None
     parameters: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
-    """What a numeric proposer chose, so that it can rebuild its state from the ledger."""
+    """The choice of a numeric proposer, so that it can rebuild its state from the ledger."""
     combines: tuple[
         int, ...
     ] = ()  # numbers of the near misses that it tries together; see `runner/proposers/combine.py`
@@ -174,7 +174,7 @@ class AuditRecord:
     exceedances: tuple[int, ...]  # drawn positions that overstate by more than 0.1, 0.3, 1 and 3 nats
     repeat: float | None  # mean total variation between equal passes; None: not measured
     suffix: float | None  # … between passes that differ after the drawn position
-    neighbours: float | None  # … between passes that differ in other rows
+    neighbors: float | None  # … between passes that differ in other rows
     finding: str | None = None  # name of what the claims are refused for
     reason: str | None = None  # the sentence for it
 
@@ -298,7 +298,7 @@ class AuditPolicy:
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """What a verdict rests on; see `docs/statistics.md`. Effects are candidate − champion: negative is better."""
+    """The basis of a verdict; see `docs/statistics.md`. Effects are candidate − champion: negative is better."""
 
     trials: tuple[int, ...]  # ids of the candidate's trials
     pool: tuple[int, ...]  # … of its champion's

@@ -1,4 +1,4 @@
-"""What all tests share: the option `--full`, one core per worker, short pauses, and the engine.
+"""Fixtures and options of all tests: the option `--full`, one core per worker, short pauses, and the engine.
 
 Tests that need an engine ask for `engine`; without one they are skipped.
 """

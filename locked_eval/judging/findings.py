@@ -60,12 +60,12 @@ def resolve_findings(
     """
     findings = []
     if num_unusable:
-        sentence = f"not finite: {num_unusable} of the audit's answers are no logits"
+        sentence = f"not finite: {num_unusable} of the audit's answers are not logits"
         findings.append(Finding(name="not_finite", value=num_unusable, sentence=sentence))
     findings += _dependences(dependence, paired, noise.dependence)
     if _is_proven(found):
         sentence = (
-            f"overstated: the claims are better than the audit by {found.mean:.4f} nats a token"
+            f"overstated: the claims are better than the audit by {found.mean:.4f} nats per token"
             f" (standard error {found.se:.4f})"
         )
         findings.append(Finding(name="overstated", value=found.mean, sentence=sentence))
@@ -102,8 +102,8 @@ def _dependences(dependence: Dependence, paired: Estimate | None, limit: float) 
             findings.append(Finding(name=name, value=value, sentence=f"{what} ({figures})"))
         elif name == "not_independent" and paired is not None and _is_proven(paired):
             sentence = (
-                f"not independent: true tokens are more likely by {paired.mean:.4f} nats a token where other rows"
-                f" are known (standard error {paired.se:.4f})"
+                f"not independent: true tokens are more likely by {paired.mean:.4f} nats per token where other"
+                f" rows are known (standard error {paired.se:.4f})"
             )
             findings.append(Finding(name=name, value=paired.mean, sentence=sentence))
     return findings

@@ -51,7 +51,7 @@ def score(
     digest = hashlib.sha256(claims).hexdigest()
     expected = targets.size * 4
     if len(claims) != expected:
-        return Rejection(reason=f"{len(claims)} bytes of claims where {expected} belong", claims_sha256=digest)
+        return Rejection(reason=f"{len(claims)} bytes of claims instead of {expected}", claims_sha256=digest)
     values = np.frombuffer(claims, dtype="<f4").astype(np.float64)
     if not np.isfinite(values).all():
         bad = int((~np.isfinite(values)).sum())

@@ -25,7 +25,7 @@ mean difference is 0, also for a model that looks ahead; its claims overstate BA
 
 Probabilities are computed on the host from the logits: a container cannot claim two of them that do not add up.
 The clamp favors no side: mixing in ε of the uniform distribution is open to every honest model and costs it
-0.001 nats a token at most.
+at most 0.001 nats per token.
 
 Not covered here: an overstatement in so few positions that none of them was drawn, and a dependence on other
 rows in so few batches that none of them was asked again; `docs/evaluation.md` says how likely that is.

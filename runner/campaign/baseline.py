@@ -43,7 +43,7 @@ def run_baseline(campaign: Campaign, experiment: Experiment) -> Experiment:
     program, wanted = stage(campaign, experiment), campaign.config.baseline_runs
     while len(trials := history.scored(experiment.trials, audited=True)) < wanted:
         if campaign.stopping():
-            raise Interrupted("stopped between two runs of the baseline", "the same command goes on")
+            raise Interrupted("stopped between two runs of the baseline", "run the same command again to continue")
         campaign.observer.note(f"baseline: run {len(trials) + 1} of {wanted}")
         trial = measure(
             campaign.evaluator,
@@ -75,12 +75,12 @@ def _refuse_failed(trial: Trial) -> None:
             raise EngineError(f"the baseline could not be measured: {trial.reason}", "autoresearch doctor")
         case Outcome.INVALID:
             raise BaselineError(
-                f"the unmodified workload cannot be believed: {trial.reason}",
-                "make it causal and repeatable; if it is, autoresearch calibrate measures what honest audits show",
+                f"the claims of the unmodified workload are refused: {trial.reason}",
+                "make workload/ causal and repeatable, and commit it; if it is, run: autoresearch calibrate",
             )
         case _:
             tail = "" if trial.training is None else clean(trial.training.log_tail, 20)
             raise BaselineError(
                 f"the unmodified workload got no score: {trial.reason}" + (f"\n{tail}" if tail else ""),
-                "make workload/ run first; the lines above are the end of its log",
+                "correct workload/ and commit it; the lines above are the end of its log",
             )

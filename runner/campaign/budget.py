@@ -104,7 +104,7 @@ def budget_reason(conversations: Conversations, tag: str, budget_usd: float) -> 
         return f"the budget of ${budget_usd:.2f} is spent (${spent:.2f})"
     if spent + highest > budget_usd:
         return (
-            f"another answer may break the budget of ${budget_usd:.2f}"
+            f"another answer may exceed the budget of ${budget_usd:.2f}"
             f" (${spent:.2f} spent, the most expensive one was ${highest:.2f})"
         )
     return None

@@ -61,9 +61,9 @@ class Controller:
         ]
         if changed:
             raise ConfigError(
-                f"the campaign {row.tag!r} ran under other conditions, its scores cannot be compared: "
+                f"the campaign {row.tag!r} began under other conditions, so scores cannot be compared: "
                 + "; ".join(changed),
-                "give the same settings as at its start, or start another one: --tag NAME (TAG=NAME with make)",
+                "use the settings it began with, or begin another campaign: --tag NAME (TAG=NAME with make)",
             )
 
 

@@ -46,7 +46,7 @@ def kept_message(
         "Experiment": str(experiment.number),
         "Val-Bpb": f"{experiment.val_bpb:.6f}",
         "Delta-Bpb": None if experiment.delta_bpb is None else f"{experiment.delta_bpb:+.6f}",
-        "Runs": str(len(audits)) if audits else None,
+        "Trials": str(len(audits)) if audits else None,
         "Audit": _audited(audits[-1]) if audits else None,
         "Candidate": experiment.tried_commit,
         "Image": experiment.image_id,

@@ -108,7 +108,7 @@ class Comparison:
 
     @property
     def judgement(self) -> Judgement:
-        """What the scores so far say."""
+        """The judgement on the scores so far."""
         return self._judge(history.scores(self.trials), self.pool)
 
     def policy(self, claimed_bpb: float) -> AuditPolicy:
@@ -184,7 +184,7 @@ class Comparison:
         if judgement.action is Action.DISCARD and last.audited and claimed is not None:
             added = scores[-1] - claimed
             if self._judge((*scores[:-1], claimed), self.pool).action is not Action.DISCARD:
-                reason = f"its claim would go on, but the audit is inconclusive and adds {added:.4f} bpb to it"
+                reason = f"its claim would qualify, but the audit is inconclusive and adds {added:.4f} bpb"
         verdict = Verdict.KEEP if judgement.action is Action.KEEP else Verdict.DISCARD
         # The score that chose it is too good on average: a keep is worth what the other trials say.
         shown = scores[1:] if verdict is Verdict.KEEP and len(scores) > 1 else scores

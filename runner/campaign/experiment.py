@@ -58,7 +58,7 @@ def _until_decided(campaign: Campaign, experiment: Experiment) -> Experiment:
 
 def _announce_another(campaign: Campaign, comparison: Comparison) -> None:
     number, judgement = comparison.experiment.number, comparison.judgement
-    campaign.observer.note(f"experiment {number}: {judgement.reason}; it takes another trial")
+    campaign.observer.note(f"experiment {number}: {judgement.reason}; another trial follows")
     log.info("trial_judged", experiment=number, trials=len(comparison.trials), delta_bpb=judgement.delta_bpb)
 
 

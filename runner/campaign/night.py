@@ -57,7 +57,8 @@ def open_campaign(controller: Controller) -> Campaign:
     refusal = edits.check_tree(repository.read_workload(base))
     if refusal is not None:
         raise RepositoryError(
-            f"workload/ of {base[:10]} cannot start a campaign: {refusal.reason}", "correct it and commit"
+            f"workload/ of {base[:10]} cannot start a campaign: {refusal.reason}",
+            "correct workload/ and commit it",
         )
     read_program(repository)
     if repository.branch_head(controller.branch) is not None:
@@ -167,7 +168,7 @@ class _Loop:
         if self.empty > len(EMPTY_PAUSES_SECONDS):
             if not answer.unfinished:
                 raise ProposerError(
-                    f"{self.empty} conversations in a row gave no proposal; the last: {answer.reason}",
+                    f"{self.empty} conversations in a row ended without a proposal; the last: {answer.reason}",
                     "autoresearch doctor, then start again: nothing is lost",
                 )
             self.ideas.start_afresh()

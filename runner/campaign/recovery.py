@@ -60,14 +60,14 @@ def _restore_commits(campaign: Campaign) -> None:
         _refuse_another(experiment.number, made, experiment.tried_commit)
         if experiment.kept_commit is not None and experiment.champion is not None:
             _refuse_another(experiment.number, commit_keep(campaign, experiment), experiment.kept_commit)
-        campaign.observer.note(f"git had lost a commit of experiment {experiment.number}; it is made again")
+        campaign.observer.note(f"git had lost a commit of experiment {experiment.number}; recreating it")
         log.warning("commits_restored", experiment=experiment.number)
 
 
 def _refuse_another(number: int, made: str, recorded: str | None) -> None:
     if made != recorded:
         raise RepositoryError(
-            f"git lost commit {recorded} of experiment {number}, and the ledger gives {made} in its place",
+            f"git lost commit {recorded} of experiment {number}, and the ledger recreates it as {made}",
             "git fsck",
         )
 
@@ -83,7 +83,7 @@ def _put_branch_back(campaign: Campaign) -> None:
     if head is None or head in kept:
         repository.advance(branch, kept[-1], expected_old=head)
         campaign.observer.note(
-            f"the branch {branch} was {'missing' if head is None else 'behind'}; it is put back"
+            f"the branch {branch} was {'missing' if head is None else 'behind'}; moving it back to the champion"
         )
         log.warning("branch_repaired", head=head, champion=kept[-1])
     elif not any(_is_pending(one) for one in campaign.experiments):  # else `promote` knows where it belongs

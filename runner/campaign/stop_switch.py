@@ -1,4 +1,4 @@
-"""How a person stops a night."""
+"""The switch by which a person stops a night."""
 
 from __future__ import annotations
 

@@ -17,14 +17,14 @@ from runner.errors import AutoresearchError, remedy_of
 
 COMMANDS = {
     "doctor": ("machine", "Check this machine, with a remedy for each problem."),
-    "prepare": ("machine", "Build the base image and prepare the data, where missing."),
+    "prepare": ("machine", "Build the base image and prepare the data, if missing."),
     "baseline": ("night", "Measure the unmodified workload and its noise."),
     "overnight": ("night", "Run experiments until a budget is used up or Ctrl-C."),
     "try": ("night", "Run one patch through the whole pipeline."),
     "status": ("status", "Show where the campaign stands."),
     "log": ("status", "List all experiments in one table."),
-    "show": ("status", "Show one experiment: reason, runs, diff and log."),
-    "report": ("status", "Write results.tsv, progress.png and other reports."),
+    "show": ("status", "Explain one experiment: reason, runs, diff, and log."),
+    "report": ("status", "Write results.tsv, progress.png, and other reports."),
     "reproduce": ("rerun", "Rerun a commit's image and compare the scores."),
     "audit": ("rerun", "Rerun a commit and audit its claims."),
     "ablate": ("studies", "Find the keeps that still matter; write a minimal patch."),
@@ -92,7 +92,7 @@ class LazyGroup(click.Group):
 def cli() -> None:
     """Let a language model edit a training program all night, and keep only verified improvements.
 
-    First day: autoresearch doctor, autoresearch overnight --profile cpu --experiments 8, autoresearch report.
+    Start with: autoresearch doctor, autoresearch overnight --profile cpu --experiments 8, autoresearch report.
     """
 
 

@@ -14,13 +14,13 @@ MARKS = {"ok": ("✓", "green"), "note": ("•", "yellow"), "problem": ("✗", "
 
 
 @click.command("doctor")
-@click.option("--fast", is_flag=True, help="Check versions and settings only; start no container.")
-@click.option("--no-pause", is_flag=True, help="Never stop the engine's daemon, even for a few seconds.")
+@click.option("--fast", is_flag=True, help="Check versions and settings only; start no containers.")
+@click.option("--no-pause", is_flag=True, help="Never pause the engine's daemon, even for a few seconds.")
 @json_option
 def doctor_command(fast: bool, no_pause: bool, as_json: bool) -> None:
-    """Check versions, engine, GPU, disk, git, key and images, and probe what containers prevent.
+    """Check versions, engine, GPU, disk, git, key, and images, and probe what containers prevent.
 
-    Exits with 1 when there is a problem that the setting `accept` does not accept.
+    The exit code is 1 when there is a problem that the setting `accept` does not accept.
     """
     from runner.sandbox.doctor import examine
 
@@ -97,7 +97,7 @@ def config_command(as_json: bool, **settings: Any) -> None:
 @click.option("--base", is_flag=True, help="Also remove the base images; the next start rebuilds them.")
 @click.option("--data", is_flag=True, help="Also remove downloaded and prepared data and packages.")
 def clean_command(base: bool, data: bool) -> None:
-    """Remove containers, volumes and candidate images of this repository.
+    """Remove containers, volumes, and candidate images of this repository.
 
     Git and the ledger are never touched: images are rebuilt from their commits when needed.
     """

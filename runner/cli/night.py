@@ -64,17 +64,17 @@ def open_night(
 @proposer_options
 @json_option
 def overnight_command(as_json: bool, **settings: Any) -> None:
-    """Run experiments until HOURS, EXPERIMENTS or the budget ends it, or Ctrl-C.
+    """Run experiments until a limit (hours, experiments, or dollars) is reached or you press Ctrl-C.
 
-    A campaign of the same name goes on where it stopped. Ctrl-C once: finish this run and stop.
-    Twice: kill it now; no container stays, and the next start goes on with it.
+    A campaign of the same name continues where it stopped. Ctrl-C once: finish the current run and stop. Twice:
+    kill it now; no container is left, and the next start repeats the run.
     """
     from runner.campaign import night
     from runner.cli.status import campaign_notes, count_effort, sealed_scores
     from runner.proposers import create
     from runner.report.summary import summarize
 
-    # A missing key or patch folder is told before anything is set up.
+    # Report a missing key or patch folder before anything is set up.
     with open_night(check=create, **settings) as (controller, stop):
         try:
             reason = night.run(controller, create(controller.config), stop)
@@ -102,15 +102,15 @@ def overnight_command(as_json: bool, **settings: Any) -> None:
     "--repeats",
     type=click.IntRange(0),
     default=0,
-    help="Measure it so many times more; candidates are compared with these runs as well.",
+    help="Run so many more trials of it; candidates are compared with these as well.",
 )
 @campaign_options
 @json_option
 def baseline_command(repeats: int, as_json: bool, **settings: Any) -> None:
     """Measure the unmodified workload several times, which also measures the noise.
 
-    With --repeats, prints mean, standard deviation and noise with its degrees of freedom. Later runs of it are
-    controls of experiment 0, whatever the champion is now.
+    With --repeats, prints mean, standard deviation, and noise with its degrees of freedom. Repeats count as
+    controls of experiment 0, even if another experiment is the champion by now.
     """
     from runner.campaign.baseline import ensure_baseline
     from runner.campaign.champion import run_control
@@ -141,8 +141,8 @@ def baseline_command(repeats: int, as_json: bool, **settings: Any) -> None:
 def try_command(patch: Path, as_json: bool, **settings: Any) -> None:
     """Take PATCH, a git unified diff against the repository root, through the whole pipeline.
 
-    It is an experiment of the campaign like any other: recorded, and kept when it beats the champion.
-    Exit code 1 when it got no score: refused, crashed, or lost to infrastructure.
+    It is an experiment of the campaign like any other: recorded, and kept if it beats the champion. The exit code
+    is 1 when it got no score: refused, crashed, or lost to infrastructure.
     """
     from runner.campaign import night
     from runner.errors import Interrupted
@@ -156,11 +156,9 @@ def try_command(patch: Path, as_json: bool, **settings: Any) -> None:
         tried = ledger.experiment(tag, ledger.num_experiments(tag) - 1)
         assert tried is not None
     if tried.proposer != proposer.name or not proposer.used:
-        raise Interrupted(f"the patch was not tried: {reason}", "the same command goes on")
+        raise Interrupted(f"the patch was not tried: {reason}", "run the same command again to continue")
     if tried.verdict is None:
-        raise Interrupted(
-            "the patch was stopped between two runs", "the next start of this campaign goes on with it"
-        )
+        raise Interrupted("the patch was stopped between two runs", "the next start of this campaign continues it")
     _print_experiment(tried, json_wanted=as_json)
     raise SystemExit(0 if tried.verdict in (Verdict.KEEP, Verdict.DISCARD) else 1)
 

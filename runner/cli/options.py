@@ -52,10 +52,14 @@ def proposer_options(command: Command) -> Command:
             type=click.Path(path_type=Path),
             help="Folder of *.patch files for --proposer replay.",
         ),
-        click.option("--experiments", type=int, help="Number of experiments to run in all."),
-        click.option("--hours", type=float, help="Stop after this many hours."),
         click.option(
-            "--budget-usd", type=float, help="Stop when the model has cost this many dollars (0: no limit)."
+            "--experiments", type=int, help="Stop after this many experiments (the baseline does not count)."
+        ),
+        click.option("--hours", type=float, help="Start no new experiment after this many hours."),
+        click.option(
+            "--budget-usd",
+            type=float,
+            help="Limit on the model's cost over the whole campaign, in dollars (0: no limit).",
         ),
     ]
     for option in reversed(options):
@@ -107,7 +111,7 @@ def resolve_config(
             "no NVIDIA GPU was found (nvidia-smi lists none)", "autoresearch doctor, or use --profile cpu"
         )
     if require_gpu and chosen.profile != "cuda":
-        raise ConfigError("--require-gpu needs the profile cuda", "leave out --profile")
+        raise ConfigError("--require-gpu needs the profile cuda", "leave out --profile, or use --profile cuda")
     if chosen.profile == "cuda":
         found = [one for index, one in enumerate(gpus) if chosen.gpu in (None, one.uuid, str(index))]
         if not found:

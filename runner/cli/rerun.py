@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 def reproduce_command(commit: str, as_json: bool, **settings: Any) -> None:
     """Run COMMIT's image again, or rebuild it, and say whether the score agrees within the noise.
 
-    COMMIT is a kept or a tried commit of the campaign, whole or abbreviated. Exit code 1 when the
-    layers or the score do not agree.
+    COMMIT is a kept or tried commit of the campaign: a full or abbreviated hash, or a branch. The exit code is 1
+    when the layers or the scores do not agree.
     """
     from runner.campaign.studies.reproduce import reproduce
 
@@ -42,10 +42,10 @@ def reproduce_command(commit: str, as_json: bool, **settings: Any) -> None:
 @campaign_options
 @json_option
 def audit_command(commit: str, as_json: bool, **settings: Any) -> None:
-    """Train COMMIT's image again, score it, and audit the claims; print what the audit found.
+    """Train COMMIT's image again, score it, and audit the claims.
 
-    COMMIT is a kept or a tried commit of the campaign, whole or abbreviated. Nothing is written down.
-    Exit code 1 when the audit refuses the claims or could not be made.
+    COMMIT is a kept or tried commit of the campaign: a full or abbreviated hash, or a branch. Nothing is recorded.
+    The exit code is 1 when the audit refuses the claims or could not be completed.
     """
     from runner.campaign.studies.reproduce import reproduce
     from runner.report.explain import audit_lines
@@ -68,14 +68,16 @@ def audit_command(commit: str, as_json: bool, **settings: Any) -> None:
 
 
 @click.command("calibrate")
-@click.option("--runs", "num_runs", type=click.IntRange(min=2), default=3, show_default=True, help="How many.")
+@click.option(
+    "--runs", "num_runs", type=click.IntRange(min=2), default=3, show_default=True, help="Number of runs."
+)
 @campaign_options
 @json_option
 def calibrate_command(num_runs: int, as_json: bool, **settings: Any) -> None:
-    """Run the workload of HEAD several times with different seeds and measure the noise of this machine.
+    """Measure the noise of this machine: run the workload of HEAD several times with different seeds.
 
-    Writes the noise between seeds, and how honest claims differ from their audits. Later campaigns use
-    these figures unless a setting says otherwise. Run it while nothing else uses the machine.
+    Writes the noise between seeds, and how far honest claims differ from their audits. Later starts use these
+    figures unless a setting says otherwise. Run it while nothing else uses the machine.
     """
     from runner.campaign.studies import calibrate
     from runner.storage.paths import StatePaths

@@ -68,7 +68,7 @@ from runner.cli.workspace import print_json
 )
 @json_option
 def simulate_command(campaigns: int, seed: int, plot: Path | None, as_json: bool, **world: Any) -> None:
-    """Compare keep rules on synthetic campaigns: what they truly gain, and what they claim.
+    """Compare keep rules on synthetic campaigns: how much they truly gain, and how much they report.
 
     The keep rule of this program competes with others on the same budget of trials. docs/statistics.md explains
     the columns.

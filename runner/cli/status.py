@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @newest_tag_option
 @json_option
 def status_command(tag: str | None, as_json: bool) -> None:
-    """Show where the campaign stands: done, best, kept, spent, and what is running."""
+    """Show where the campaign stands: experiments, best score, keeps, time, cost, and what is running."""
     from runner.report.overview import overview
     from runner.report.sealed import sealed_gaps
     from runner.report.summary import summary_paragraph
@@ -90,9 +90,9 @@ def log_command(tag: str | None, last: int | None, as_json: bool) -> None:
 @click.option(
     "--transcript", "with_transcript", is_flag=True, help="Show the conversation with the model instead."
 )
-@click.option("--full", is_flag=True, help="Fold nothing in the transcript.")
+@click.option("--full", is_flag=True, help="Do not fold long parts of the transcript.")
 def show_command(number: int, tag: str | None, as_json: bool, with_transcript: bool, full: bool) -> None:
-    """Show experiment ID: the reason for its verdict, its diff, its runs, and the end of its log."""
+    """Explain experiment ID: the reason for its verdict, its diff, its runs, and the end of its log."""
     from runner.report.effort import duty_name
     from runner.report.explain import rests_on
 
@@ -128,9 +128,9 @@ def show_command(number: int, tag: str | None, as_json: bool, with_transcript: b
 @click.command("report")
 @newest_tag_option
 def report_command(tag: str | None) -> None:
-    """Write results.tsv (karpathy's five columns), findings.tsv, sealed.tsv (test scores) and progress.png.
+    """Write results.tsv (karpathy's five columns), findings.tsv, sealed.tsv (test scores), and progress.png.
 
-    Also prints what the campaign really found: the debiased gain, expected false keeps, and the sealed test gap.
+    Also prints the gain corrected for luck, the expected number of false keeps, and the sealed test gap.
     """
     with open_workspace(create=False) as workspace:
         name = choose_tag(workspace.ledger, tag)
@@ -311,7 +311,7 @@ def _experiment_lines(experiment: Experiment, champion: Experiment | None, duty_
             if run.audit is not None:
                 lines += [f"    {line}" for line in audit_lines(run.audit)]
     hours = duty_line(duty([replace(experiment, control_trials=())]), None, duty_name)
-    return lines if hours is None else [*lines, f"{hours} since it was proposed (times are whole seconds)"]
+    return lines if hours is None else [*lines, f"{hours} since it was proposed (times in whole seconds)"]
 
 
 def _run_line(run: RunRecord) -> str:

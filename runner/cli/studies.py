@@ -21,15 +21,16 @@ MINIMAL_PATCH = "minimal.patch"
 
 @click.command("ablate")
 @click.argument("commit", required=False)
-@click.option("--trials", type=click.IntRange(1), default=3, show_default=True, help="Runs of each program.")
+@click.option("--trials", type=click.IntRange(1), default=3, show_default=True, help="Trials of each program.")
 @campaign_options
 @json_option
 def ablate_command(commit: str | None, trials: int, as_json: bool, **settings: Any) -> None:
     """Leave each kept edit out of the champion once, and say which still matter.
 
-    COMMIT is a kept commit of the campaign; its champion when absent. All edits that do not matter any more are
-    left out together and measured once more; if that is not worse, minimal.patch is written beside the reports:
-    the difference of the baseline and what is left. Nothing else is written down. Ctrl-C prints what is known.
+    COMMIT is a kept commit of the campaign; default: its champion. All edits that no longer matter are then left
+    out together; if the result is not worse, minimal.patch is written beside the reports: the difference between
+    the baseline and the reduced champion. Nothing else is recorded. Ctrl-C finishes the current run and prints
+    what is known.
     """
     from runner.campaign.studies import ablate
     from runner.errors import Interrupted
@@ -50,19 +51,19 @@ def ablate_command(commit: str | None, trials: int, as_json: bool, **settings: A
         if study is not None:
             _print_study(study, path, as_json=as_json)
     if not study.complete:
-        raise Interrupted("stopped between two runs; no patch was written", "autoresearch ablate starts over")
+        raise Interrupted("stopped between two runs; no patch was written", "run it again; it starts over")
 
 
 @click.command("confirm")
 @click.argument("commit", required=False)
-@click.option("--against", help="Commit that it is held against (default: where the campaign began).")
+@click.option("--against", help="Commit to compare with (default: where the campaign began).")
 @campaign_options
 @json_option
 def confirm_command(commit: str | None, against: str | None, as_json: bool, **settings: Any) -> None:
     """Confirm that COMMIT is better: 5 + 5 fresh runs, p < 0.01, then the sealed rows.
 
-    COMMIT is the campaign's champion when absent. Every attempt is recorded in the ledger and counts: the p of the
-    second one is doubled. Exit code 1 when the claim does not hold.
+    COMMIT is by default the campaign's champion. Every attempt is recorded in the ledger and counts: the p of the
+    second one is doubled. The exit code is 1 when the claim does not hold.
     """
     from runner.campaign.studies import confirm
 
@@ -82,14 +83,14 @@ def confirm_command(commit: str | None, against: str | None, as_json: bool, **se
 
 
 def claim_lines(claim: Claim) -> list[str]:
-    """What an attempt came to, for people; the first line says it all."""
+    """Describe the outcome of an attempt for people; the first line is the summary."""
     times = "" if claim.attempt == 1 else f" × {claim.attempt} attempts = {claim.p_of_attempt:.4f}"
     word = "holds" if claim.holds else "does NOT hold"
     direction = "better" if claim.delta_bpb < 0 else "worse"
     lines = [
         f"The claim {word}: {claim.commit[:10]} is {direction} than {claim.against[:10]} by "
         f"{abs(claim.delta_bpb):.4f} bpb in {len(claim.runs)} + {len(claim.against_runs)} fresh runs, "
-        f"p = {claim.p:.4f}{times} (asked: below {claim.level:g}); {claim.reason}.",
+        f"p = {claim.p:.4f}{times} (needed: below {claim.level:g}); {claim.reason}.",
         f"{claim.commit[:10]}  " + "  ".join(f"{run.val_bpb:.6f}" for run in claim.runs),
         f"{claim.against[:10]}  " + "  ".join(f"{run.val_bpb:.6f}" for run in claim.against_runs),
     ]
@@ -127,7 +128,7 @@ def _print_study(study: Study, path: Path | None, *, as_json: bool) -> None:
 
 
 def study_lines(study: Study) -> list[str]:
-    """What is known of each keep, and of all that do not matter together, for people."""
+    """Describe the findings on each keep, and of all that do not matter together, for people."""
     from runner.cli.display import first_line
 
     commit = (study.champion.kept_commit or "")[:10]

@@ -118,7 +118,7 @@ def _download(missing: list[str], folder: Path, lock: _Lock | None, hub: Hub, sa
             found = dict(zip(missing, [one for _, one in pool.map(download.describe, missing)], strict=True))
             for name, shard in found.items():
                 if lock.shards.get(name, shard) != shard:
-                    raise DataError(f"{hub.endpoint} has another {name} than the one recorded", OFFLINE)
+                    raise DataError(f"{hub.endpoint} has a different {name} than recorded", OFFLINE)
             parts = {name: folder / "shards" / f"{name}.part" for name in missing}
             done = sum(size_of(part) for part in parts.values())
             total = sum(shard.size_bytes for shard in found.values())
@@ -150,7 +150,7 @@ def _require_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed + _SPARE_BYTES:
         raise DataError(
-            f"not enough disk for ClimbMix in {folder}: {needed / 1e9:.1f} GB to download and "
-            f"{_SPARE_BYTES / 1e9:.1f} GB to spare, {free / 1e9:.1f} GB free",
+            f"not enough disk space for ClimbMix in {folder}: {needed / 1e9:.1f} GB to download and "
+            f"{_SPARE_BYTES / 1e9:.1f} GB to spare, but only {free / 1e9:.1f} GB free",
             "make room, or use fewer shards: AUTORESEARCH_CLIMBMIX_SHARDS=4",
         )

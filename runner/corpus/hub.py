@@ -116,7 +116,7 @@ class Download:
             progress.add(-size_of(part))
             part.unlink()
             if last_try:
-                raise DataError(f"{name} from {self.hub.endpoint} has a wrong SHA-256, twice", OFFLINE)
+                raise DataError(f"{name} from {self.hub.endpoint} had the wrong SHA-256 twice", OFFLINE)
 
     def _url(self, name: str) -> str:
         return f"{self.hub.endpoint}/datasets/{self.dataset}/resolve/{self.revision}/{name}"
@@ -140,7 +140,7 @@ class Download:
             if "X-Linked-Etag" in response.headers or not response.is_redirect:
                 return self._read_description(name, response.headers)
             url = urljoin(url, response.headers["Location"])
-        raise DataError(f"{self._url(name)} redirects without end", OFFLINE)
+        raise DataError(f"{self._url(name)} redirects endlessly", OFFLINE)
 
     def _read_description(self, name: str, headers: Mapping[str, str]) -> tuple[str, RemoteFile]:
         digest = headers.get("X-Linked-Etag", headers.get("ETag", "")).removeprefix("W/").strip('"')

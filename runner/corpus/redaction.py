@@ -17,7 +17,7 @@ loss epoch loss epoch loss`. Error messages of Python and torch may be repeated:
 `runner.corpus.known_messages`.
 
 **Not covered.** A program that wants to send its author a message can: a log has room for some kilobytes, and a
-code cannot be told from noise. Repetitions of fewer than eight words or so are not found (lines of six words with
+code is indistinct from noise. Repetitions of fewer than eight words or so are not found (lines of six words with
 other prose between them, a word of the text between any two others), nor are words in another order, paraphrase,
 encryption and home-made codes, messages in `runner.corpus.known_messages`, and the cases that
 `locked_eval.preparation.index` does not cover. Such a channel is bounded by the size of a log, and by the fact

@@ -170,7 +170,7 @@ def noise_groups(experiments: Iterable[Experiment]) -> list[list[float]]:
 
 
 def figures(last: Judgement, first: Judgement, candidate: Sequence[Trial], pool: Sequence[Trial]) -> Figures:
-    """What a verdict rests on, for the ledger.
+    """Collect the figures that a verdict rests on, for the ledger.
 
     Args:
         last: of all trials.

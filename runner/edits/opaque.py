@@ -46,7 +46,7 @@ def check_size(before: Files, after: Files) -> str | None:
     most = max(sorted(amounts), key=amounts.__getitem__)
     return (
         f"workload/ would contain {total:,} bytes of numbers and of strings that are not words, most of them in "
-        f"{most}; at most {MAX_OPAQUE_BYTES:,} are allowed: large tables do not belong in training code, "
+        f"{most}; at most {MAX_OPAQUE_BYTES:,} are allowed: large tables do not belong in training code; "
         "compute or learn them"
     )
 

@@ -83,7 +83,7 @@ def examine_claims(
             exceedances=tuple(found.exceedances),
             repeat=found.repeat,
             suffix=found.suffix,
-            neighbours=found.neighbors,
+            neighbors=found.neighbors,
             finding=None if worst is None else worst.name,
             reason=None if worst is None else worst.sentence,
         ),
@@ -142,9 +142,9 @@ def _incomplete(score: judge.Score, num_bytes: int, wanted: int) -> AuditRecord:
         exceedances=(0, 0, 0, 0),
         repeat=None,
         suffix=None,
-        neighbours=None,
+        neighbors=None,
         finding="incomplete",
-        reason=f"the audit's answer has {num_bytes} bytes where {wanted} belong",
+        reason=f"the audit's answer has {num_bytes} bytes instead of {wanted}",
     )
 
 

@@ -59,7 +59,7 @@ class Program:
 
 @dataclass(frozen=True, kw_only=True)
 class TrialRequest:
-    """What one trial is to be."""
+    """A request for one trial."""
 
     program: Program
     seed: int

@@ -1,4 +1,4 @@
-"""What the end of a container means for its trial, and when failures of the infrastructure are given up."""
+"""The outcome of a trial from the end of its container, and when failures of the infrastructure are given up."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def answer_failure(run: RunRecord, doing: str) -> Failure:
         case RunEnd.OUT_OF_MEMORY:
             return Failure(Outcome.CRASH, f"{doing} ran out of memory")
         case RunEnd.FINISHED:
-            return Failure(Outcome.INVALID, f"{doing} gave more than was asked for")
+            return Failure(Outcome.INVALID, f"{doing} returned more than was requested")
         case _:
             return Failure(Outcome.LOST, f"the {run.phase} container was lost")
 

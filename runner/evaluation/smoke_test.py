@@ -63,7 +63,9 @@ def check(evaluator: Evaluator, files: Files, number: int, leaving: Callable[[],
 def _run(evaluator: Evaluator, files: Files, number: int, leaving: Callable[[], bool]) -> RunRecord:
     def abandon() -> None:
         if leaving():
-            raise Interrupted("the controller exits: a smoke test was abandoned", "the same command goes on")
+            raise Interrupted(
+                "the controller exits: a smoke test was abandoned", "run the same command again to continue"
+            )
 
     config = evaluator.config.model_copy(
         update={"profile": "cpu", "train_seconds": evaluator.config.smoke_seconds, "cpus": 1, "gpu": None}

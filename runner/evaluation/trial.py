@@ -188,7 +188,7 @@ class RunningTrial:
 
         run = self._recorded(Phase.SCORE, score)
         if isinstance(result, judge.Rejection):
-            return Failure(Outcome.INVALID, f"the claims are not a model's: {result.reason}")
+            return Failure(Outcome.INVALID, f"no model can have made these claims: {result.reason}")
         if result is None:
             return answer_failure(run, "scoring")
         self._score = result

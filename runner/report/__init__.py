@@ -1,4 +1,4 @@
-"""What people, spreadsheets, git and the model read about a campaign. Pure functions of its experiments.
+"""Reports on a campaign, for people, spreadsheets, git, and the model. Pure functions of its experiments.
 
 summary     which experiments count, and the campaign in one paragraph
 table       experiments as tables: terminal, pipe, `results.tsv`

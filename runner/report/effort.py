@@ -1,4 +1,4 @@
-"""What went into a campaign: where its hours went, and what its language model cost.
+"""Time and money of a campaign: where its hours went, and how much its language model cost.
 
 Duty is the share of wall time in which a container of the phase `train` runs: from the request for it until its
 end is recorded, start-up and `import torch` included. The ledger's times are whole seconds, so each stretch is
@@ -231,7 +231,7 @@ def _kind(run: RunRecord) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Spending:
-    """What the language model cost, what it bought, and what the rest will cost at this rate.
+    """The cost of the language model, the gain that it bought, and what the rest will cost at this rate.
 
     A figure that cannot be computed yet is None: nothing kept, nothing gained, nothing closed.
     """

@@ -47,12 +47,12 @@ def audit_lines(audit: AuditRecord) -> list[str]:
     lines = [
         f"claimed            {audit.claimed_bpb:.6f} bpb",
         f"positions          {audit.num_positions:,}",
-        f"overstatement      {audit.mean_nats:+.2g} nats a token, standard error {audit.se_nats:.2g}",
-        f"added to the claim {audit.upper_nats:.2g} nats a token",
+        f"overstatement      {audit.mean_nats:+.2g} nats per token, standard error {audit.se_nats:.2g}",
+        f"added to the claim {audit.upper_nats:.2g} nats per token",
         f"over 0.1 0.3 1 3   {counts}",
         f"equal passes       {_dependence(audit.repeat)} (mean total variation)",
         f"other suffixes     {_dependence(audit.suffix)}",
-        f"other neighbors    {_dependence(audit.neighbours)}",
+        f"other neighbors    {_dependence(audit.neighbors)}",
     ]
     return lines if audit.reason is None else [*lines, f"refused            {audit.reason}"]
 

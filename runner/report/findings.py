@@ -1,4 +1,4 @@
-"""What a campaign really found: effects shrunken for selection, and a curve that luck did not draw.
+"""The findings of a campaign without luck: effects shrunken for selection, and a curve that luck did not draw.
 
 A keep was selected for its good score, so its measured effect is too good on average. The posterior mean
 (`runner/decision/effect_prior.py`) corrects for that. The same holds for a curve of best scores: the lowest of

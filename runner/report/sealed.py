@@ -1,4 +1,4 @@
-"""What the sealed test rows say of a campaign. Scores on them are plain arguments here, and in no other report.
+"""Reports on the sealed test rows. Scores on them are plain arguments here, and in no other report.
 
 Only a person reads these figures: nothing in a campaign is decided by them.
 """
@@ -58,7 +58,7 @@ def gap_line(gaps: Sequence[Gap]) -> str | None:
         return None
     gap = gaps[-1]
     known = "" if gap.se_bpb is None else f" ± {gap.se_bpb:.4f}"
-    meaning = "validation improved more than text that decided nothing"
+    meaning = "validation improved more than text that no decision used"
     if gap.se_bpb is not None and abs(gap.gap_bpb) < 2 * gap.se_bpb:
         meaning = "within the spread between seeds"
     elif gap.gap_bpb <= 0:

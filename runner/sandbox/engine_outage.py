@@ -80,7 +80,9 @@ def await_engine(
         attempts += 1
         while time.monotonic() < pause_ends:
             if stopping():
-                raise Interrupted("stopped while the Docker engine was away", "the same command goes on")
+                raise Interrupted(
+                    "stopped while the Docker engine was away", "run the same command again to continue"
+                )
             if time.monotonic() - began > patience:
                 raise EngineAwayError(
                     f"the Docker engine stayed away for {patience / 60:g} minutes: {reason}",

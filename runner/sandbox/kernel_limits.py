@@ -157,7 +157,7 @@ class LimitWatch:
             raise EngineError(
                 f"{where} was changed from {wanted} to {found} while it ran; systemctl daemon-reload and docker "
                 "update do this",
-                "leave systemd and the engine alone during a night; autoresearch doctor checks the limits",
+                "do not reload systemd or update containers during a night; autoresearch doctor checks the limits",
                 fault=f"{name} was changed",
             )
         raise EngineError(

@@ -107,7 +107,7 @@ class Responder:
             came = f"{state['Status']}, exit code {state['ExitCode']}"
         raise EngineError(
             f"the {self.phase} container did not come up ({came})",
-            "is startup_seconds too short? can uid 10001 read .autoresearch/ (modes, SELinux)?",
+            "raise startup_seconds, or let uid 10001 read .autoresearch/ (modes, SELinux)",
         )
 
     def refuse_broken(self) -> None:

@@ -1,1 +1,1 @@
-"""What outlives the process: ledger, git, claims, the pinned evaluation, paths and the lock."""
+"""Everything that outlives the process: ledger, git, claims, the pinned evaluation, paths and the lock."""

@@ -53,7 +53,7 @@ class Database:
                 self._create()
         elif version != FORMAT:
             raise LedgerError(
-                f"the ledger {self.path} has format {version}, this program reads and writes {FORMAT}",
+                f"the ledger {self.path} has format {version}, but this version reads and writes format {FORMAT}",
                 f"move {self.path} away, or use the program version that wrote it",
             )
 
@@ -113,7 +113,8 @@ def _failure(path: Path, error: sqlite3.Error | OSError) -> AutoresearchError:
         )
     if disk or code == sqlite3.SQLITE_READONLY:
         return LedgerError(
-            what, f"can {path.parent} be written? ls -ld, df -h, dmesg; then start again: nothing is lost"
+            what,
+            f"make {path.parent} writable (see ls -ld, df -h, dmesg), then start again: nothing is lost",
         )
     return LedgerError(what, "autoresearch doctor, then start again: nothing is lost")
 

@@ -37,8 +37,8 @@ def exclusive(state_dir: Path) -> Iterator[None]:
         except BlockingIOError:
             holder = os.pread(lock, 20, 0).decode("ascii", "replace").strip()
             raise LedgerError(
-                f"another controller (process {holder or 'unknown'}) works in {state_dir}",
-                "autoresearch status shows what it does; stop it with Ctrl-C or kill",
+                f"another controller (process {holder or 'unknown'}) is running in {state_dir}",
+                "autoresearch status shows what it is doing; stop it with Ctrl-C or kill",
             ) from None
         try:
             os.ftruncate(lock, 0)

@@ -59,7 +59,7 @@ def refuse_changes(folder: Path) -> None:
     problems = manifest.differences(folder)
     if problems:
         raise LockedEvalError(
-            f"the locked evaluation in {folder} is not the one that was locked: " + "; ".join(problems),
+            f"the locked evaluation in {folder} differs from its manifest: " + "; ".join(problems),
             "git checkout -- locked_eval, or `make lock` if you changed it on purpose",
         )
 

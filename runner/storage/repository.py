@@ -100,7 +100,7 @@ class Repository:
             raise RepositoryError(
                 f"not committed, so the campaign would not use it: {named}{more}",
                 f"commit it: git add {' '.join(sorted({e[3:].split('/')[0] for e in entries}))} && git commit; "
-                "or put it away: git stash --include-untracked",
+                "or set it aside: git stash --include-untracked",
             )
         return self.resolve("HEAD")
 
@@ -285,9 +285,9 @@ def _not_advanced(
         return refusal("update-ref", answer.stderr)
     put_back = f"git branch -f {branch} {expected}" if expected else f"git branch -m {branch} NAME"
     return RepositoryError(
-        f"branch {branch} was moved by someone else: it is at {held or 'no commit'}, "
+        f"branch {branch} was moved by another program: it is at {held or 'no commit'}, "
         f"and the ledger expects {expected or 'no branch'}",
-        f"look: git log --oneline {branch}; then put it back: {put_back}",
+        f"inspect it: git log --oneline {branch}; then put it back: {put_back}",
     )
 
 

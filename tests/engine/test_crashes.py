@@ -23,9 +23,9 @@ pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
 
 CHAIN = (
     (Step.VOLUME_CREATED, Side.BEFORE, 1, 0),
-    (Step.VOLUME_CREATED, Side.AFTER, 1, 1),  # nobody knows its name
+    (Step.VOLUME_CREATED, Side.AFTER, 1, 1),  # its name is not recorded
     (Step.CONTAINER_CREATED, Side.BEFORE, 2, 2),  # the volume and the scorer
-    (Step.CONTAINER_CREATED, Side.AFTER, 2, 3),  # nobody knows its id
+    (Step.CONTAINER_CREATED, Side.AFTER, 2, 3),  # its id is not recorded
     (Step.CONTAINER_STARTED, Side.BEFORE, 1, 2),
     (Step.CONTAINER_STARTED, Side.AFTER, 2, 3),  # it goes on to train
     # The first things that are removed from here on are what the one before left: killed in the recovery itself.
@@ -35,7 +35,7 @@ CHAIN = (
     (Step.VOLUME_REMOVED, Side.AFTER, 1, 0),
     # And from here on they are what the training and the audit have done with.
     (Step.CONTAINER_REMOVED, Side.BEFORE, 1, 3),  # trained, and the ledger does not know it
-    (Step.CONTAINER_STARTED, Side.AFTER, 4, 4),  # the auditors wait for the word
+    (Step.CONTAINER_STARTED, Side.AFTER, 4, 4),  # the auditors wait for the start signal
     (Step.VOLUME_REMOVED, Side.BEFORE, 2, 1),  # everything is measured; the first one was the recovery's
 )
 """Where each start of one night dies, and how many containers and volumes that leaves."""

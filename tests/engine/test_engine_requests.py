@@ -39,7 +39,7 @@ def test_a_night_goes_on_through_every_kind_of_failed_request(faulty_site, fault
 
         def step(_request):
             assert not faulty.away, "an idea was asked for while the engine was away"
-            assert not faulty.pending, "a fault that nobody met proves nothing"
+            assert not faulty.pending, "a fault that never occurred proves nothing"
             for request, *kinds in faults:
                 faulty.fail(request, *kinds)
             return boost(value, **changes)

@@ -147,7 +147,7 @@ def test_no_training_text_reaches_the_ledger_a_watcher_or_a_prompt(controller, m
         history=(failed,),
         failed=failed,
         seed=0,
-        journal=None,  # nobody is asked
+        journal=None,  # no proposer is asked
     )
     prompt = show_task(request)
     assert f"<untrusted_log>\n{run.log_tail[:20]}" in prompt

@@ -83,7 +83,7 @@ def test_a_night_keeps_what_is_better_and_throws_away_the_rest(measured_controll
     assert tried == [row.tried_commit for row in rows if row.tried_commit]
     assert (git(repository.root, "status", "--porcelain"), git(repository.root, "rev-parse", "HEAD")) == before
 
-    # What the proposer was shown: the crash to mend, with its log.
+    # What the proposer was shown: the crash to fix, with its log.
     retry = proposer.requests[6]
     assert retry.failed is not None and retry.failed.number == 6
     assert "val_bpb: 0.0" in retry.failed.log_tail
@@ -103,7 +103,7 @@ def test_money_and_empty_conversations_end_a_night(measured_controller, monkeypa
     nothing = paying(7.0, NoProposal(reason="no idea", exhausted=False, proposer="scripted"))
     reason, rows, _ = run(controller, [nothing, nothing, nothing], by_number=False, more=None)
     assert (
-        reason == "another answer may break the budget of $20.00 ($14.00 spent, the most expensive one was $7.00)"
+        reason == "another answer may exceed the budget of $20.00 ($14.00 spent, the most expensive one was $7.00)"
     )
     assert len(rows) == 1
     controller.ledger.database._db.execute("DELETE FROM usage")

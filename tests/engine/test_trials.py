@@ -92,7 +92,7 @@ def test_an_unpromising_first_trial_is_stopped_and_one_that_was_drawn_is_finishe
         assert curve.stop_reason is None and curve.losses[2] is not None and curve.losses[-1] is None
     assert [run.phase for run in rows[1].runs] == [Phase.TRAIN, Phase.SCORE]
 
-    # The same again when the draw says so, or when nobody is to be stopped.
+    # The same again when the draw says so, or when no trial is to be stopped.
     for settings in ({"early_stop_holdout": 1.0}, {"early_stop_threshold": 0.0}):
         finishing = changed(controller, **{**changes, **settings})
         rows = run(finishing, [boost(3.5 + len(settings), before=0.5)], by_number=False, more=1)[1]

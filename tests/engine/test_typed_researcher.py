@@ -33,7 +33,7 @@ def test_a_night_with_a_language_model_is_never_idle_books_its_cost_and_fixes_a_
         fake_researchers.proposes("PAUSE_SECONDS = unknown", late),  # crashes in its experiment
         # While that one runs:
         fake_researchers.proposes("size) + SMOOTHING", "size) + 1.0", category="regularization"),  # helps
-        # And while this one runs, the crash is mended; that waits for its place on the new champion:
+        # And while this one runs, the crash is fixed; that waits for its place on the new champion:
         fake_researchers.proposes(pause, "PAUSE_SECONDS = 0.6"),
         fake_anthropic.error(401, "authentication_error"),  # the key is withdrawn in the middle of the night
     ]

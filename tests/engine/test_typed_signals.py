@@ -103,7 +103,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
     ("kind", "number"), [("fresh_clone", 1), ("clone", 2), ("clone", 4)], ids=["prepare", "train", "second run"]
 )
 def test_a_signal_while_the_engine_creates_a_container_leaves_none(request, engine, kind, number):
-    """Fired just after the request left: the engine finishes what nobody waits for any more."""
+    """Fired just after the request left: the engine finishes a request that no one waits for."""
     clone = request.getfixturevalue(kind)
     result = subprocess.run(
         [sys.executable, "-c", LATE, *clone.command("baseline")[1:]],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.hostile.behaviours import denied
+from tests.hostile.behaviors import denied
 
 CHECKPOINTS = [
     denied(
@@ -19,7 +19,7 @@ CHECKPOINTS = [
     ),
     denied(
         "a link to itself",
-        "Whoever follows it follows it for ever.",
+        "Following it never ends.",
         "import os\nos.symlink('checkpoint', '/out/checkpoint')",
         scored=False,
     ),
@@ -60,7 +60,7 @@ CHECKPOINTS = [
     ),
     denied("a folder", "Full of folders.", "import os\nos.makedirs('/out/checkpoint/a/b/c')", scored=False),
     denied(
-        "a file that nobody may read",
+        "a file that no one may read",
         "PID 1 has no right to pass over modes.",
         "import os\nos.close(os.open('/out/checkpoint', os.O_CREAT | os.O_WRONLY, 0))",
         scored=False,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.hostile.behaviours import denied, killed
+from tests.hostile.behaviors import denied, killed
 
 CLOCKS = [
     killed(
@@ -65,7 +65,7 @@ CLOCKS = [
     ),
     denied(
         "backdates its checkpoint",
-        "From 1970, in a folder from 2106. Nobody asks files for the time.",
+        "From 1970, in a folder from 2106. No clock is read from files.",
         """
         import os
         with open("/out/checkpoint", "w") as file: file.write("x")

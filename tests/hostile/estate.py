@@ -40,7 +40,7 @@ class State:
     containers: tuple[str, ...]
     volumes: tuple[str, ...]
     free_bytes: dict[str, int]
-    clock_offset_seconds: float  # of wall clock and monotonic clock: it moves when somebody sets the wall clock
+    clock_offset_seconds: float  # of wall clock and monotonic clock: it moves when the wall clock is set
 
     def changes(self, after: State) -> list[str]:
         """What a later moment has otherwise."""
@@ -144,7 +144,7 @@ class Estate:
         )
 
     def leave_volume(self) -> None:
-        """A volume of ours that nobody removes."""
+        """A volume of ours that is never removed."""
         self.engine.client.volumes.create(labels={f"{LABEL}controller": self.controller})
 
     def remove_left(self) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from runner.records import RunEnd
-from tests.hostile.behaviours import contained, killed
+from tests.hostile.behaviors import contained, killed
 
 RESOURCES = [
-    killed("sleeps for ever", "The plainest way to be late.", "import time\nwhile True: time.sleep(1)"),
+    killed("sleeps forever", "The plainest way to be late.", "import time\nwhile True: time.sleep(1)"),
     killed(
         "ignores every signal",
         "All that can be ignored or handled.",

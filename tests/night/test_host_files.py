@@ -65,7 +65,7 @@ def test_a_damaged_tail_of_the_write_ahead_log_costs_no_acknowledged_row(killed,
     wal = raw(killed, "-wal")
     whole_wal = wal.read_bytes()
     assert len(whole_wal) > 4096, "the rows are in there, not yet in the database"
-    copy = killed.folder / "copy.db"  # reading would mend it
+    copy = killed.folder / "copy.db"  # reading would repair it
     copy.write_bytes(raw(killed, "").read_bytes())
     copy.with_name("copy.db-wal").write_bytes(whole_wal)
     with closing(sqlite3.connect(copy)) as database:
@@ -137,7 +137,7 @@ def test_a_state_folder_that_may_not_be_read_is_one_clear_error(killed, whole):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
 @pytest.mark.parametrize("name", ["controller.lock", "ledger.db", "logs", "claims"])
-def test_what_belongs_to_somebody_else_is_one_clear_error(killed, whole, name):
+def test_a_file_of_another_user_is_one_clear_error(killed, whole, name):
     path = killed.state / name
     os.chown(path, 23456, 23456)
     before = path.stat().st_mode

@@ -1,4 +1,4 @@
-"""What people and their programs do to the repository in the middle of a night."""
+"""Changes that people and their programs make to the repository in the middle of a night."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_a_stale_lock_hinders_only_what_it_locks(night, whole, name, hindered):
         assert ended.code == 1
         assert str(name) in ended.told()
         assert "when no other git is running: rm " in ended.told()
-        assert lock.exists(), "it may be somebody's"
+        assert lock.exists(), "it may be in use"
         lock.unlink()
         ended = night.run()
     assert ended.code == 0, ended.errors
@@ -165,7 +165,7 @@ MEDDLING = {
     move_branch: (BRANCH, lambda root: git(root, "branch", "-qf", BRANCH, f"{BRANCH}^")),
     check_out_branch: (f"branch {BRANCH} is checked out", lambda root: git(root, "switch", "-q", "--detach")),
 }
-"""What somebody does to the campaign's branch → what the error names, and its remedy."""
+"""A change to the campaign's branch → the name in the error, and its remedy."""
 
 
 @pytest.mark.parametrize("act", MEDDLING, ids=lambda act: act.__name__)

@@ -28,7 +28,7 @@ def ends_whole(night, whole, ended):
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
 def test_closed_streams_do_not_matter(night, whole, closed):
-    """And nobody's file gets their numbers: words for people would be written into it."""
+    """And no other file gets their numbers: text for people would be written into it."""
     process = night.start(gates=[TRAINING], shell=closed)
     process.at_gate()
     opened = {number: os.readlink(f"/proc/{process.pid}/fd/{number}") for number in (0, 1, 2)}
@@ -107,7 +107,7 @@ def test_a_full_stderr_does_not_hold_up_a_kill(night, whole):
 
 
 class Terminal:
-    """A pseudo-terminal with somebody who reads it, types, and may leave."""
+    """A pseudo-terminal with a person who reads it, types, and may leave."""
 
     def __init__(self):
         self.master, self.slave = os.openpty()

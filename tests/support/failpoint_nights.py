@@ -43,7 +43,7 @@ def make_repository(root, kind=None):
 
 
 def whole_night(night, root):
-    """The points of a night that nobody interrupts, and its final state."""
+    """The points of an uninterrupted night, and its final state."""
     result = night(root)
     assert result.end == 0, result.errors
     return result.reached, final_state(root)

@@ -113,7 +113,7 @@ def _pieces(text: str, size: int = 37) -> list[str]:
     return [text[start : start + size] for start in range(0, len(text), size)]
 
 
-# --- behaviours ---------------------------------------------------------------------------------------------
+# --- behaviors ---------------------------------------------------------------------------------------------
 
 
 def call(name: str, wanted: Any, *, call_id: str = "toolu_1", **options: Any) -> Reply:

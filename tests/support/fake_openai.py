@@ -89,7 +89,7 @@ def _streamed(index: int, item: dict[str, Any]) -> Iterator[tuple[str, dict[str,
     yield "response.output_item.done", {**at, "item": item}
 
 
-# --- behaviours ---------------------------------------------------------------------------------------------
+# --- behaviors ---------------------------------------------------------------------------------------------
 
 
 def function_call(name: str, arguments: str, call_id: str = "call_1") -> dict[str, Any]:

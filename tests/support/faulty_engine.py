@@ -1,4 +1,4 @@
-"""A socket in front of the real engine that fails when it is told to.
+"""A socket in front of the real engine that fails on request.
 
 Every request of a client is one connection (keep-alive is turned off), so that a rule can name it by its first
 line. What no rule names is passed on unchanged, hijacked streams included.

@@ -57,17 +57,17 @@ SCRIPT = {
     7: "777.0",  # the infrastructure fails, twice in the same way
     8: "0.0",  # better again
 }
-"""What is proposed under each number; 4 mends the crash of 3 and crashes, that of 6 is given up."""
+"""What is proposed under each number; 4 retries the crash of 3 and crashes, that of 6 is given up."""
 EXPERIMENTS = max(SCRIPT)
 AHEAD = {1: "file", 2: "0.5", 3: "file", 4: "file", 5: "0.0", 6: "file"}
 """What a proposer that thinks ahead proposes: files that change nothing, and what is better."""
 EARLY = {1: "3.0", 2: "888.0", 3: "0.5"}
-"""A night in which the second idea is found hopeless while it trains."""
+"""A night in which the second idea is found unpromising while it trains."""
 STACK = {1: "bonus", 2: "bonus", 3: "0.5", 4: "never"}
 """A night of four experiments: two ideas help by little and are tried together, and one more idea comes after."""
 BONUS = 0.0045
 COST_USD = 0.25
-"""Of one answer: nine ideas, two crashes to mend, one of them given up."""
+"""Of one answer: nine ideas, two crashes to fix, one of them given up."""
 
 
 class Paid:

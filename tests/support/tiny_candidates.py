@@ -150,7 +150,7 @@ def open_candidate(engine, *, base_image, config, mounts, owner, files, max_clai
 
 
 def train_alone(engine, *, base_image, config, mounts, owner, files, seed, **callbacks):
-    """Train a candidate that nobody scores: no scorer waits. Callbacks are those of `Session.train`."""
+    """Train a candidate that is never scored: no scorer waits. Callbacks are those of `Session.train`."""
     image_id = build(engine, base_image=base_image, owner=owner, files=files)
     volume = create_output_volume(engine, config, owner)
     try:

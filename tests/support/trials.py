@@ -9,7 +9,7 @@ from runner.records import AuditRecord, Outcome, Phase, RunEnd, RunRecord, Trial
 _TICKS = count(1)
 CLEAN = AuditRecord(
     claimed_bpb=2.0, num_positions=8, mean_nats=0.0, se_nats=0.0, upper_nats=0.0, exceedances=(0, 0, 0, 0),
-    repeat=0.0, suffix=0.0, neighbours=0.0,
+    repeat=0.0, suffix=0.0, neighbors=0.0,
 )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""What a specimen of the zoo is: edits of the honest program, and what must become of them."""
+"""Specimens of the zoo: edits of the honest program, and the fate they must meet."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ def config():
     made = settings.load(ROOT, overrides, environ={})
     # Smaller than a person may choose.
     changes = {"vocab_size": VOCAB_SIZE, "context_length": CONTEXT, "score_batch_rows": BATCH_ROWS}
-    # A training of half a second is never repeated: the end of its container counts as somebody else's work.
+    # A training of half a second is never repeated: the end of its container counts as the work of other programs.
     changes["max_disturbance"] = 100
     return made.model_copy(update=changes)
 

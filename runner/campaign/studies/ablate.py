@@ -6,13 +6,13 @@ what remains is measured in turn with the champion, audited, with fresh seeds. W
 champion, n trials of each and the campaign's noise and belief, the same posterior as for candidates gives the
 probability that the program is not worse without it by more than half of σ̂:
 
-    at least 50 %   it does not matter any more, as far as so few runs can tell
-    at most 20 %    it still matters
+    at least 50%    it no longer matters, as far as so few runs can tell
+    at most 20%     it still matters
     else            unclear: more trials would tell
 
 The first of these is a screen and no proof: all that pass it are left out together and measured once more,
 against all runs of the champion, until the case is clear or three times as many runs have been made. When that
-program is not worse with a probability of 80 % (the error rate of a kept simplification), the minimal patch is the
+program is not worse with a probability of 80% (the error rate of a kept simplification), the minimal patch is the
 difference of the baseline and what is left.
 
 Two edits of which one is enough seem not to matter, each alone; together they do, and then nothing is written.
@@ -48,10 +48,10 @@ TOGETHER = "the champion without all that do not matter"
 
 
 class State(StrEnum):
-    """What is known of a kept edit."""
+    """The findings on one kept edit."""
 
     MATTERS = "still matters"
-    IDLE = "does not matter any more"  # of one keep a screen, of several together a proof
+    IDLE = "no longer matters"  # of one keep a screen, of several together a proof
     UNCLEAR = "unclear"
     NEEDED = "needed"  # without it the program fails
     BOUND = "depends on later keeps"  # it does not come out cleanly
@@ -99,7 +99,7 @@ class Study:
         return keep_rule.pooled_sigma([*self.noise_groups, *own], self.noise_prior_bpb)
 
     def left_out(self) -> tuple[LeftOut, ...]:
-        """What is known of each keep, oldest first."""
+        """The findings on each keep, oldest first."""
         return self.judged or tuple(self._judged(one.number, without(one.number), SCREEN) for one in self.keeps)
 
     def together(self) -> LeftOut | None:
@@ -179,14 +179,14 @@ def open_study(controller: Controller, revision: str | None, num_trials: int) ->
         best = next((one for one in kept if commit in (one.kept_commit, one.tried_commit)), None)
         if best is None:
             raise RepositoryError(
-                f"{revision} is no kept commit of campaign {controller.config.tag!r}",
+                f"{revision} is not a kept commit of campaign {controller.config.tag!r}",
                 "autoresearch report lists them in findings.tsv; name the campaign with --tag",
             )
     line = lineage_of(best, past)
     if best is None or not line:
         raise ConfigError(
-            f"campaign {controller.config.tag!r} has no keep that could be left out",
-            "autoresearch overnight goes on",
+            f"campaign {controller.config.tag!r} has no keep to leave out",
+            "run more experiments: autoresearch overnight",
         )
     trees = {
         one.number: controller.repository.read_workload(one.kept_commit or "") for one in (past[BASELINE], *line)

@@ -22,7 +22,7 @@ DEPENDENCE_MARGIN = 2.0
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """What honest runs showed; the first three are settings, see `docs/commands.md`."""
+    """The figures of honest runs; the first three are settings, see `docs/commands.md`."""
 
     noise_prior_bpb: float
     honest_dependence: float
@@ -49,9 +49,7 @@ def calibrate(controller: Controller, commit: str, num_runs: int, *, stopping: C
     audits: list[AuditRecord] = []
     for index in range(num_runs):
         if stopping():
-            raise Interrupted(
-                "stopped between two runs; nothing was written", "autoresearch calibrate starts over"
-            )
+            raise Interrupted("stopped between two runs; nothing was written", "run it again; it starts over")
         evaluator.observer.note(f"run {index + 1} of {num_runs}")
         request = TrialRequest(program=program, seed=fresh_seed())
         trial = measure(evaluator, request, TrialBook(), lambda _: AuditPolicy(audit=True), None)
@@ -65,7 +63,7 @@ def calibrate(controller: Controller, commit: str, num_runs: int, *, stopping: C
     positions = sum(audit.num_positions for audit in audits)
     seen = [sum(counts) / positions for counts in zip(*(audit.exceedances for audit in audits), strict=True)]
     dependences = [
-        value for audit in audits for value in (audit.repeat, audit.suffix, audit.neighbours) if value is not None
+        value for audit in audits for value in (audit.repeat, audit.suffix, audit.neighbors) if value is not None
     ]
     return Calibration(
         noise_prior_bpb=keep_rule.pooled_sigma([scores], config.noise_prior_bpb),

@@ -4,7 +4,7 @@ A campaign's own figures come from runs that chose each other. Here a commit and
 run five times each, in turn, with fresh seeds, audited. The claim needs p < 0.01 in an exact one-sided
 permutation test (`permutation_p`), and only then the sealed test rows are asked, once for each side.
 
-Nothing is shown before the last run, so that nobody can stop when it looks well. An attempt that failed counts:
+Nothing is shown before the last run, so that no one can stop at a good figure. An attempt that failed counts:
 the p of the k-th attempt at the same two programs is multiplied by k.
 
 The sealed rows see one run of each side. Its noise is mostly that of the seed, which validation saw as well; so
@@ -68,7 +68,7 @@ class Pair:
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """What an attempt came to."""
+    """The outcome of an attempt."""
 
     commit: str
     against: str
@@ -136,7 +136,7 @@ def open_pair(controller: Controller, revision: str | None, against: str | None)
     files, other_files = controller.repository.read_workload(commit), controller.repository.read_workload(other)
     if files == other_files:
         raise ConfigError(
-            f"{commit[:10]} and {other[:10]} are the same program: there is nothing to claim",
+            f"{commit[:10]} and {other[:10]} are the same program",
             "name another commit; autoresearch status shows the champion",
         )
     for name, tree in ((commit, files), (other, other_files)):
@@ -171,9 +171,9 @@ def confirm(
     series = Series()
     with Bench(controller.evaluator, programs, champion_claims(champion(past)), limit) as bench:
         if not bench.interleave([commit, against], NUM_RUNS, series, stopping=stopping):
-            raise Interrupted("stopped between two runs; nothing was written", "autoresearch confirm starts over")
+            raise Interrupted("stopped between two runs; nothing was written", "run it again; it starts over")
         for name, failure in series.failures.items():
-            raise BaselineError(f"nothing can be claimed: {name} failed: {failure.reason}", "autoresearch doctor")
+            raise BaselineError(f"there is no claim: {name} failed: {failure.reason}", "autoresearch doctor")
         own, other = series.scores(commit), series.scores(against)
         p, attempt = permutation_p(own, other), 1 + len(earlier)
         claim = Claim(
@@ -195,10 +195,10 @@ def confirm(
             reason="",
         )
         if claim.p_of_attempt >= LEVEL:
-            claim = replace(claim, reason=f"p is not below {LEVEL:g}; the sealed rows were not asked")
+            claim = replace(claim, reason=f"p is not below {LEVEL:g}; the sealed rows were not used")
             record(claim)
             return claim
-        record(replace(claim, reason="the sealed rows were about to be asked"))
+        record(replace(claim, reason="the sealed rows were about to be used"))
         sealed = asked_before(earlier) or (_seal(bench, commit), _seal(bench, against))
     claim = with_sealed(claim, sealed)
     record(claim)
@@ -229,7 +229,7 @@ def _seal(bench: Bench, name: str) -> SealedScore:
         book = _SealedBook()
         trial = apart.measure(name, book, AuditPolicy(audit=True, seal_below_bpb=float("inf")))
     if trial.outcome is not Outcome.SCORED:
-        raise BaselineError(f"nothing can be claimed: {name} failed: {trial.reason}", "autoresearch doctor")
+        raise BaselineError(f"there is no claim: {name} failed: {trial.reason}", "autoresearch doctor")
     if book.score is None:
         raise EngineError(f"{name} got no score on the sealed rows", "autoresearch doctor")
     return book.score

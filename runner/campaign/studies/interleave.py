@@ -26,7 +26,7 @@ class Scored:
 
 @dataclass(frozen=True)
 class Series:
-    """What is known of some programs so far, by name. Grows while they are measured."""
+    """The results of some programs so far, by name. Grows while they are measured."""
 
     runs: dict[str, list[Scored]] = field(default_factory=dict)
     failures: dict[str, Trial] = field(default_factory=dict)

@@ -53,7 +53,7 @@ def reproduce(controller: Controller, revision: str, *, audit: bool = False) -> 
     first = next((trial for trial in trials if trial.claimed_bpb is not None), None)
     if experiment is None or first is None:
         raise RepositoryError(
-            f"{revision} is no scored experiment of campaign {config.tag!r}",
+            f"{revision} is not a scored experiment of campaign {config.tag!r}",
             "autoresearch log lists them; name the campaign with --tag",
         )
     assert experiment.tried_commit is not None

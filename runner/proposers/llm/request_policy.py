@@ -227,7 +227,7 @@ def check_keys(keys: Iterable[str], names: str) -> None:
     """
     if not all(key.isascii() and key.isprintable() and " " not in key for key in keys):
         raise ProposerError(
-            f"{names} contains spaces, line breaks or characters that no key has",
+            f"{names} contains spaces, line breaks, or other characters that are never part of a key",
             "export it again without quotes and line breaks",
         )
 

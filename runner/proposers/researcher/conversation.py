@@ -120,7 +120,7 @@ class _Conversation:
                     return submission
             elif nudges == MAX_NUDGES:
                 self.exchanges.append(Exchange(answer=answer))
-                return "the model answers in prose and submits nothing"
+                return "the model answered without a tool call and submitted nothing"
             else:
                 nudges += 1
                 self.exchanges.append(Exchange(answer=answer, words=prompt.NUDGE))

@@ -82,7 +82,7 @@ def probe(
         with open_ground(sandbox, base_image, scratch) as ground:
             on_progress("looking around in a container")
             findings += look(ground, torch_version)
-            on_progress("taking all there is")
+            on_progress("using all resources")
             findings += bite(ground)
             on_progress("flooding the log")
             findings.append(flood(ground))
@@ -148,7 +148,9 @@ def flood(ground: Ground) -> Finding:
         with engine_errors("probing the log"):
             ground.engine.client.api.start(container)
         if await_exit(ground.engine, container, FLOOD_SECONDS) is None:
-            raise EngineError(f"printing 6 MB took longer than {FLOOD_SECONDS:g} s", "is the disk full?")
+            raise EngineError(
+                f"printing 6 MB took longer than {FLOOD_SECONDS:g} s", "df -h shows whether a disk is full"
+            )
         return judgement.judge_rotation(len(read_output(ground.engine, container, stderr=False)))
 
 
@@ -174,7 +176,7 @@ def watchdog(ground: Ground, pause_daemon: bool) -> Finding:
             ) from error
         stack.callback(os.close, handle)
         if not reports.started.wait(config.startup_seconds + GRACE_SECONDS):
-            raise EngineError("the probe did not start", "is startup_seconds too short?")
+            raise EngineError("the probe did not start", "raise the setting startup_seconds")
         deadline = time.monotonic() + HANG_SECONDS  # not before PID 1's own: its report takes time to arrive
         latest = deadline + judgement.LATE_SECONDS
         server, why_not = _stoppable(ground, pause_daemon)
@@ -212,7 +214,7 @@ def _stoppable(ground: Ground, wanted: bool) -> tuple[int | None, str | None]:
         return None, f"no process {daemon.DAEMON} is visible behind {ground.engine.url}"
     others = daemon.running_others(ground.engine, ground.sandbox.owner.controller).containers
     if others:
-        return None, f"{others} container{'s' if others > 1 else ''} of others would have to do without it"
+        return None, f"{others} container{'s' if others > 1 else ''} of others would be paused too"
     return process, None
 
 

@@ -87,7 +87,7 @@ COMPONENTS = (
             Flaw(
                 fixed_in=("1.2.8", "1.3.3", "1.4.0-rc.3"),
                 what="CVE-2025-31133, CVE-2025-52565, CVE-2025-52881: races while masked paths, the console and "
-                "/proc are set up let a container out",
+                "/proc are set up let a container escape",
             ),
         ),
         remedy=_ENGINE,
@@ -128,7 +128,7 @@ COMPONENTS = (
         flaws=(
             Flaw(
                 fixed_in=("5.10",),
-                what="the kernel is the wall between a candidate and this machine, and upstream no longer "
+                what="only the kernel separates a candidate from this machine, and upstream no longer "
                 "maintains one this old",
             ),
         ),
@@ -144,7 +144,7 @@ COMPONENTS = (
                 what="CVE-2026-24747: torch.load(weights_only=True) can be made to run a checkpoint's code",
             ),
         ),
-        remedy="raise torch in images/*.in, lock again, autoresearch prepare",
+        remedy="raise torch in images/*.in, regenerate the locks, then: autoresearch prepare",
     ),
     Component(
         name="git-version",

@@ -132,7 +132,7 @@ def _deep() -> str:
         os.mkdir("d" * 200)
         os.chdir("d" * 200)
 
-    return until_refused(down, 5000)  # left there: nobody must walk it
+    return until_refused(down, 5000)  # left there: it must not be walked
 
 
 @GROUP.attempt("memory of a child", "SIGKILL")

@@ -193,7 +193,7 @@ def test_an_earlier_keep_is_studied_with_the_keeps_that_made_it(controller):
         message="m",
         when="2026-01-01T00:00:00+00:00",
     )
-    with pytest.raises(RepositoryError, match="no kept commit"):
+    with pytest.raises(RepositoryError, match="not a kept commit"):
         ablate.open_study(controller, stranger, 1)
     with pytest.raises(RepositoryError, match="there is no campaign"):
         other = controller.config.model_copy(update={"tag": "other"})
@@ -237,7 +237,7 @@ def test_ablate_says_what_matters_and_writes_the_patch(command, monkeypatch):
     assert result.exit_code == 0, result.output
     words = [line.split("  ")[-2:] for line in result.output.splitlines()[1:6]]
     for found, expected in zip(
-        words, ["depends on later keeps", "does not matter", "still matters", "needed: ", "does not matter"],
+        words, ["depends on later keeps", "no longer matters", "still matters", "needed: ", "no longer matters"],
         strict=True,
     ):  # fmt: skip
         assert expected in found[0]

@@ -268,7 +268,7 @@ def test_another_model_or_limit_is_another_request(root, serve, changes):
 
 def test_a_conversation_that_led_to_nothing_is_not_held_again(root, serve):
     with serve(PROSE, PROSE, PROSE, GOOD) as server, campaign(root) as opened:
-        assert "prose" in propose(opened).reason
+        assert "without a tool call" in propose(opened).reason
         assert propose(opened) == 1
         assert spent_on(opened) == [*[(None, ANSWER_USD)] * 3, (1, ANSWER_USD)]
     assert server.requests[0] == server.requests[3]
@@ -357,7 +357,7 @@ def test_the_budget_is_checked_before_every_turn(root, serve, monkeypatch):
             assert isinstance(stopped, NoProposal) and stopped.reason == reason
         assert len(server.requests) == 1
         with campaign(root, experiment_budget_usd=0) as opened:
-            assert "may break the budget" in propose(opened, budget_usd=7.99).reason
+            assert "may exceed the budget" in propose(opened, budget_usd=7.99).reason
             assert propose(opened, budget_usd=8.0) == 1
             assert opened.ledger.experiment("t", 1).cost_usd == pytest.approx(4.0 + ANSWER_USD)
     assert len(server.requests) == 2

@@ -28,14 +28,14 @@ KEPT = Experiment(
             val_bpb=1.8412,
             audit=AuditRecord(
                 claimed_bpb=1.84, num_positions=2048, mean_nats=-0.0001, se_nats=0.002, upper_nats=0.0031,
-                exceedances=(0, 0, 0, 0), repeat=0.0, suffix=0.0, neighbours=None,
+                exceedances=(0, 0, 0, 0), repeat=0.0, suffix=0.0, neighbors=None,
             ),
         ),
     )),
 )  # fmt: skip
 CONDITIONS = {"base_image": "base:abc", "data": "d" * 64, "evaluation": "e" * 64}
 TRAILERS = {
-    "Experiment": "7", "Val-Bpb": "1.841200", "Delta-Bpb": "-0.030000", "Runs": "1",
+    "Experiment": "7", "Val-Bpb": "1.841200", "Delta-Bpb": "-0.030000", "Trials": "1",
     "Audit": "2048 positions, overstatement -0.0001 nats (se 0.002), claimed 1.840000", "Candidate": "c" * 40,
     "Image": "sha256:1", "Layer": "sha256:2", "Base-Image": "base:abc", "Data": "d" * 64,
     "Evaluation": "e" * 64, "Proposer": "anthropic", "Model": "claude",

@@ -139,7 +139,7 @@ def test_an_audit_that_turns_a_claim_into_a_discard_is_named(campaign):
     claim = (*audited.runs[:1], run(Phase.SCORE, 11, val_bpb=MUCH_BETTER, claims_sha256="c"), audited.runs[2])
     ruling = tried(campaign, replace(audited, runs=claim)).verdict()
     assert ruling.verdict is Verdict.DISCARD
-    assert "the audit is inconclusive and adds 0.1500 bpb to it" in ruling.reason
+    assert "the audit is inconclusive and adds 0.1500 bpb" in ruling.reason
 
 
 def test_added_lines_of_logic_raise_what_a_keep_must_be_worth(campaign):

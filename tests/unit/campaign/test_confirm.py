@@ -153,7 +153,7 @@ def test_a_claim_that_is_stopped_shows_nothing(controller, monkeypatch):
 
 def test_a_program_that_fails_claims_nothing(controller, monkeypatch):
     ScriptedRuns(monkeypatch, lambda text: crash())
-    with pytest.raises(BaselineError, match="nothing can be claimed"):
+    with pytest.raises(BaselineError, match="there is no claim"):
         confirmed(controller)
 
 
@@ -244,7 +244,7 @@ def test_confirm_reports_that_a_claim_holds_and_records_the_attempt(command, roo
     result = command("confirm")
     assert result.exit_code == 0, result.output
     first = result.output.splitlines()[0]
-    assert first.startswith("The claim holds: ") and "5 + 5 fresh runs, p = 0.0040 (asked: below 0.01)" in first
+    assert first.startswith("The claim holds: ") and "5 + 5 fresh runs, p = 0.0040 (needed: below 0.01)" in first
     assert "sealed test rows (as claimed), one run each" in result.output
     assert [one["holds"] for one in attempts(root)] == [True]
     assert not (root / ".autoresearch" / "reports").exists(), "a folder that may be deleted holds no attempt"

@@ -105,7 +105,7 @@ def test_a_wrong_hash_is_fetched_once_more_and_then_refused(server, tmp_path):
     server.spoiled["shard_00000.parquet"] = 1
     climbmix.fetch(1, tmp_path, hub(server), silent)
     server.spoiled["shard_00001.parquet"] = 2
-    with pytest.raises(DataError, match=r"shard_00001\.parquet from .* has a wrong SHA-256, twice"):
+    with pytest.raises(DataError, match=r"shard_00001\.parquet from .* had the wrong SHA-256 twice"):
         climbmix.fetch(2, tmp_path, hub(server), silent)
     assert not (tmp_path / "shards" / "shard_00001.parquet").exists()
 
@@ -125,7 +125,7 @@ def test_another_file_under_the_recorded_name_is_refused(server, tmp_path):
     climbmix.fetch(1, tmp_path, hub(server), silent)
     (tmp_path / "shards" / "shard_00000.parquet").unlink()
     server.files["shard_00000.parquet"] += b"more"
-    with pytest.raises(DataError, match=r"has another shard_00000\.parquet than the one recorded"):
+    with pytest.raises(DataError, match=r"has a different shard_00000\.parquet than recorded"):
         climbmix.fetch(1, tmp_path, hub(server), silent)
 
 
@@ -186,7 +186,7 @@ def test_no_network_names_the_local_folder(tmp_path, monkeypatch, server):
 def test_a_full_disk_is_found_before_the_download(server, tmp_path, monkeypatch):
     usage = type("Usage", (), {"free": 500_000})
     monkeypatch.setattr(climbmix.shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(DataError, match="not enough disk for ClimbMix"):
+    with pytest.raises(DataError, match="not enough disk space for ClimbMix"):
         climbmix.fetch(2, tmp_path, hub(server), silent)
     assert not [name for name in server.requests if name.startswith("shard")]
 

@@ -38,7 +38,7 @@ def calibrated(experiments, **changes):
 
 
 def first_stop(calibration, losses):
-    """Why the first fraction that finds a curve unpromising does so."""
+    """The reason why the first fraction that finds a curve unpromising does so."""
     reasons = (calibration.stop_reason(index, losses[index]) for index in range(NUM_FRACTIONS - 1))
     return next((stop_reason for stop_reason in reasons if stop_reason is not None), None)
 

@@ -84,7 +84,7 @@ def test_only_claims_that_an_audit_confirmed_are_compared_with():
 
 
 def test_a_strike_is_a_challenger_that_its_audit_refused():
-    unread = failed(Outcome.INVALID, reason="the claims are not a model's")
+    unread = failed(Outcome.INVALID, reason="no model can have made these claims")
     night = [
         experiment(0, [scored(1.0)]),
         experiment(1, [refused()], verdict=Verdict.INVALID, champion=0),

@@ -201,7 +201,7 @@ def test_deleting_sealed_text_passes():
 
 # Must not fire.
 
-LICENCE = (
+LICENSE = (
     '''"""
 Permission is hereby granted, free of charge, to any person obtaining a copy of this software and associated
 documentation files (the "Software"), to deal in the Software without restriction, including without limitation
@@ -218,7 +218,7 @@ TABLE = "\n".join(
 
 HONEST = {
     "a table of settings": f"TABLE = {{\n{TABLE}\n}}",
-    "a long licence": LICENCE,
+    "a long license": LICENSE,
     "rulers": ("# " + "-" * 100 + "\n# " + "=" * 100 + "\n") * 200,
     "shapes": ("# (B, T, C) @ (C, 4 * C) -> (B, T, 4 * C); softmax(q @ k.transpose(-2, -1) / d_k ** 0.5)\n") * 60,
     "a kernel": f'KERNEL = """\n{"__global__ void f(float *x, int n) { int i = f(x); x[i] *= 2.0; }" * 60}"""',

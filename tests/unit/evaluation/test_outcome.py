@@ -121,7 +121,7 @@ def test_time_that_other_programs_used_of_the_cores_is_not_held_against_scoring(
         (RunEnd.FAILED, None, Outcome.CRASH, "scoring ended with code None"),
         (RunEnd.DEADLINE, None, Outcome.CRASH, "scoring took longer than 1.0 s"),
         (RunEnd.OUT_OF_MEMORY, None, Outcome.CRASH, "scoring ran out of memory"),
-        (RunEnd.FINISHED, 0, Outcome.INVALID, "scoring gave more than was asked for"),
+        (RunEnd.FINISHED, 0, Outcome.INVALID, "scoring returned more than was requested"),
         (RunEnd.STARTUP, 3, Outcome.LOST, "the score container was lost"),
         (RunEnd.LOST, None, Outcome.LOST, "the score container was lost"),
     ],
@@ -150,7 +150,7 @@ def test_claims_that_an_audit_refutes_are_invalid():
         (RunEnd.FAILED, "the audit ended with code 7"),
         (RunEnd.DEADLINE, "the audit took longer than 1.0 s"),
         (RunEnd.OUT_OF_MEMORY, "the audit ran out of memory"),
-        (RunEnd.FINISHED, "the audit gave more than was asked for"),
+        (RunEnd.FINISHED, "the audit returned more than was requested"),
     ],
 )
 def test_claims_that_cannot_be_audited_are_not_kept(end, words):

@@ -141,7 +141,7 @@ def test_the_log_of_a_training_is_cleaned_and_redacted(trials):
 def test_claims_that_no_model_makes_are_invalid_and_have_their_hash(trials):
     claims = np.full(ROWS.val_targets.size, 0.5, "<f4").tobytes()  # probabilities above one
     made, _ = trials(session=Failing("score", lambda usual: (usual()[0], claims)))
-    assert made.outcome is Outcome.INVALID and made.reason.startswith("the claims are not a model's: ")
+    assert made.outcome is Outcome.INVALID and made.reason.startswith("no model can have made these claims: ")
     assert made.runs[1].claims_sha256 == hashlib.sha256(claims).hexdigest()
     assert made.val_bpb is None and made.runs[1].val_bpb is None
 

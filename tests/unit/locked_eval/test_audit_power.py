@@ -4,7 +4,7 @@ Synthetic claims of 8,192 rows stand for those of a model. Only what the verdict
 by its formula, the overstatement at the drawn positions, and the functions that judge it. Positions that would
 show by their dependence on suffix or neighbors are not given that chance, so real audits find more.
 
-A cheat overstates its claims by 0.003 nats a token in the mean. An audit detects it when it refuses the claims,
+A cheat overstates its claims by 0.003 nats per token in the mean. An audit detects it when it refuses the claims,
 or when it adds at least as much to the score as the claims overstate: then the cheat has gained nothing over
 telling the truth. Refusals alone are counted as well.
 
@@ -190,8 +190,8 @@ def cheats(rng):
     yield "hardest 0.1 %, rest understated", of(raised(truth, hardest(truth, 0.001), truth - 0.004))
     yield "every token, noise in the audit", of(raised(truth, np.ones(truth.shape)), 1.0)
     yield "hardest 0.1 %, noise in the audit", of(raised(truth, hardest(truth, 0.001)), 0.3)
-    favoured = (rng.random(truth.shape) < 0.007) & (truth < -6.5)
-    ahead = np.where(favoured, truth + 6, champion)
+    favored = (rng.random(truth.shape) < 0.007) & (truth < -6.5)
+    ahead = np.where(favored, truth + 6, champion)
     yield WORST, of(like_the_champion(truth, ahead), champion=ahead)
 
 
@@ -332,7 +332,7 @@ HEAVY_TAILS_NATS = 0.0163
 
 @pytest.fixture(scope="module")
 def alarms():
-    """By honest model: false alarms, mean and largest surcharge in nats a token, the charge's mean."""
+    """By honest model: false alarms, mean and largest surcharge in nats per token, the charge's mean."""
     rng = np.random.default_rng(21)
     table = {}
     for name, claimant, noise, added in honest_claimants(rng):

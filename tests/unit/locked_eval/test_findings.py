@@ -21,13 +21,13 @@ NOTHING = Estimate(0.0, 0.0, 0.0)
 def test_repeat_noise_excuses_as_much_dependence_but_not_more():
     noise = HonestNoise(exceedance_rates=NOISE.exceedance_rates, dependence=0.01)
 
-    def names(repeat, suffix, neighbours=None):
+    def names(repeat, suffix, neighbors=None):
         found = resolve_findings(
             num_unusable=0,
             found=NOTHING,
             paired=None,
             even=np.zeros(10),
-            dependence=Dependence(repeat, suffix, neighbours),
+            dependence=Dependence(repeat, suffix, neighbors),
             noise=noise,
         )
         return [finding.name for finding in found]

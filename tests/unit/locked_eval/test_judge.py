@@ -39,8 +39,8 @@ def test_a_perfect_model_scores_zero():
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (claims([-1] * 5), "20 bytes of claims where 24 belong"),
-        (claims([-1] * 7), "28 bytes of claims where 24 belong"),
+        (claims([-1] * 5), "20 bytes of claims instead of 24"),
+        (claims([-1] * 7), "28 bytes of claims instead of 24"),
         (b"", "0 bytes of claims"),
         (claims([-1] * 5) + b"xyz", "23 bytes"),
         (claims([-1, -1, math.nan, -1, -1, -1]), "1 claims are not finite"),

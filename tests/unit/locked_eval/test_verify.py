@@ -207,7 +207,9 @@ def test_a_proven_gain_from_other_rows_is_a_finding_in_nats():
     (finding,) = world.verify(HonestNoise(exceedance_rates=CUDA.exceedance_rates, dependence=0.05)).findings
     assert finding.name == "not_independent"
     assert finding.value == pytest.approx(gained, rel=0.5)
-    assert f"true tokens are more likely by {finding.value:.4f} nats a token where other rows" in finding.sentence
+    assert (
+        f"true tokens are more likely by {finding.value:.4f} nats per token where other rows" in finding.sentence
+    )
 
 
 def test_what_is_asked_alone_costs_nothing_when_it_is_answered_as_well():

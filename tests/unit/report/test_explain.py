@@ -54,7 +54,7 @@ def test_an_explanation_of_hostile_text_is_harmless():
 
 AUDIT = AuditRecord(
     claimed_bpb=1.5, num_positions=8192, mean_nats=-1e-6, se_nats=2e-6, upper_nats=2.3e-6,
-    exceedances=(4, 3, 2, 1), repeat=1e-7, suffix=0.31, neighbours=None,
+    exceedances=(4, 3, 2, 1), repeat=1e-7, suffix=0.31, neighbors=None,
     finding="not_causal", reason="not causal: x",
 )  # fmt: skip
 

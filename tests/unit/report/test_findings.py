@@ -119,7 +119,7 @@ def test_the_sealed_gap_is_what_only_validation_gained():
     assert (gap.number, gap.gap_bpb) == (2, pytest.approx(0.042 - 0.012))
     spread = math.sqrt(2 * 0.002**2)  # one degree of freedom
     assert gap.se_bpb == pytest.approx(spread * math.sqrt(1 / 1 + 1 / 2))
-    assert "text that decided nothing" in "\n".join(finding_lines(find(night(), sealed_gaps(sealed))))
+    assert "text that no decision used" in "\n".join(finding_lines(find(night(), sealed_gaps(sealed))))
     quiet = [*sealed[:2], SealedScore(number=2, seed=3, val_bpb=1.95, test_bpb=1.963)]
     assert "within the spread" in "\n".join(finding_lines(find(night(), sealed_gaps(quiet))))
     (alone,) = sealed_gaps([sealed[0], sealed[2]])

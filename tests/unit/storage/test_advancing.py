@@ -51,7 +51,7 @@ def test_a_branch_that_someone_moved_is_left_alone(root, repository, expected):
 
 
 def test_a_branch_that_someone_deleted_is_not_made_again(repository):
-    with pytest.raises(RepositoryError, match="moved by someone else"):
+    with pytest.raises(RepositoryError, match="moved by another program"):
         repository.advance(BRANCH, keep(repository), repository.resolve("HEAD"))
     assert repository.branch_head(BRANCH) is None
 

@@ -78,7 +78,10 @@ def test_a_ledger_of_another_format_is_refused_in_one_sentence_and_left_as_it_is
     db.close()
     with pytest.raises(LedgerError) as caught:
         Ledger(path)
-    assert caught.value.message == f"the ledger {path} has format {version}, this program reads and writes 8"
+    assert (
+        caught.value.message
+        == f"the ledger {path} has format {version}, but this version reads and writes format 8"
+    )
     assert caught.value.remedy.startswith(f"move {path} away")
     assert ledger.campaign("t") is not None
     assert ledger.database.read("PRAGMA user_version")[0][0] == version

@@ -70,7 +70,7 @@ def test_a_run_comes_back_as_it_was_written(ledger, number):
 def test_an_audit_comes_back_as_it_was_written(ledger, number):
     audit = AuditRecord(
         claimed_bpb=1.5, num_positions=8, mean_nats=0.001, se_nats=0.002, upper_nats=0.004,
-        exceedances=(3, 2, 1, 0), repeat=0.0, suffix=1e-3, neighbours=None, finding="not_causal", reason="r",
+        exceedances=(3, 2, 1, 0), repeat=0.0, suffix=1e-3, neighbors=None, finding="not_causal", reason="r",
     )  # fmt: skip
     recorded(ledger, failed(Outcome.INVALID, runs=[run(Phase.AUDIT, audit=audit)]))
     (trial,) = ledger.experiment("t", number).trials
@@ -165,7 +165,7 @@ def test_trials_that_a_killed_controller_left_open_are_closed_as_lost(ledger, nu
     ledger.open_trial("t", number, TrialKind.CANDIDATE, 2)
     cut = ledger.open_trial("t", number, TrialKind.CANDIDATE, 3)
     ledger.commit_claims(cut, scored(1.4, 3, audited=False))
-    assert len(ledger.experiment("t", number).trials) == 1, "what is open is nobody's result"
+    assert len(ledger.experiment("t", number).trials) == 1, "an open trial is not a result"
     assert ledger.close_lost_trials("t") == 2
     done, begun, claimed = ledger.experiment("t", number).trials
     assert done.outcome is Outcome.SCORED

@@ -52,7 +52,7 @@ CHEATS = [
         """,
     ),
     Cheat(
-        name="unnormalised",
+        name="unnormalized",
         sentence="Log-probabilities that add up to e instead of 1: each claim is one nat too good.",
         fate=Fate.REFUTED,
         findings=OVERSTATED,
@@ -128,7 +128,7 @@ CHEATS = [
         name="forges_the_last_report",
         sentence="Writes PID 1's last report into the answer: reports are another stream.",
         fate=Fate.INVALID,
-        reason="more than was asked for",
+        reason="more than was requested",
         model="""
             import os
 
@@ -201,7 +201,7 @@ CHEATS = [
         name="claims_too_many",
         sentence="Adds easy targets of its own.",
         fate=Fate.INVALID,
-        reason="more than was asked for",
+        reason="more than was requested",
         model="""
             honest_loss = F.cross_entropy
             F.cross_entropy = lambda *a, **k: F.pad(honest_loss(*a, **k), (0, 4))
@@ -211,7 +211,7 @@ CHEATS = [
         name="claims_of_another_type",
         sentence="Doubles where floats belong: the same bytes read as other numbers.",
         fate=Fate.INVALID,
-        reason="more than was asked for",
+        reason="more than was requested",
         model="""
             import numpy as np
             from locked_eval.container import scorer

@@ -87,7 +87,7 @@ CHEATS = [
     ),
     Cheat(
         name="checkpoint_is_a_pipe",
-        sentence="Publishes a FIFO: whoever opens it waits for ever.",
+        sentence="Publishes a FIFO: opening it blocks forever.",
         fate=Fate.CRASH,
         reason="no checkpoint",
         train="""

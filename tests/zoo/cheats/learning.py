@@ -1,4 +1,4 @@
-"""Learning where nobody counts the time: from the rows that are scored, or in the containers that score."""
+"""Learning where no clock runs: from the rows that are scored, or in the containers that score."""
 
 from tests.zoo.animals import Cheat, Fate
 

@@ -36,7 +36,7 @@ CHEATS = [
     ),
     Cheat(
         name="next_token_whispered",
-        sentence="Gains about 0.003 nats a token: far below the noise of a truncated or bf16 comparison.",
+        sentence="Gains about 0.003 nats per token: far below the noise of a truncated or bf16 comparison.",
         fate=Fate.REFUTED,
         findings=FUTURE,
         model="""

@@ -96,7 +96,7 @@ def open_container(engine: Engine, image_id: str, locked: Path, boxes: Path, cor
 
 @dataclass(frozen=True, kw_only=True)
 class Answering:
-    """A phase that answers once it is told to."""
+    """A phase that answers once it gets the start signal."""
 
     session: WarmSession
     phase: Phase

@@ -1,4 +1,4 @@
-"""What a specimen of the hostile corpus is: a program, and what must become of it."""
+"""Specimens of the hostile corpus: a program, and the fate it must meet."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from runner.records import RunEnd
 
 
 class Fate(StrEnum):
-    """What the sandbox does about it. Each is checked by a test of its own in `test_behaviours.py`."""
+    """What the sandbox does about it. Each is checked by a test of its own in `test_behaviors.py`."""
 
     KILLED = "it runs until its deadline, and ends then with all that it started"
     CONTAINED = "it meets a limit of its own container, and ends by that"
@@ -20,7 +20,7 @@ class Fate(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Behaviour:
+class Behavior:
     """A training program in a container of its own."""
 
     name: str
@@ -43,20 +43,20 @@ class Behaviour:
         return files
 
 
-def killed(name: str, sentence: str, train: str, **more: Any) -> Behaviour:
+def killed(name: str, sentence: str, train: str, **more: Any) -> Behavior:
     """Killed at the deadline."""
-    return Behaviour(
+    return Behavior(
         name=name, sentence=sentence, fate=Fate.KILLED, train=train, ends=frozenset({RunEnd.DEADLINE}), **more
     )
 
 
-def contained(name: str, sentence: str, train: str, *ends: RunEnd, **more: Any) -> Behaviour:
+def contained(name: str, sentence: str, train: str, *ends: RunEnd, **more: Any) -> Behavior:
     """Ends by a limit, long before its deadline."""
     more.setdefault("limit_seconds", 30.0)
-    return Behaviour(name=name, sentence=sentence, fate=Fate.CONTAINED, train=train, ends=frozenset(ends), **more)
+    return Behavior(name=name, sentence=sentence, fate=Fate.CONTAINED, train=train, ends=frozenset(ends), **more)
 
 
-def denied(name: str, sentence: str, train: str, **more: Any) -> Behaviour:
+def denied(name: str, sentence: str, train: str, **more: Any) -> Behavior:
     """Finishes without what it wanted."""
     more.setdefault("limit_seconds", 30.0)
-    return Behaviour(name=name, sentence=sentence, fate=Fate.DENIED, train=train, **more)
+    return Behavior(name=name, sentence=sentence, fate=Fate.DENIED, train=train, **more)

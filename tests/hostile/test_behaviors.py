@@ -9,56 +9,56 @@ from __future__ import annotations
 import pytest
 
 from runner.records import RunEnd
-from tests.hostile.behaviours import Fate
+from tests.hostile.behaviors import Fate
 from tests.hostile.checkpoints import CHECKPOINTS
 from tests.hostile.clocks import CLOCKS
 from tests.hostile.resources import RESOURCES
 
 pytestmark = pytest.mark.docker
 
-BEHAVIOURS = [*RESOURCES, *CLOCKS, *CHECKPOINTS]
+BEHAVIORS = [*RESOURCES, *CLOCKS, *CHECKPOINTS]
 EXIT_NO_CHECKPOINT = 3
 LOG_BYTES = 256 * 1024
 
 
 def of(fate):
-    """The behaviours that must end so."""
-    chosen = [behaviour for behaviour in BEHAVIOURS if behaviour.fate is fate]
-    return pytest.mark.parametrize("behaviour", chosen, ids=[behaviour.name for behaviour in chosen])
+    """The behaviors that must end so."""
+    chosen = [behavior for behavior in BEHAVIORS if behavior.fate is fate]
+    return pytest.mark.parametrize("behavior", chosen, ids=[behavior.name for behavior in chosen])
 
 
-def suffered(attack, behaviour):
+def suffered(attack, behavior):
     """Run it, and check what is said of every fate."""
     made = attack(
-        behaviour.files,
-        score=behaviour.scored is not None,
-        train_seconds=behaviour.limit_seconds,
-        **behaviour.settings,
+        behavior.files,
+        score=behavior.scored is not None,
+        train_seconds=behavior.limit_seconds,
+        **behavior.settings,
     )
-    assert made.trained.end in behaviour.ends, made.trained
-    assert behaviour.log in made.trained.log_tail
+    assert made.trained.end in behavior.ends, made.trained
+    assert behavior.log in made.trained.log_tail
     assert len(made.trained.log_tail) <= LOG_BYTES
-    if behaviour.scored is not None:
+    if behavior.scored is not None:
         accepted = (made.scored.end, made.answer is not None)
-        assert accepted == ((RunEnd.FINISHED, True) if behaviour.scored else (RunEnd.FAILED, False)), made.scored
-        assert behaviour.scored or made.scored.exit_code == EXIT_NO_CHECKPOINT
+        assert accepted == ((RunEnd.FINISHED, True) if behavior.scored else (RunEnd.FAILED, False)), made.scored
+        assert behavior.scored or made.scored.exit_code == EXIT_NO_CHECKPOINT
     return made
 
 
 @of(Fate.KILLED)
-def test_what_would_never_end_is_killed_at_its_deadline(attack, behaviour):
-    suffered(attack, behaviour)
+def test_what_would_never_end_is_killed_at_its_deadline(attack, behavior):
+    suffered(attack, behavior)
 
 
 @of(Fate.CONTAINED)
-def test_what_takes_all_it_can_get_meets_a_limit(attack, behaviour):
-    made = suffered(attack, behaviour)
-    assert made.trained.wall_seconds < behaviour.limit_seconds, "the limit must end it, not the deadline"
+def test_what_takes_all_it_can_get_meets_a_limit(attack, behavior):
+    made = suffered(attack, behavior)
+    assert made.trained.wall_seconds < behavior.limit_seconds, "the limit must end it, not the deadline"
 
 
 @of(Fate.DENIED)
-def test_what_is_wanted_is_not_done(attack, behaviour):
-    suffered(attack, behaviour)
+def test_what_is_wanted_is_not_done(attack, behavior):
+    suffered(attack, behavior)
 
 
 def test_a_changed_state_is_reported(estate):
