@@ -20,6 +20,7 @@ import signal
 import sys
 import traceback
 from contextlib import contextmanager, nullcontext
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -272,8 +273,15 @@ def arm(item, log):
     failpoints.on_reach = on_reach
 
 
+def import_what_nights_import_late():
+    """Once, before a process is forked for each night."""
+    for module in ("git", "scipy.special"):
+        import_module(module)
+
+
 def main():
     """Run one night for every line of stdin."""
+    import_what_nights_import_late()
     for line in sys.stdin:
         asked = json.loads(line)
         root = Path(asked["root"])
