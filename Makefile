@@ -11,7 +11,8 @@ TAG         ?=
 ARGS        ?=
 WORKERS     ?= 2
 
-PYTEST       = $(VENV)/bin/pytest -n $(WORKERS) --dist worksteal
+# With bytecode, also where the environment forbids it: tests start hundreds of Python processes.
+PYTEST       = env -u PYTHONDONTWRITEBYTECODE $(VENV)/bin/pytest -n $(WORKERS) --dist worksteal
 # Nights without containers spend their time in git and SQLite: their files are in memory where there is room.
 MEMORY      := $(shell df --output=avail -B1G /dev/shm 2>/dev/null | awk 'NR == 2 && $$1 >= 2 {print "/dev/shm"}')
 SCRATCH      = scratch=$$(mktemp -d -p "$(or $(MEMORY),$${TMPDIR:-/tmp})" autoresearch-XXXXXX) && trap 'rm -rf "$$scratch"' EXIT

@@ -13,7 +13,7 @@ import pytest
 
 from runner.errors import EngineError
 from runner.sandbox import Engine, connect
-from tests.support import short_pauses
+from tests.support import replicates, short_pauses
 
 pytest_plugins = ["tests.support.tiny_candidates"]
 
@@ -25,7 +25,7 @@ def pytest_addoption(parser):
     parser.addoption(
         "--full",
         action="store_true",
-        help="run the tests marked `full` too, and every candidate on the real torch",
+        help="ten times the replicates, the tests marked `full` too, and every candidate on the real torch",
     )
 
 
@@ -41,13 +41,14 @@ def pytest_collection_modifyitems(config, items):
         config.hook.pytest_deselected(items=left_out)
 
 
-def pytest_configure():
-    """Shorten pauses, and give each worker of xdist a core of its own.
+def pytest_configure(config):
+    """Shorten pauses, count replicates, and give each worker of xdist a core of its own.
 
     A container runs on the last core that its controller may use. So the containers of two workers never share a
     core, and their clocks do not depend on what the other worker does.
     """
     short_pauses.shorten()
+    replicates.full = config.getoption("--full")
     worker = os.environ.get("PYTEST_XDIST_WORKER")
     if worker is not None:
         os.sched_setaffinity(0, {CORES[int(worker.removeprefix("gw")) % len(CORES)]})

@@ -22,6 +22,7 @@ from runner.proposers.researcher import digest, duplicates, experiments_tool, pr
 from runner.proposers.researcher.editor_tool import ScratchCopy
 from runner.records import Experiment, Figures, Patch, Replace, Verdict, Write
 from runner.untrusted import clean, progress, tokens_per_second, training_loss
+from tests.support.replicates import replicates
 
 PATH = "workload/odd.py"
 BASE = {"workload/__init__.py": b"", "workload/model.py": b"WIDTH = 64\n", "workload/train.py": b"RATE = 0.02\n"}
@@ -269,7 +270,7 @@ def corpus():
     files = sorted(path for path in folder.glob("*.py") if path.stat().st_size < 120_000)
     odd = [path for path in files if any(word in path.name for word in nasty)]
     chance = random.Random(0)
-    chosen = {*chance.sample(odd, min(30, len(odd))), *chance.sample(files, min(30, len(files)))}
+    chosen = {path for some in (odd, files) for path in chance.sample(some, min(replicates(10), len(some)))}
     return sorted(chosen)
 
 
