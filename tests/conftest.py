@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from runner.errors import EngineError
 from runner.sandbox import Engine, connect
@@ -49,6 +50,8 @@ def pytest_configure(config):
     """
     short_pauses.shorten()
     replicates.full = config.getoption("--full")
+    settings.register_profile("ours", deadline=None, max_examples=replicates.replicates(100))
+    settings.load_profile("ours")
     worker = os.environ.get("PYTEST_XDIST_WORKER")
     if worker is not None:
         os.sched_setaffinity(0, {CORES[int(worker.removeprefix("gw")) % len(CORES)]})

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from locked_eval.preparation.index import IndexBuilder
@@ -236,13 +236,11 @@ def statements():
 programs = st.lists(statements(), min_size=1, max_size=4).map("\n".join)
 
 
-@settings(max_examples=150, deadline=None)
 @given(programs)
 def test_a_grammar_of_odd_python_is_read_by_all(text):
     read_everywhere(text.encode("utf-8"))
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.binary(max_size=60) | st.text(max_size=60).map(lambda text: text.encode("utf-8", "surrogateescape")))
 def test_any_bytes_are_read_by_all(data):
     read_everywhere(data)
