@@ -39,7 +39,7 @@ test: test-fast engine ## The test suite, real containers included
 test-fast: $(VENV)/.installed ## The tests that need no engine: three minutes
 	@$(SCRATCH) && $(PYTEST) --basetemp "$$scratch/tests" -m "not docker" $(ARGS)
 
-test-full: engine $(VENV)/.installed ## Every test, and every candidate on the real torch
+test-full: engine $(VENV)/.installed ## Every test, ten times the replicates, and every candidate on the real torch
 	$(RUN) prepare --profile cpu
 	$(PYTEST) --full $(ARGS)
 

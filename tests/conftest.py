@@ -5,6 +5,7 @@ Tests that need an engine ask for `engine`; without one they are skipped.
 
 from __future__ import annotations
 
+import gc
 import os
 import tempfile
 from pathlib import Path
@@ -42,12 +43,20 @@ def pytest_collection_modifyitems(config, items):
         config.hook.pytest_deselected(items=left_out)
 
 
+@pytest.hookimpl(tryfirst=True)  # another one runs the tests
+def pytest_runtestloop():
+    """Spare the garbage collector what lives until the end: a test that collects would scan it for 0.2 s."""
+    gc.enable()
+    gc.freeze()
+
+
 def pytest_configure(config):
     """Shorten pauses, count replicates, and give each worker of xdist a core of its own.
 
     A container runs on the last core that its controller may use. So the containers of two workers never share a
     core, and their clocks do not depend on what the other worker does.
     """
+    gc.disable()  # until the tests are collected
     short_pauses.shorten()
     replicates.full = config.getoption("--full")
     settings.register_profile("ours", deadline=None, max_examples=replicates.replicates(100))

@@ -13,6 +13,7 @@ reached (`reached`) and what the process wrote to stderr (`errors`).
 from __future__ import annotations
 
 import ctypes
+import gc
 import hashlib
 import json
 import os
@@ -276,9 +277,10 @@ def arm(item, log):
 
 
 def import_what_nights_import_late():
-    """Once, before a process is forked for each night."""
+    """Once, before a process is forked for each night; what is frozen stays shared between them."""
     for module in ("git", "scipy.special"):
         import_module(module)
+    gc.freeze()
 
 
 def main():
