@@ -11,7 +11,8 @@ TAG         ?=
 ARGS        ?=
 WORKERS     ?= 2
 
-PYTEST       = $(VENV)/bin/pytest -n $(WORKERS) --dist worksteal
+# With bytecode, also where the environment forbids it: tests start hundreds of Python processes.
+PYTEST       = env -u PYTHONDONTWRITEBYTECODE $(VENV)/bin/pytest -n $(WORKERS) --dist worksteal
 # A part of the suite may lie in one of its two halves alone: pytest calls that an error (5).
 PART_IS_FINE = $(if $(ARGS),|| [ $$? = 5 ])
 # Nights without containers spend their time in git and SQLite: their files are in memory where there is room.
@@ -40,7 +41,7 @@ test: test-fast engine ## The test suite, real containers included
 test-fast: $(VENV)/.installed ## The tests that need no engine: three minutes
 	@$(SCRATCH) && $(PYTEST) --basetemp "$$scratch/tests" -m "not docker" $(ARGS) $(PART_IS_FINE)
 
-test-full: engine $(VENV)/.installed ## Every test, and every candidate on the real torch
+test-full: engine $(VENV)/.installed ## Every test, ten times the replicates, and every candidate on the real torch
 	$(RUN) prepare --profile cpu
 	$(PYTEST) --full $(ARGS)
 

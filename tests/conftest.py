@@ -5,15 +5,17 @@ Tests that need an engine ask for `engine`; without one they are skipped.
 
 from __future__ import annotations
 
+import gc
 import os
 import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from runner.errors import EngineError
 from runner.sandbox import Engine, connect
-from tests.support import short_pauses
+from tests.support import replicates, short_pauses
 
 pytest_plugins = ["tests.support.tiny_candidates"]
 
@@ -25,7 +27,7 @@ def pytest_addoption(parser):
     parser.addoption(
         "--full",
         action="store_true",
-        help="run the tests marked `full` too, and every candidate on the real torch",
+        help="ten times the replicates, the tests marked `full` too, and every candidate on the real torch",
     )
 
 
@@ -41,13 +43,24 @@ def pytest_collection_modifyitems(config, items):
         config.hook.pytest_deselected(items=left_out)
 
 
-def pytest_configure():
-    """Shorten pauses, and give each worker of xdist a core of its own.
+@pytest.hookimpl(tryfirst=True)  # another one runs the tests
+def pytest_runtestloop():
+    """Spare the garbage collector what lives until the end: a test that collects would scan it for 0.2 s."""
+    gc.enable()
+    gc.freeze()
+
+
+def pytest_configure(config):
+    """Shorten pauses, count replicates, and give each worker of xdist a core of its own.
 
     A container runs on the last core that its controller may use. So the containers of two workers never share a
     core, and their clocks do not depend on what the other worker does.
     """
+    gc.disable()  # until the tests are collected
     short_pauses.shorten()
+    replicates.full = config.getoption("--full")
+    settings.register_profile("ours", deadline=None, max_examples=replicates.replicates(100))
+    settings.load_profile("ours")
     worker = os.environ.get("PYTEST_XDIST_WORKER")
     if worker is not None:
         os.sched_setaffinity(0, {CORES[int(worker.removeprefix("gw")) % len(CORES)]})

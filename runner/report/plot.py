@@ -97,7 +97,7 @@ def _render(experiments: Sequence[Experiment], title: str) -> bytes:
         _decorate(axes)
         _heading(axes, experiments, found, title)
         if any(score_of(experiment) is not None for experiment in experiments):
-            _draw(axes, canvas, experiments, found)
+            _draw(axes, experiments, found)
         else:
             axes.text(0.5, 0.5, "no score yet", transform=axes.transAxes, ha="center", color=FAINT)
             axes.set_xticks([])
@@ -150,7 +150,7 @@ def _heading(axes: Any, experiments: Sequence[Experiment], found: Findings, titl
     )
 
 
-def _draw(axes: Any, canvas: Any, experiments: Sequence[Experiment], found: Findings) -> None:
+def _draw(axes: Any, experiments: Sequence[Experiment], found: Findings) -> None:
     from matplotlib.ticker import MaxNLocator
 
     kept = [_Point(level.number, level.bpb) for level in found.debiased]
@@ -198,7 +198,8 @@ def _draw(axes: Any, canvas: Any, experiments: Sequence[Experiment], found: Find
             label=LOWEST,
         )  # fmt: skip
     _legend(axes)
-    canvas.draw()  # fixes the layout, so that texts can be measured in pixels
+    axes.figure.draw_without_rendering()  # settles the layout, so that texts can be measured in pixels
+    axes.figure.set_layout_engine("none")  # a layout takes as long as the drawing; labels change nothing in it
     if kept:
         _label_keeps(axes, experiments, [*kept, *inside], kept, raw, found.debiased)
 

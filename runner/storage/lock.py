@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,13 +13,16 @@ from pathlib import Path
 from runner.errors import AutoresearchError, DiskFullError, LedgerError, remedy_of
 
 NAME = "controller.lock"
+EXEC_SECONDS = 2.0
+"""Longest time that a child of a killed controller is given for its exec."""
 
 
 @contextmanager
 def exclusive(state_dir: Path) -> Iterator[None]:
     """Hold the controller's lock of a state folder; the kernel releases it however the process ends.
 
-    Child processes do not inherit it: a child that outlives the controller blocks no other controller.
+    Child processes do not inherit it: a child that outlives the controller blocks no other controller. Between its
+    fork and its exec it does hold it, so a lock whose owner is dead is waited for.
 
     Raises:
         LedgerError: another controller holds the lock (the message names its process id), or the file cannot be
@@ -32,14 +36,7 @@ def exclusive(state_dir: Path) -> Iterator[None]:
     except OSError as error:
         raise write_failure(path, error) from error
     try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(lock, 20, 0).decode("ascii", "replace").strip()
-            raise LedgerError(
-                f"another controller (process {holder or 'unknown'}) is running in {state_dir}",
-                "autoresearch status shows what it is doing; stop it with Ctrl-C or kill",
-            ) from None
+        _acquire(lock, state_dir)
         try:
             os.ftruncate(lock, 0)
             os.pwrite(lock, str(os.getpid()).encode(), 0)
@@ -48,6 +45,24 @@ def exclusive(state_dir: Path) -> Iterator[None]:
         yield
     finally:
         os.close(lock)
+
+
+def _acquire(lock: int, state_dir: Path) -> None:
+    give_up = time.monotonic() + EXEC_SECONDS
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(lock, 20, 0).decode("ascii", "replace").strip()
+            is_dead = holder.isdigit() and not Path("/proc", holder).exists()
+            if not is_dead or time.monotonic() > give_up:
+                raise LedgerError(
+                    f"another controller (process {holder or 'unknown'}) works in {state_dir}",
+                    "autoresearch status shows what it does; stop it with Ctrl-C or kill",
+                ) from None
+            time.sleep(0.01)
+        else:
+            return
 
 
 def is_running(state_dir: Path) -> bool:

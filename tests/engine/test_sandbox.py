@@ -341,7 +341,7 @@ import os, signal, time
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 reading, writing = os.pipe()
 if os.fork() == 0:
-    while time.process_time() < 1: pass
+    while time.process_time() < 0.3: pass
     os._exit(0)
 os.close(writing)
 os.read(reading, 1)
@@ -349,7 +349,7 @@ os.read(reading, 1)
     with session({"train.py": train}, train_seconds=60.0) as opened:
         run = opened.train(seed=1)
     assert run.end is RunEnd.FINISHED
-    assert run.cpu_seconds > 0.9
+    assert run.cpu_seconds > 0.25
 
 
 def test_what_was_printed_without_a_flush_is_kept_after_the_kill(session):

@@ -59,6 +59,14 @@ def forget_environment(monkeypatch, home):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("NO_GCE_CHECK", "true")
+    trust_no_server(monkeypatch, home)
+
+
+def trust_no_server(monkeypatch, folder):
+    """A folder without certificates: clients need not read the machine's at 25 ms each, and reach no real API."""
+    (folder / "no certificates").mkdir()
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    monkeypatch.setenv("SSL_CERT_DIR", str(folder / "no certificates"))
 
 
 def config(folder, **settings):

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 
-from runner.records import Proposal, Usage
+from runner.records import Proposal, Usage, UsageTotals
 from runner.storage.ledger import Ledger
 
 TAG = "t"
+NO_USAGE = UsageTotals(
+    num_responses=0, input_tokens=0, output_tokens=0, cache_read_tokens=0, cache_write_tokens=0, cost_usd=0.0
+)
 ASKED = {"turn": 1, "request_sha256": "h" * 64}
 
 

@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -22,7 +23,6 @@ from pathlib import Path
 
 import docker
 import pytest
-import requests
 
 ROOT = Path(tempfile.gettempdir()) / "autoresearch-engines"
 START_SECONDS = 60.0
@@ -61,12 +61,12 @@ class PrivateEngine:
 
     def answers(self) -> bool:
         """Whether the daemon serves requests."""
-        if not self.socket.exists():
-            return False
         try:
+            with socket.socket(socket.AF_UNIX) as probe:
+                probe.connect(str(self.socket))  # a client that is refused would leave its own socket open
             with contextlib.closing(docker.DockerClient(base_url=self.url, version="1.41", timeout=5)) as client:
                 return bool(client.ping())
-        except (docker.errors.DockerException, requests.RequestException):
+        except (OSError, docker.errors.DockerException):
             return False
 
     def send(self, number: int) -> None:

@@ -33,6 +33,7 @@ import runner.storage.clock
 from runner import failpoints, proposers
 from runner.campaign import setup
 from runner.cli import main
+from runner.report import plot
 from runner.sandbox import cleanup, doctor
 from tests.support import scripted_night
 from tests.support.scripted_night import CONTEXT, VOCAB_SIZE, Paid
@@ -176,10 +177,11 @@ def supervise(asked, *descriptors, tell):
 
 def serve(control):
     """Start a process for each request. Everything is imported already, so that it starts at once."""
-    for module in ("runner.cli.night", "runner.cli.status", "runner.cli.display", "runner.report.plot", "git"):
-        import_module(module)
-    import_module("matplotlib.backends.backend_agg")
+    scripted_night.import_what_nights_import_late()
+    for module in ("cli.night", "cli.status", "cli.display", "cli.event_log", "report.effort", "report.explain"):
+        import_module(f"runner.{module}")
     import_module("textalloc")
+    plot._render([], "the first picture loads fonts and formats")
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while True:
         request, descriptors, _, _ = socket.recv_fds(control, 1 << 16, 6)

@@ -12,6 +12,8 @@ reached (`reached`) and what the process wrote to stderr (`errors`).
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import hashlib
 import json
 import os
@@ -19,7 +21,8 @@ import re
 import signal
 import sys
 import traceback
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -66,6 +69,7 @@ EARLY = {1: "3.0", 2: "888.0", 3: "0.5"}
 STACK = {1: "bonus", 2: "bonus", 3: "0.5", 4: "never"}
 """A night of four experiments: two ideas help by little and are tried together, and one more idea comes after."""
 BONUS = 0.0045
+SET_CHILD_SUBREAPER = 36
 COST_USD = 0.25
 """Of one answer: nine ideas, two crashes to fix, one of them given up."""
 
@@ -272,8 +276,21 @@ def arm(item, log):
     failpoints.on_reach = on_reach
 
 
+def import_what_nights_import_late():
+    """Once, before a process is forked for each night; what is frozen stays shared between them."""
+    for module in ("git", "scipy.special"):
+        import_module(module)
+    gc.freeze()
+
+
 def main():
-    """Run one night for every line of stdin."""
+    """Run one night for every line of stdin.
+
+    A night that was killed is over once its git processes are: each of them comes to its end, and the youngest may
+    hold what its parent held, until it runs git.
+    """
+    import_what_nights_import_late()
+    ctypes.CDLL(None).prctl(SET_CHILD_SUBREAPER, 1)
     for line in sys.stdin:
         asked = json.loads(line)
         root = Path(asked["root"])
@@ -291,6 +308,9 @@ def main():
                 os._exit(1)
             os._exit(0)
         _, status = os.waitpid(child, 0)
+        with suppress(ChildProcessError):
+            while True:
+                os.wait()
         os.close(log)
         print(json.dumps({"end": os.waitstatus_to_exitcode(status)}), flush=True)
 

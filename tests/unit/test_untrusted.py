@@ -7,7 +7,7 @@ import time
 import unicodedata
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from runner.untrusted import REPLACEMENT, clean, cut, fenced, one_line, progress, prompt_line, prompt_text
@@ -75,7 +75,6 @@ def test_no_character_that_shows_nothing_is_left():
 
 
 @given(st.text(st.characters(), max_size=400))
-@settings(deadline=None, max_examples=300)
 def test_cleaned_text_is_bounded_visible_and_stable(text):
     cleaned = clean(text, max_lines=5, max_chars_per_line=40)
     lines = cleaned.split("\n")
@@ -155,7 +154,6 @@ def test_no_invisible_character_reaches_a_prompt():
 
 
 @given(st.text(st.characters(), max_size=400))
-@settings(deadline=None, max_examples=300)
 def test_people_and_prompts_see_the_same_characters(text):
     flat = re.sub(r"[\r\n\t\u2028\u2029]", " ", text)
     for_people = clean(flat, 1, len(flat) + 1).replace(REPLACEMENT, "")
@@ -168,7 +166,6 @@ def test_people_and_prompts_see_the_same_characters(text):
 
 
 @given(st.text(st.characters(), max_size=400))
-@settings(deadline=None, max_examples=300)
 def test_text_for_a_prompt_is_bounded_visible_and_stable(text):
     made = prompt_text(text, 60)
     assert len(made) <= 60

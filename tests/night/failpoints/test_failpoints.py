@@ -11,6 +11,7 @@ import pytest
 from runner.failpoints import Side, Step
 from tests.support import scripted_night
 from tests.support.failpoint_nights import DOCKER, acknowledged, final_state, make_repository, rows, whole_night
+from tests.support.replicates import replicates
 
 ROOT = Path(__file__).resolve().parents[3]
 ELSEWHERE = {
@@ -45,22 +46,31 @@ def test_the_page_says_what_a_restart_makes_of_every_step():
     assert sorted(re.findall(r"`([a-z]+_[a-z_]+)`", recovery)) == sorted(Step)
 
 
+SHIFTS = range(replicates(1))
+"""Each begins the kills one occurrence earlier, and moves the one in the recovery on by a step."""
+
+
+def middle(reached, step, side, shift):
+    """The occurrence at which a night is killed first."""
+    return max(1, 1 + reached.count((step, side)) // 2 - shift)
+
+
 LOST_ANSWER = ((Step.ANSWER_BOOKED, Side.AFTER), (Step.ANSWER_KEPT, Side.BEFORE))
 """Killed here, an answer has begun and has not come whole: it is asked for again, its cost stays booked."""
 
 
+@pytest.mark.parametrize("shift", SHIFTS)
 @pytest.mark.parametrize(("step", "side"), POINTS, ids=lambda value: str(value))
 def test_a_night_killed_there_and_in_its_recovery_ends_as_if_nothing_had_been(
-    night, tmp_path, uninterrupted, step, side
+    night, tmp_path, uninterrupted, step, side, shift
 ):
     """In the middle of the night, a few steps into the recovery, and at the next time that the point is passed."""
     reached, whole = uninterrupted
     root = make_repository(tmp_path / "repository")
-    middle = 1 + reached.count((step, side)) // 2
     before, lost = {}, 0
     for item in (
-        {"step": step, "side": side, "occurrence": middle},
-        {"reach": 1 + POINTS.index((step, side)) % 11},
+        {"step": step, "side": side, "occurrence": middle(reached, step, side, shift)},
+        {"reach": 1 + (POINTS.index((step, side)) + shift) % 11},
         {"step": step, "side": side},
     ):
         result = night(root, **item)
@@ -113,15 +123,15 @@ def ahead(night, tmp_path_factory):
     return reached, state
 
 
+@pytest.mark.parametrize("shift", SHIFTS)
 @pytest.mark.parametrize(("step", "side"), NEVER_IDLE, ids=lambda value: str(value))
-def test_a_night_that_thinks_ahead_ends_as_if_nothing_had_been(night, tmp_path, ahead, step, side):
+def test_a_night_that_thinks_ahead_ends_as_if_nothing_had_been(night, tmp_path, ahead, step, side, shift):
     """Killed on either thread, three times: what waits is found, and nothing is asked twice."""
     reached, whole = ahead
     root = make_repository(tmp_path / "repository", "ahead")
-    middle = 1 + reached.count((step, side)) // 2
     for item in (
-        {"step": step, "side": side, "occurrence": middle},
-        {"reach": 1 + NEVER_IDLE.index((step, side)) % 7},
+        {"step": step, "side": side, "occurrence": middle(reached, step, side, shift)},
+        {"reach": 1 + (NEVER_IDLE.index((step, side)) + shift) % 7},
         {"step": step, "side": side},
     ):
         assert night(root, **item).end in (-9, 0)

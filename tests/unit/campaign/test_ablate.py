@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from runner import edits
@@ -74,7 +74,6 @@ def test_what_is_left_must_be_a_workload():
 lines = st.lists(st.sampled_from(["a = 1\n", "b = 2\n", "c = 3\n"]), max_size=12).map("".join)
 
 
-@settings(max_examples=200, deadline=None)
 @given(lines, lines)
 def test_the_newest_change_always_comes_out(before, after):
     left = edits.carry_over(tree(after), base=tree(after), changed=tree(before))

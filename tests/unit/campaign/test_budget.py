@@ -28,6 +28,7 @@ from runner.proposers.researcher.conversation import Researcher
 from runner.records import Experiment, NoProposal, Ruling, Verdict
 from runner.storage.ledger import Ledger
 from tests.support import fake_anthropic as fake
+from tests.support.chats import trust_no_server
 from tests.support.fake_anthropic import FakeAnthropic, Usage
 from tests.support.fake_researchers import answer, edit, proposes
 from tests.support.scripted_controller import campaign, make_repository
@@ -53,6 +54,7 @@ def environment(monkeypatch, tmp_path):
     monkeypatch.setenv("ANTHROPIC_API_KEY", "key")
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    trust_no_server(monkeypatch, tmp_path)
 
 
 @pytest.fixture
@@ -97,10 +99,11 @@ def spent_on(opened):
     return [tuple(row) for row in rows]
 
 
-def _propose_in_process(root, pause_at, pipe):
+def _propose_in_process(environment, root, pause_at, pipe):
     """What the killed processes run.
 
     Args:
+        environment: the one of the test.
         pause_at: stand still once this many answers are written, or (0) before the experiment is opened.
         pipe: reports when it stands still, when a long answer has arrived, and what a person reads.
     """
@@ -121,6 +124,8 @@ def _propose_in_process(root, pause_at, pipe):
             pipe.send("arrived")
         return arrived[-1]
 
+    os.environ.clear()
+    os.environ.update(environment)
     arrived, length = [], anthropic_messages._length
     anthropic_messages._length = counted
     ideas.LedgerJournal = Pausing
@@ -136,10 +141,15 @@ def _propose_in_process(root, pause_at, pipe):
 
 @contextmanager
 def process(root, pause_at=None):
-    """Propose in another process: its id, and what it says."""
-    context = multiprocessing.get_context("spawn")
+    """Propose in another process: its id, and what it says.
+
+    It is forked from one that has imported everything and done nothing.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
     ours, theirs = context.Pipe()
-    child = context.Process(target=_propose_in_process, args=(root, pause_at, theirs))
+    arguments = (dict(os.environ), root, pause_at, theirs)
+    child = context.Process(target=_propose_in_process, args=arguments)
     child.start()
     theirs.close()
     try:

@@ -13,12 +13,8 @@ from runner.cli import cli
 from runner.records import Phase, Proposal, Usage, UsageTotals, Verdict
 from runner.storage.ledger import Ledger
 from runner.storage.paths import StatePaths
-from tests.support.ledgers import record_trial
+from tests.support.ledgers import NO_USAGE, record_trial
 from tests.support.trials import run, scored
-
-NOTHING = UsageTotals(
-    num_responses=0, input_tokens=0, output_tokens=0, cache_read_tokens=0, cache_write_tokens=0, cost_usd=0.0
-)
 
 
 def at(second):
@@ -64,7 +60,7 @@ def opened(ledger, conversation=None):
 
 
 def test_totals_are_of_one_campaign_and_count_what_led_to_nothing(ledger):
-    assert ledger.usage_totals("t") == NOTHING
+    assert ledger.usage_totals("t") == NO_USAGE
     opened(ledger, asked(ledger, 1.0))
     asked(ledger, 0.5)
     asked(ledger, 9.0, "other")

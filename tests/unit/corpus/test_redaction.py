@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from locked_eval.preparation import index as corpus_index
@@ -255,7 +255,6 @@ def test_a_log_full_of_codes_takes_seconds_and_no_more(redactor):
 
 
 @given(st.text(max_size=400))
-@settings(deadline=None, max_examples=200)
 def test_any_log_keeps_its_number_of_lines(text):
     log = clean(text)
     shown = NO_CORPUS.redact(log)
@@ -266,7 +265,6 @@ def test_any_log_keeps_its_number_of_lines(text):
 
 
 @given(st.text(max_size=300))
-@settings(deadline=None, max_examples=300)
 def test_letters_are_those_of_the_text_by_another_count(text):
     def counts(character):
         encoded = character.encode()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from locked_eval.preparation.index import IndexBuilder
@@ -22,6 +22,7 @@ from runner.proposers.researcher import digest, duplicates, experiments_tool, pr
 from runner.proposers.researcher.editor_tool import ScratchCopy
 from runner.records import Experiment, Figures, Patch, Replace, Verdict, Write
 from runner.untrusted import clean, progress, tokens_per_second, training_loss
+from tests.support.replicates import replicates
 
 PATH = "workload/odd.py"
 BASE = {"workload/__init__.py": b"", "workload/model.py": b"WIDTH = 64\n", "workload/train.py": b"RATE = 0.02\n"}
@@ -235,13 +236,11 @@ def statements():
 programs = st.lists(statements(), min_size=1, max_size=4).map("\n".join)
 
 
-@settings(max_examples=150, deadline=None)
 @given(programs)
 def test_a_grammar_of_odd_python_is_read_by_all(text):
     read_everywhere(text.encode("utf-8"))
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.binary(max_size=60) | st.text(max_size=60).map(lambda text: text.encode("utf-8", "surrogateescape")))
 def test_any_bytes_are_read_by_all(data):
     read_everywhere(data)
@@ -269,7 +268,7 @@ def corpus():
     files = sorted(path for path in folder.glob("*.py") if path.stat().st_size < 120_000)
     odd = [path for path in files if any(word in path.name for word in nasty)]
     chance = random.Random(0)
-    chosen = {*chance.sample(odd, min(30, len(odd))), *chance.sample(files, min(30, len(files)))}
+    chosen = {path for some in (odd, files) for path in chance.sample(some, min(replicates(10), len(some)))}
     return sorted(chosen)
 
 

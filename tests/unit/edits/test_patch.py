@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from runner import edits
 from runner.records import Patch, Write
 from tests.support.edited_tree import CHANGE, TRAIN, TREE, applied, new_file, refused
+from tests.support.replicates import replicates
 
 # --- patches ------------------------------------------------------------------------------------------------
 
@@ -167,7 +168,6 @@ trees = st.dictionaries(paths, text, max_size=3).map(
 )
 
 
-@settings(max_examples=400, deadline=None)
 @given(trees, trees)
 def test_applying_a_diff_gives_the_other_tree_byte_for_byte(before, after):
     difference = edits.diff(before, after)
@@ -176,7 +176,7 @@ def test_applying_a_diff_gives_the_other_tree_byte_for_byte(before, after):
         assert edits.apply(before, [Patch(text=difference)]) == after
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=replicates(60))
 @given(before=trees, after=trees)
 def test_git_apply_agrees_with_us(before, after, tmp_path_factory):
     if before == after:
@@ -191,7 +191,7 @@ def test_git_apply_agrees_with_us(before, after, tmp_path_factory):
     assert read(folder) == after == edits.apply(before, [Patch(text=difference)])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=replicates(60))
 @given(before=trees, after=trees, context=st.integers(0, 4))
 def test_a_diff_of_git_is_applied_as_git_applies_it(before, after, context, tmp_path_factory):
     if before == after:

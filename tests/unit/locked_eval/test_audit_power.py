@@ -25,10 +25,11 @@ from locked_eval.judging.draw import GAIN_FLOOR_NATS, draw
 from locked_eval.judging.estimate import Estimate, charge, estimate
 from locked_eval.judging.findings import Dependence, HonestNoise, resolve_findings
 from runner.config import load
+from tests.support.replicates import replicates
 
 ROWS, LENGTH, VOCABULARY = 8192, 64, 8192
 GAIN_NATS = 0.003
-AUDITS = 200
+AUDITS = replicates(100)
 HONEST_AUDITS = 1000
 SILENT = Dependence(None, None, None)
 ASKED_AGAIN = 1 / 32

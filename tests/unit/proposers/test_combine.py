@@ -197,7 +197,8 @@ def test_an_edit_that_makes_a_stack_too_large_to_be_stored_is_left_out():
     history = []
     for number, files in ((1, 3), (2, 2), (3, 0)):
         size = edits.MAX_FILE_BYTES * 9 // 10 if files else 10
-        new = {f"workload/n{number}_{file}.py": b"x = 1\n" * (size // 6) for file in range(files or 1)}
+        line = b"x = 1" + b" " * 994 + b"\n"  # long ones: a diff takes its time by lines
+        new = {f"workload/n{number}_{file}.py": line * (size // 1000 or 1) for file in range(files or 1)}
         history.append(replace(missed(number, "A", 3.0), diff=edits.diff(BASE, {**BASE, **new})))
     assert stack(history).combines == (1, 3)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from runner import edits
@@ -159,7 +159,6 @@ CALLS = st.one_of(
 
 
 @given(st.lists(CALLS, max_size=12))
-@settings(deadline=None, max_examples=300)
 def test_the_changes_make_the_scratch_copy_of_the_original(calls):
     scratch = ScratchCopy(FILES)
     for call in calls:
@@ -196,7 +195,6 @@ JSON = st.recursive(
         ),
     )
 )
-@settings(deadline=None, max_examples=500)
 def test_no_json_makes_it_raise(submitted):
     scratch = ScratchCopy(FILES)
     reply = scratch.edit(submitted)

@@ -18,6 +18,7 @@ from runner.proposers.researcher.prompt import RULES
 from runner.records import Experiment, Verdict
 from runner.report.notes import stacks
 from tests.support.near_misses import FIGURES, SIGMA, discarded
+from tests.support.replicates import replicates
 
 BASELINE = Experiment(number=0, hypothesis="baseline", proposer="b", verdict=Verdict.KEEP, val_bpb=2.0)
 # Around the threshold, and deltas that contradict the expected effect: a lucky score, an unlucky one.
@@ -52,7 +53,6 @@ def section(text, title):
 
 
 @given(histories())
-@settings(deadline=None, max_examples=200)
 def test_every_text_that_mentions_near_misses_uses_the_predicate_of_the_keep_rule(history):
     expected = {one.number for one in history if is_near_miss(one) and not one.combines}
     used = {piece for one in history for piece in one.combines}
@@ -82,7 +82,7 @@ def test_every_text_that_mentions_near_misses_uses_the_predicate_of_the_keep_rul
 
 
 @given(histories())
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=replicates(50))
 def test_a_verdict_line_promises_a_little_help_only_to_near_misses_and_stacks_like_them(history):
     for line in digest(history).splitlines():
         if "may help a little" in line:

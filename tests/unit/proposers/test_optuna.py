@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from runner import edits
@@ -125,7 +125,6 @@ numbers = st.one_of(
 )
 
 
-@settings(max_examples=500, deadline=None)
 @given(numbers, st.floats(0.25, 4.0))
 def test_a_scaled_value_is_a_different_literal_of_the_same_kind_sign_and_range(value, factor):
     result = ast.literal_eval(scaled(constant(value), factor))

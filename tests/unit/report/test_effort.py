@@ -6,11 +6,12 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from runner.records import Experiment, Phase, RunEnd, RunRecord, UsageTotals, Verdict
 from runner.report.effort import KINDS, duty, duty_line, spending, spending_lines, stretches, tokens
+from tests.support.ledgers import NO_USAGE
 from tests.support.trials import trials_of
 
 USAGE = UsageTotals(
@@ -20,9 +21,6 @@ USAGE = UsageTotals(
     cache_read_tokens=700_000,
     cache_write_tokens=200_000,
     cost_usd=6.0,
-)
-NOTHING = UsageTotals(
-    num_responses=0, input_tokens=0, output_tokens=0, cache_read_tokens=0, cache_write_tokens=0, cost_usd=0.0
 )
 
 
@@ -106,7 +104,7 @@ def test_people_read_it_in_three_lines():
 
 
 def test_a_campaign_without_a_model_shows_no_money_and_a_free_one_its_tokens():
-    assert spending_lines(spending(SPENT, NOTHING, target=10, budget_usd=20.0)) == []
+    assert spending_lines(spending(SPENT, NO_USAGE, target=10, budget_usd=20.0)) == []
     free = UsageTotals(
         num_responses=1, input_tokens=5, output_tokens=0, cache_read_tokens=0, cache_write_tokens=0, cost_usd=0.0
     )
@@ -209,7 +207,6 @@ TIMES = st.one_of(st.none(), st.integers(0, 5000))
         max_size=5,
     )
 )
-@settings(deadline=None)
 def test_stretches_are_whole_in_order_and_named_whatever_the_clock_did(rows):
     made = [
         experiment(n, start, end, *(run(*one) for one in runs), verdict=None if is_open else Verdict.DISCARD)

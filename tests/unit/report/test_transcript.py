@@ -6,7 +6,7 @@ import time
 import unicodedata
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from runner.report.transcript import BAR, transcript
@@ -197,7 +197,6 @@ JSON = st.recursive(
 
 
 @given(JSON, st.booleans())
-@settings(deadline=None, max_examples=300)
 def test_any_json_can_be_shown(value, full):
     for shown in (value, conversation(exchange(calls=value, results=value, usage=value))):
         made = transcript(shown, full=full)

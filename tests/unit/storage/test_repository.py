@@ -15,6 +15,7 @@ from tests.support.git_repositories import (
     commit_all,
     git,
     keep,
+    remove_object,
     stage,
     write,
 )
@@ -145,6 +146,15 @@ def test_the_workload_reads_back_byte_for_byte(root, repository):
 def test_an_empty_file_and_a_unicode_name_read_back(repository):
     files = {"workload/__init__.py": b"", 'workload/größe "x".txt': b"\n", "workload/z": b"no newline"}
     assert repository.read_workload(stage(repository, files=files).commit) == files
+
+
+def test_files_of_a_commit_are_read_once_and_those_of_a_name_anew(root, repository):
+    commit = repository.resolve("HEAD")
+    repository.read_workload(commit).clear()
+    remove_object(root, "HEAD:workload/train.py")
+    assert repository.read_workload(commit) == {"workload/train.py": b"x = 1\n"}
+    with pytest.raises(RepositoryError, match="damaged"):
+        repository.read_workload("HEAD")
 
 
 @pytest.mark.parametrize("kind", ["link", "executable", "submodule"])
