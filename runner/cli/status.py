@@ -12,7 +12,7 @@ import click
 from runner.cli.options import json_option, newest_tag_option
 from runner.cli.workspace import as_json as experiment_json
 from runner.cli.workspace import choose_tag, open_workspace, print_json
-from runner.errors import ConfigError
+from runner.errors import ConfigError, DiskFullError
 
 if TYPE_CHECKING:
     from runner.records import Experiment, RunRecord, SealedScore
@@ -44,7 +44,8 @@ def status_command(tag: str | None, as_json: bool) -> None:
         return
     state = "running" if running else "not running"
     done = sum(one.verdict is not None for one in experiments[1:])
-    click.echo(f"campaign {name} ({state}): {done} of {campaign.target} experiments")
+    wanted = f" of {campaign.target}" if done <= campaign.target else ""  # `try` goes beyond the target
+    click.echo(f"campaign {name} ({state}): {done}{wanted} experiments")
     if experiments and experiments[0].verdict is not None:
         click.echo("\n".join([summary_text(experiments), *campaign_notes(experiments, sealed)]))
     if experiments and experiments[-1].verdict is None:
@@ -116,7 +117,8 @@ def show_command(number: int, tag: str | None, as_json: bool, with_transcript: b
 
 @click.command("report")
 @newest_tag_option
-def report_command(tag: str | None) -> None:
+@click.option("--no-files", is_flag=True, help="Print only, and write no files.")
+def report_command(tag: str | None, no_files: bool) -> None:
     """Write results.tsv (karpathy's five columns), findings.tsv, sealed.tsv (test scores) and progress.png.
 
     Also prints what the campaign really found: the debiased gain, expected false keeps, and the sealed test gap.
@@ -126,8 +128,14 @@ def report_command(tag: str | None) -> None:
         experiments, sealed = workspace.ledger.experiments(name), sealed_scores(workspace.ledger, name)
         for line in campaign_notes(experiments, sealed):
             click.echo(line)
-        for path in write_reports(experiments, sealed, workspace.paths, name):
-            click.echo(f"wrote {path}")
+        if no_files:
+            return
+        try:
+            files = write_reports(experiments, sealed, workspace.paths, name)
+        except DiskFullError as error:
+            raise DiskFullError(error.message, f"autoresearch report --no-files, or: {error.remedy}") from error
+    for path in files:
+        click.echo(f"wrote {path}")
 
 
 def sealed_scores(ledger: Ledger, tag: str) -> tuple[SealedScore, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -47,7 +48,8 @@ def open_workspace(*, create: bool) -> Iterator[Workspace]:
     """Open the repository around the current folder.
 
     Args:
-        create: create a missing ledger; otherwise its absence is an error.
+        create: create a missing ledger, to write to it. Otherwise its absence is an error, and it may belong to
+            another user or be on a read-only medium.
     """
     from runner.storage.ledger import Ledger
     from runner.storage.paths import StatePaths
@@ -59,7 +61,8 @@ def open_workspace(*, create: bool) -> Iterator[Workspace]:
         raise LedgerError(
             f"no campaign has been started in {repository.root}", "run make demo or autoresearch overnight"
         )
-    with Ledger(paths.ledger) as ledger:
+    read_only = not create and not all(os.access(path, os.W_OK) for path in (paths.root, paths.ledger))
+    with Ledger(paths.ledger, read_only=read_only) as ledger:
         yield Workspace(repository=repository, paths=paths, ledger=ledger)
 
 

@@ -257,6 +257,7 @@ def spending(
     night = summarize(experiments)
     closed = [one for one in experiments if one.verdict is not None and one.number != BASELINE]
     last = closed[-NUM_RECENT:]
+    target = max(target, len(closed))  # `try` goes beyond it
     rate = sum(one.cost_usd for one in last) / len(last) if last else None
     budget = budget_usd or None  # 0 is no limit
     gain = None
@@ -269,7 +270,7 @@ def spending(
         per_keep_usd=usage.cost_usd / night.counts[Verdict.KEEP] if night.counts[Verdict.KEEP] else None,
         per_millibit_usd=usage.cost_usd / (1000 * gain) if gain is not None and gain > 0 else None,
         recent_usd=rate,
-        projected_usd=None if rate is None else usage.cost_usd + rate * max(0, target - len(closed)),
+        projected_usd=None if rate is None else usage.cost_usd + rate * (target - len(closed)),
         target=target,
         budget_usd=budget,
         affordable=int(max(0.0, budget - usage.cost_usd) / rate) if budget and rate else None,

@@ -59,11 +59,11 @@ class Refused:
 
 
 class Ledger:
-    """All campaigns of one repository. Every method raises what `Database` raises."""
+    """All campaigns of one repository. Arguments and errors are those of `Database`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self.path = path
-        self.database = Database(path)
+        self.database = Database(path, read_only=read_only)
         self.conversations = Conversations(self.database)
 
     def close(self) -> None:
