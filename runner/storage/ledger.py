@@ -112,6 +112,15 @@ class Ledger:
         """Names of all campaigns, newest first."""
         return tuple(row[0] for row in self.database.read("SELECT tag FROM campaigns ORDER BY rowid DESC"))
 
+    def campaign_of(self, commit: str) -> str | None:
+        """Name of the newest campaign that tried or kept a commit."""
+        rows = self.database.read(
+            "SELECT tag FROM campaigns WHERE tag IN"
+            " (SELECT tag FROM experiments WHERE ? IN (tried_commit, kept_commit)) ORDER BY rowid DESC LIMIT 1",
+            commit,
+        )
+        return rows[0][0] if rows else None
+
     def create_campaign(self, *, tag: str, base_commit: str, conditions: Mapping[str, str]) -> CampaignRow:
         """Open a new campaign."""
         seed = int.from_bytes(os.urandom(7))
