@@ -139,7 +139,7 @@ class Config(BaseModel):
     )
 
     # Data.
-    source: str = Field(description="'sotu' (embedded), 'climbmix', or a folder of .txt, .md or .parquet files")
+    source: str = Field(description="'sotu' (embedded), 'climbmix', or a folder or file of your own text")
     vocab_size: int = Field(
         ge=257, le=65535, description="tokens in the vocabulary, the beginning-of-text token included"
     )

