@@ -78,7 +78,8 @@ def test_a_grammar_of_odd_python_is_read_by_all(text):
 
 
 @pytest.mark.full
-@settings(max_examples=5000, deadline=None)
+@pytest.mark.timeout(1800)
+@settings(max_examples=2000, deadline=None)
 @given(programs)
 def test_much_of_a_grammar_of_odd_python_is_read_by_all(text):
     read_everywhere(text.encode("utf-8"))
@@ -91,6 +92,7 @@ def test_any_bytes_are_read_by_all(data):
 
 
 @pytest.mark.parametrize("whole", [False, pytest.param(True, marks=pytest.mark.full)], ids=["some", "all"])
+@pytest.mark.timeout(1800)
 def test_the_tests_of_the_standard_library_are_read_by_all(whole):
     files = standard_library(whole=whole)
     if not files:
