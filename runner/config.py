@@ -10,7 +10,7 @@ import json
 import os
 import tomllib
 from collections import ChainMap
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -139,7 +139,7 @@ class Config(BaseModel):
     )
 
     # Data.
-    source: str = Field(description="'sotu' (embedded), 'climbmix', or a folder of .txt, .md or .parquet files")
+    source: str = Field(description="'sotu' (embedded), 'climbmix', or a folder or file of your own text")
     vocab_size: int = Field(
         ge=257, le=65535, description="tokens in the vocabulary, the beginning-of-text token included"
     )
@@ -278,9 +278,17 @@ def _read_file(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        return tomllib.loads(path.read_text("utf-8"))
+        found = tomllib.loads(path.read_text("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}", f"edit {path}") from error
+    for table, inside in found.items():
+        for name in inside if isinstance(inside, dict) else ():
+            if name in Config.model_fields:
+                raise ConfigError(
+                    f"the setting {name!r} stands in the table [{table}] of {path}, where it has no effect",
+                    f"move it to the top of {path}, above all tables",
+                )
+    return found
 
 
 def _read_environment(environ: Mapping[str, str]) -> dict[str, str]:
@@ -288,7 +296,7 @@ def _read_environment(environ: Mapping[str, str]) -> dict[str, str]:
     found = {variable: value for variable, value in environ.items() if variable.startswith(ENV_PREFIX)}
     for variable in sorted(found.keys() - names.keys()):
         raise ConfigError(
-            f"the environment variable {variable} is not a setting",
+            f"the environment variable {variable} is not a setting{_suggestion(variable, names)}",
             f"unset {variable}; {_REFERENCE}",
         )
     return {names[variable]: value for variable, value in found.items()}
@@ -300,9 +308,17 @@ def _explain(error: ValidationError, layers: _Layers) -> str:
         name = ".".join(str(part) for part in item["loc"])
         place = next((place for place, layer in layers.items() if item["loc"][0] in layer), None)
         if item["type"] == "extra_forbidden":
-            problems.append(f"unknown setting {name!r} {place}")
+            problems.append(f"unknown setting {name!r} {place}{_suggestion(name, Config.model_fields)}")
         elif item["type"] == "missing":
             problems.append(f"setting {name!r} is missing")
         else:
             problems.append(f"setting {name!r} = {item['input']!r} {place}: {item['msg'].lower()}")
     return "; ".join(problems)
+
+
+def _suggestion(name: str, names: Iterable[str]) -> str:
+    """Ask whether a close name was meant; nothing where none is close."""
+    from difflib import get_close_matches
+
+    close = get_close_matches(name, list(names), n=1)
+    return f": did you mean {close[0]}?" if close else ""

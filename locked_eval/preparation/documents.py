@@ -1,13 +1,17 @@
-"""Documents of a source folder.
+"""Documents of a source.
 
-A source is a folder of `.txt` and `.md` files (one document each) and `.parquet` files (column `text`, one
-document a row), all of it UTF-8. Names that begin with a dot and other kinds of files are skipped. A source that
-has the folders `train/` and `validation/` is pinned: only these are read, and `test/` where there is one.
+A source is one file, or a folder of files: `.txt` and `.md` (one document each), `.parquet` (column `text`, one
+document a row), and `.jsonl` and `.jsonl.zst` (field `text`, one document a line), all of it UTF-8. Names that
+begin with a dot and other kinds of files are skipped. A source that has the folders `train/` and `validation/` is
+pinned: only these are read, and `test/` where there is one.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
+import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -21,10 +25,13 @@ from locked_eval.preparation.shingles import normalize
 
 TEXT_SUFFIXES = (".txt", ".md")
 TABLE_SUFFIX = ".parquet"
+LINES_SUFFIX, PACKED_SUFFIX = ".jsonl", ".jsonl.zst"
+SUFFIXES = (*TEXT_SUFFIXES, TABLE_SUFFIX, LINES_SUFFIX, PACKED_SUFFIX)
 TEXT_COLUMN = "text"
 
 MAX_DOCUMENT_BYTES = 64 << 20
 """A larger document would take more memory than preparation promises to need (4 GB)."""
+_LINE_BYTES = 4 * MAX_DOCUMENT_BYTES  # escapes, and fields besides the text
 _BATCH_BYTES = 4 << 20
 _TABLE_ROWS = 1024  # decoded at a time
 
@@ -113,27 +120,54 @@ def find_files(source: Path) -> tuple[SourceFile, ...]:
     """List the files of a source in a fixed order.
 
     Raises:
-        PrepareError: there is no folder, there are no documents, or a file is a symbolic link (it could lead out
-        of
-            the container).
+        PrepareError: there is no source, there are no documents, or a symbolic link leads out of `root_of` (and so
+            out of the container).
     """
+    if source.is_file():
+        if not source.name.lower().endswith(SUFFIXES):
+            raise PrepareError(f"the source {source.name} is no {', '.join(SUFFIXES)} file")
+        _check_link(source, source.name, root_of(source))
+        return (SourceFile(source, source.name, None),)
     if not source.is_dir():
-        raise PrepareError(f"the source {source} is not a folder")
+        raise PrepareError(f"there is no source {source}")
+    root = root_of(source)
     folders = {"train": Split.TRAIN, "validation": Split.VALIDATION, "test": Split.TEST}
     is_pinned = (source / "train").is_dir() and (source / "validation").is_dir()
     found = []
     for path in sorted(source.rglob("*"), key=lambda path: path.relative_to(source).parts):
         parts = path.relative_to(source).parts
-        if path.suffix.lower() not in (*TEXT_SUFFIXES, TABLE_SUFFIX) or any(part[0] == "." for part in parts):
+        if not path.name.lower().endswith(SUFFIXES) or any(part[0] == "." for part in parts):
             continue
-        if path.is_symlink():
-            raise PrepareError(f"{'/'.join(parts)} is a symbolic link; the source must hold the file itself")
+        _check_link(path, "/".join(parts), root)
         pinned = folders.get(parts[0]) if is_pinned else None
         if path.is_file() and (pinned is not None or not is_pinned):
             found.append(SourceFile(path, "/".join(parts), pinned))
     if not found:
-        raise PrepareError("the source has no documents: no .txt, .md or .parquet file in it")
+        raise PrepareError(f"the source has no documents: no {', '.join(SUFFIXES)} file in it")
     return tuple(found)
+
+
+def root_of(source: Path) -> Path:
+    """The folder that a container needs to read a source.
+
+    The cache of Hugging Face has the files of a repository in `blobs/`, and links to them below `snapshots/`.
+    """
+    for folder in source.parents:
+        if folder.name == "snapshots" and (folder.parent / "blobs").is_dir():
+            return folder.parent
+    return source.parent if source.is_file() else source
+
+
+def _check_link(path: Path, name: str, root: Path) -> None:
+    """Refuse a link that leads elsewhere in the container, where the root has another place."""
+    if not path.is_symlink():
+        return
+    target = path.readlink()
+    place = Path(os.path.normpath(path.parent / target))
+    if target.is_absolute() or not place.is_relative_to(root):
+        raise PrepareError(f"{name} is a symbolic link that leads out of the source, which must hold the file")
+    if place.is_symlink() or not place.is_file():
+        raise PrepareError(f"{name} is a symbolic link to something that is no file")
 
 
 def read_documents(file: SourceFile) -> Iterator[bytes]:
@@ -145,8 +179,11 @@ def read_documents(file: SourceFile) -> Iterator[bytes]:
         PrepareError: the file is unreadable, not UTF-8, too large, or a table without the column.
     """
     try:
-        if file.path.suffix.lower() == TABLE_SUFFIX:
+        name = file.name.lower()
+        if name.endswith(TABLE_SUFFIX):
             yield from _table_documents(file)
+        elif name.endswith((LINES_SUFFIX, PACKED_SUFFIX)):
+            yield from _line_documents(file)
         else:
             if file.path.stat().st_size > MAX_DOCUMENT_BYTES:
                 raise _too_large(file.name)
@@ -174,6 +211,39 @@ def _table_documents(file: SourceFile) -> Iterator[bytes]:
                     row += 1
     except pa.ArrowException as error:
         raise PrepareError(f"cannot read {file.name}: {_first_line(error)}") from error
+
+
+def _line_documents(file: SourceFile) -> Iterator[bytes]:
+    import pyarrow as pa
+
+    packed = file.name.lower().endswith(PACKED_SUFFIX)
+    with pa.input_stream(str(file.path), compression="zstd" if packed else None) as stream:
+        reader = io.BufferedReader(stream)
+        number = 0
+        while line := reader.readline(_LINE_BYTES + 1):
+            number += 1
+            name = f"line {number} of {file.name}"
+            if len(line) > _LINE_BYTES:
+                raise _too_large(name)
+            if line.strip():
+                yield _checked(_text_of(line, name), name)
+
+
+def _text_of(line: bytes, name: str) -> bytes:
+    """The text in one line of JSON."""
+    try:
+        row = json.loads(line)
+        if not isinstance(row, dict) or TEXT_COLUMN not in row:
+            found = f"; it has {', '.join(map(str, row))}" if isinstance(row, dict) and row else ""
+            raise PrepareError(f"{name} has no field {TEXT_COLUMN!r}{found}")
+        text = row[TEXT_COLUMN]
+        if not isinstance(text, str | None):
+            raise PrepareError(f"the field {TEXT_COLUMN!r} in {name} is no text")
+        return (text or "").encode("utf-8")
+    except UnicodeError:
+        raise PrepareError(f"{name} is not UTF-8 text") from None
+    except (ValueError, RecursionError):
+        raise PrepareError(f"{name} is not JSON") from None
 
 
 def _checked(document: bytes, name: str) -> bytes:

@@ -50,7 +50,7 @@ def parse(arguments: Sequence[str]) -> Options:
     parser = argparse.ArgumentParser(
         prog="prepare.py", description="From a folder of documents to tokens and rows."
     )
-    parser.add_argument("--source", type=Path, required=True, help="folder of .txt, .md or .parquet files")
+    parser.add_argument("--source", type=Path, required=True, help="folder of documents, or one file")
     parser.add_argument("--output", type=Path, required=True, help="folder for the data set")
     parser.add_argument(
         "--vocab-size", type=int, required=True, help="tokens, including the beginning-of-text token"

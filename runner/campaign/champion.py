@@ -1,4 +1,7 @@
-"""Controls: the champion measured again. Machines drift, and one number must not stand for a whole night."""
+"""The champion's files, and controls: the champion measured again.
+
+Machines drift, and one number must not stand for a whole night.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,26 @@ from runner.campaign.candidate import kept_program
 from runner.campaign.measurement import LedgerBook, measure
 from runner.decision import history
 from runner.evaluation.evaluator import TrialRequest
-from runner.records import AuditPolicy, Experiment, Outcome, TrialKind
+from runner.records import AuditPolicy, Experiment, Files, Outcome, TrialKind
+from runner.storage.ledger import Ledger
+from runner.storage.repository import Repository
 
 log = structlog.get_logger()
 
 DRIFT_SIGMAS = 3.0
 """A control that is further from the champion's earlier trials raises an alarm: one in 370 does by chance."""
+
+
+def champion_workload(ledger: Ledger, repository: Repository, tag: str) -> Files:
+    """Read the program that the next experiment of a campaign is based on; a new campaign starts from HEAD.
+
+    Raises:
+        RepositoryError: its commit has no workload.
+    """
+    row, best = ledger.campaign(tag), history.champion(ledger.experiments(tag))
+    if best is not None and best.kept_commit is not None:
+        return repository.read_workload(best.kept_commit)
+    return repository.read_workload(repository.resolve("HEAD") if row is None else row.base_commit)
 
 
 def run_control(campaign: Campaign, champion: Experiment) -> Experiment:

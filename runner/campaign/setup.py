@@ -88,8 +88,11 @@ def prepare_data(sandbox: Sandbox, paths: StatePaths, observer: Observer, *, for
         try:
             program = TrustedProgram(
                 image_id=tools,
-                arguments=["/locked/locked_eval/preparation/prepare.py", *corpus.prepare_arguments(config)],
-                read_only={"/locked": locked, "/source": source.path},
+                arguments=[
+                    "/locked/locked_eval/preparation/prepare.py",
+                    *corpus.prepare_arguments(config, str(source.path.relative_to(source.root))),
+                ],
+                read_only={"/locked": locked, "/source": source.root},
                 output=target,
             )
             run_trusted(engine, program, owner=sandbox.owner, on_line=observer.note)

@@ -19,18 +19,20 @@ from runner.errors import AutoresearchError
 if TYPE_CHECKING:
     from runner.campaign.campaign import Controller
     from runner.campaign.stop_switch import StopSwitch
+    from runner.cli.workspace import Workspace
     from runner.config import Config
     from runner.records import Experiment
 
 
 @contextmanager
 def open_night(
-    check: Callable[[Config], object] = lambda _: None, **settings: Any
+    check: Callable[[Config, Workspace], object] = lambda *_: None, *, commit: str | None = None, **settings: Any
 ) -> Iterator[tuple[Controller, StopSwitch]]:
     """A prepared machine under the controller's lock, with signals and progress in place.
 
     Args:
-        check: looks at the settings before anything is set up, and may raise.
+        check: looks at settings and records before anything is set up, and may raise.
+        commit: to study; its campaign supplies the name and the settings that are not among `settings`.
     """
     from runner.campaign import setup
     from runner.campaign.stop_switch import StopSwitch
@@ -39,8 +41,10 @@ def open_night(
     from runner.storage.lock import exclusive
 
     with open_workspace(create=True) as workspace:
-        config = resolve_config(workspace.repository.root, say, profile_of=workspace.profile_of, **settings)
-        check(config)
+        if commit is not None:
+            settings = _with_campaign_of(commit, workspace, settings)
+        config = resolve_config(workspace.repository.root, say, recorded=workspace.recorded, **settings)
+        check(config, workspace)
         doctor.check_names(config.accept)
         stop = StopSwitch()
         with exclusive(workspace.paths.root), observing() as observer, stop.installed(observer.note):
@@ -59,6 +63,15 @@ def open_night(
                 yield controller, stop
 
 
+def _with_campaign_of(commit: str, workspace: Workspace, settings: dict[str, Any]) -> dict[str, Any]:
+    """Fill in what was left out: a study of a past campaign makes sense under no other settings."""
+    given = {name: value for name, value in settings.items() if value is not None}
+    if "tag" not in given and (tag := workspace.campaign_of(commit)) is not None:
+        given["tag"] = tag
+    recorded = workspace.recorded(given["tag"]) if "tag" in given else {}
+    return {**settings, **recorded, **given}
+
+
 @click.command("overnight")
 @campaign_options
 @proposer_options
@@ -75,7 +88,7 @@ def overnight_command(as_json: bool, **settings: Any) -> None:
     from runner.report.summary import summarize
 
     # Report a missing key or patch folder before anything is set up.
-    with open_night(check=create, **settings) as (controller, stop):
+    with open_night(lambda config, _: create(config), **settings) as (controller, stop):
         try:
             reason = night.run(controller, create(controller.config), stop)
         except BaseException:
@@ -141,20 +154,28 @@ def baseline_command(repeats: int, as_json: bool, **settings: Any) -> None:
 def try_command(patch: Path, as_json: bool, **settings: Any) -> None:
     """Take PATCH, a git unified diff against the repository root, through the whole pipeline.
 
-    It is an experiment of the campaign like any other: recorded, and kept if it beats the champion. The exit code
-    is 1 when it got no score: refused, crashed, or lost to infrastructure.
+    It is an experiment of the campaign like any other: recorded, and kept if it beats the champion. A patch that
+    does not apply to the champion is an error, and no experiment. The exit code is 1 when it got no score: refused,
+    crashed, or lost to infrastructure.
     """
     from runner.campaign import night
+    from runner.campaign.champion import champion_workload
     from runner.errors import Interrupted
     from runner.proposers.replay import SinglePatch
     from runner.records import Verdict
 
     proposer = SinglePatch(patch)
-    with open_night(**settings) as (controller, stop):
+
+    def check(config: Config, records: Workspace | Controller) -> None:
+        proposer.check(champion_workload(records.ledger, records.repository, config.tag))
+
+    with open_night(check, **settings) as (controller, stop):
         reason = night.run(controller, proposer, stop, more=1)
         ledger, tag = controller.ledger, controller.config.tag
         tried = ledger.experiment(tag, ledger.num_experiments(tag) - 1)
         assert tried is not None
+        if not proposer.used:
+            check(controller.config, controller)  # an interrupted experiment may have been kept first
     if tried.proposer != proposer.name or not proposer.used:
         raise Interrupted(f"the patch was not tried: {reason}", "run the same command again to continue")
     if tried.verdict is None:

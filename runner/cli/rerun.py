@@ -28,7 +28,7 @@ def reproduce_command(commit: str, as_json: bool, **settings: Any) -> None:
     """
     from runner.campaign.studies.reproduce import reproduce
 
-    with open_night(**settings) as (controller, _):
+    with open_night(commit=commit, **settings) as (controller, _):
         result = reproduce(controller, commit)
     if as_json:
         print_json(asdict(result))
@@ -50,7 +50,7 @@ def audit_command(commit: str, as_json: bool, **settings: Any) -> None:
     from runner.campaign.studies.reproduce import reproduce
     from runner.report.explain import audit_lines
 
-    with open_night(**settings) as (controller, _):
+    with open_night(commit=commit, **settings) as (controller, _):
         result = reproduce(controller, commit, audit=True)
     if as_json:
         print_json(asdict(result))

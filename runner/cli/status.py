@@ -12,7 +12,7 @@ import click
 from runner.cli.options import json_option, newest_tag_option
 from runner.cli.workspace import as_json as experiment_json
 from runner.cli.workspace import choose_tag, open_workspace, print_json
-from runner.errors import ConfigError
+from runner.errors import ConfigError, DiskFullError
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -52,7 +52,8 @@ def status_command(tag: str | None, as_json: bool) -> None:
         return
     state = "running" if running else "not running"
     done, last = found.summary.num_experiments, found.newest[-1] if found.newest else None
-    click.echo(f"campaign {name} ({state}): {done} of {campaign.target} experiments")
+    wanted = f" of {campaign.target}" if done <= campaign.target else ""  # `try` goes beyond the target
+    click.echo(f"campaign {name} ({state}): {done}{wanted} experiments")
     if last is not None and (last.number > 0 or last.verdict is not None):
         click.echo("\n".join([summary_paragraph(found.summary), *_status_notes(found, sealed)]))
     if last is not None and last.verdict is None:
@@ -103,7 +104,7 @@ def show_command(number: int, tag: str | None, as_json: bool, with_transcript: b
         best = None if experiment is None else experiment.champion
         champion = None if best is None else workspace.ledger.experiment(name, best)
         sealed = [one for one in sealed_scores(workspace.ledger, name) if one.number == number]
-        duty = duty_name(workspace.profile_of(name))
+        duty = duty_name(workspace.recorded(name).get("profile"))
     if experiment is None:
         raise ConfigError(f"campaign {name!r} has no experiment {number}", "autoresearch log lists them")
     if with_transcript:
@@ -127,7 +128,8 @@ def show_command(number: int, tag: str | None, as_json: bool, with_transcript: b
 
 @click.command("report")
 @newest_tag_option
-def report_command(tag: str | None) -> None:
+@click.option("--no-files", is_flag=True, help="Print only, and write no files.")
+def report_command(tag: str | None, no_files: bool) -> None:
     """Write results.tsv (karpathy's five columns), findings.tsv, sealed.tsv (test scores), and progress.png.
 
     Also prints the gain corrected for luck, the expected number of false keeps, and the sealed test gap.
@@ -137,8 +139,14 @@ def report_command(tag: str | None) -> None:
         experiments, sealed = workspace.ledger.experiments(name), sealed_scores(workspace.ledger, name)
         for line in campaign_notes(experiments, sealed):
             click.echo(line)
-        for path in write_reports(experiments, sealed, workspace.paths, name):
-            click.echo(f"wrote {path}")
+        if no_files:
+            return
+        try:
+            files = write_reports(experiments, sealed, workspace.paths, name)
+        except DiskFullError as error:
+            raise DiskFullError(error.message, f"autoresearch report --no-files, or: {error.remedy}") from error
+    for path in files:
+        click.echo(f"wrote {path}")
 
 
 def sealed_scores(ledger: Ledger, tag: str) -> tuple[SealedScore, ...]:

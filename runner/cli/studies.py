@@ -40,7 +40,7 @@ def ablate_command(commit: str | None, trials: int, as_json: bool, **settings: A
     study: Study | None = None
     path: Path | None = None
     try:
-        with open_night(**settings) as (controller, stop):
+        with open_night(commit=commit, **settings) as (controller, stop):
             study = ablate.open_study(controller, commit, trials)
             ablate.run_study(controller, study, stopping=lambda: stop.requested)
             patch = study.patch()
@@ -67,7 +67,7 @@ def confirm_command(commit: str | None, against: str | None, as_json: bool, **se
     """
     from runner.campaign.studies import confirm
 
-    with open_night(**settings) as (controller, stop):
+    with open_night(commit=commit, **settings) as (controller, stop):
         pair = confirm.open_pair(controller, commit, against)
         earlier = controller.sealed.attempts(pair.sha256)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -21,6 +23,12 @@ if TYPE_CHECKING:
     from runner.storage.sealed import SealedScores
 
 
+RECORDED = ("profile", "train_seconds", "cpus", "memory_bytes")
+"""Settings among the conditions of a campaign."""
+
+_REF = re.compile(r"(?:refs/heads/)?autoresearch/([\w-]+)(?![\w/-])|refs/autoresearch/tried/([\w-]+)/")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Workspace:
     """Repository, state folder and ledger of a command."""
@@ -36,10 +44,22 @@ class Workspace:
 
         return SealedScores(self.ledger.database)
 
-    def profile_of(self, tag: str) -> str | None:
-        """Return the profile that a campaign began with; None when there is no such campaign."""
+    def recorded(self, tag: str) -> dict[str, str]:
+        """Return the settings that a campaign began with and must go on with; empty when there is none."""
         campaign = self.ledger.campaign(tag)
-        return None if campaign is None else campaign.conditions.get("profile")
+        conditions = {} if campaign is None else campaign.conditions
+        return {name: conditions[name] for name in RECORDED if name in conditions}
+
+    def campaign_of(self, revision: str) -> str | None:
+        """Return the campaign whose branch or ref a revision names, else the newest one that has this commit.
+
+        Raises:
+            RepositoryError: there is no such commit.
+        """
+        commit = self.repository.resolve(revision)
+        named = _REF.match(revision)
+        tag = named and (named[1] or named[2])
+        return tag if tag and self.ledger.campaign(tag) else self.ledger.campaign_of(commit)
 
 
 @contextmanager
@@ -47,7 +67,8 @@ def open_workspace(*, create: bool) -> Iterator[Workspace]:
     """Open the repository around the current folder.
 
     Args:
-        create: create a missing ledger; otherwise its absence is an error.
+        create: create a missing ledger, to write to it. Otherwise its absence is an error, and it may belong to
+            another user or be on a read-only medium.
     """
     from runner.storage.ledger import Ledger
     from runner.storage.paths import StatePaths
@@ -59,7 +80,8 @@ def open_workspace(*, create: bool) -> Iterator[Workspace]:
         raise LedgerError(
             f"no campaign has been started in {repository.root}", "run make demo or autoresearch overnight"
         )
-    with Ledger(paths.ledger) as ledger:
+    read_only = not create and not all(os.access(path, os.W_OK) for path in (paths.root, paths.ledger))
+    with Ledger(paths.ledger, read_only=read_only) as ledger:
         yield Workspace(repository=repository, paths=paths, ledger=ledger)
 
 

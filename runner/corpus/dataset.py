@@ -7,7 +7,7 @@ import hashlib
 import json
 import secrets
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -136,10 +136,14 @@ def _rows(folder: Path) -> npt.NDArray[np.uint16]:
     return rows
 
 
-def prepare_arguments(config: Config) -> list[str]:
-    """Arguments of `prepare.py` in its container: the source is mounted at `/source`, the output at `/output`."""
+def prepare_arguments(config: Config, source: str = ".") -> list[str]:
+    """Arguments of `prepare.py` in its container, where the output is mounted at `/output`.
+
+    Args:
+        source: place of the documents in the folder that is mounted at `/source`.
+    """
     return [
-        *("--source", "/source"),
+        *("--source", str(PurePosixPath("/source", source))),
         *("--output", "/output"),
         *("--vocab-size", str(config.vocab_size)),
         *("--context-length", str(config.context_length)),

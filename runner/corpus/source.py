@@ -1,4 +1,4 @@
-"""Sources of documents: the embedded corpus, a folder, or ClimbMix."""
+"""Sources of documents: the embedded corpus, a folder or file, or ClimbMix."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from locked_eval.preparation.documents import root_of
 from runner.config import Config
 from runner.corpus import sotu
-from runner.corpus.folder import folder_hash
+from runner.corpus.folder import documents_of, folder_hash
 from runner.errors import DataError
 
 Say = Callable[[str], None]
@@ -23,6 +24,11 @@ class Source:
     name: str  # for display and for folder names: letters, digits and dashes
     path: Path
     key: str  # SHA-256 over the names and contents of the files
+
+    @property
+    def root(self) -> Path:
+        """The folder to mount; it holds the path."""
+        return root_of(self.path)
 
 
 def fetch_source(
@@ -41,9 +47,12 @@ def fetch_source(
     Raises:
         DataError: no network, not enough disk, a wrong hash, or no documents in the folder.
     """
-    path = Path(config.source).expanduser().absolute()
     if config.source not in ("sotu", "climbmix"):
-        return Source(name=_safe_name(path), path=path, key=folder_hash(path))
+        path = Path(config.source).expanduser()
+        # Only the last part of a file's path may be a link: it has the name that says what the file holds.
+        path = path.resolve() if path.is_dir() else path.parent.resolve() / path.name
+        documents = documents_of(path)
+        return Source(name=_safe_name(path), path=documents, key=folder_hash(documents))
     sources = state_dir / "sources"
     try:
         if config.source == "sotu":

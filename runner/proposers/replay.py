@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from runner import edits
 from runner.errors import ProposerError
-from runner.records import NoProposal, Patch, Proposal, ProposalRequest
+from runner.records import Files, NoProposal, Patch, Proposal, ProposalRequest
 from runner.untrusted import prompt_text
 
 HYPOTHESIS_CHARACTERS = 1000
@@ -95,14 +95,34 @@ class SinglePatch:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.used = False
-        self._proposal: Proposal | None = replace(read_patch(path), proposer=self.name)
+        self._proposal = replace(read_patch(path), proposer=self.name)
+
+    def check(self, files: Files) -> None:
+        """Make sure that the patch applies to the champion's files: one that does not is no experiment.
+
+        Raises:
+            ProposerError: it does not.
+        """
+        if (reason := self._misfit(files)) is not None:
+            raise ProposerError(
+                f"{self.path} does not apply to the champion: {reason}",
+                "make it against the campaign's branch (HEAD before there is one): git diff BRANCH -- workload",
+            )
 
     def propose(self, request: ProposalRequest) -> Proposal | NoProposal:
         """Propose the patch the first time, and nothing afterwards."""
         if request.failed is not None:
             return NoProposal(reason="a patch cannot be fixed", exhausted=False, proposer=self.name)
-        proposal, self._proposal, self.used = self._proposal, None, True
-        return proposal or NoProposal(reason=f"{self.path} was tried", exhausted=True, proposer=self.name)
+        if self.used:
+            return NoProposal(reason=f"{self.path} was tried", exhausted=True, proposer=self.name)
+        if (reason := self._misfit(request.files)) is not None:
+            return NoProposal(reason=reason, exhausted=True, proposer=self.name)
+        self.used = True
+        return self._proposal
+
+    def _misfit(self, files: Files) -> str | None:
+        applied = edits.apply(files, self._proposal.edits)
+        return applied.reason if isinstance(applied, edits.Refusal) else None
 
 
 def read_patch(path: Path) -> Proposal:

@@ -270,6 +270,7 @@ def spending(
     num_closed = night.num_experiments
     closed = [one for one in experiments if one.verdict is not None and one.number != BASELINE]
     last = closed[-NUM_RECENT:]
+    target = max(target, num_closed)  # `try` goes beyond it
     rate = sum(one.cost_usd for one in last) / len(last) if last else None
     budget = budget_usd or None  # 0 is no limit
     gain = None

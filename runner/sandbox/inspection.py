@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.errors import EngineError
+from runner.storage.filesystem import unescaped
 
 FORBIDDEN_VARIABLES = re.compile(r"(LD_|NVIDIA_|PYTHON)")
 """Prefixes of variables that control the loader, the GPU runtime and the interpreter."""
@@ -92,7 +93,7 @@ def refuse_mounts_below(sources: Iterable[Path], mountinfo: str) -> None:
     Raises:
         EngineError: names the folder and what is mounted below it.
     """
-    points = [Path(_unescaped(line.split()[4])) for line in mountinfo.splitlines()]
+    points = [Path(unescaped(line.split()[4])) for line in mountinfo.splitlines()]
     for source in sources:
         real = source.resolve()
         below = next((point for point in points if real in point.parents), None)
@@ -143,8 +144,3 @@ def _access(writable: bool | None) -> str:
 def has_swap() -> bool:
     """Whether this machine has swap now."""
     return "SwapTotal:              0 kB" not in Path("/proc/meminfo").read_text("ascii")
-
-
-def _unescaped(field: str) -> str:
-    """Decode a path of mountinfo, where blanks are octal."""
-    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field)

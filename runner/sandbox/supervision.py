@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -53,7 +54,7 @@ class Reports:
         """Parse one line."""
         try:
             report = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             return
         event = report.get("event") if isinstance(report, dict) else None
         if event == "ready":
@@ -70,7 +71,7 @@ class Reports:
     def number(self, name: str) -> float | None:
         """A number in the last report; None when it is absent."""
         value = self.last.get(name)
-        return float(value) if isinstance(value, int | float) else None
+        return float(value) if isinstance(value, int | float) and abs(value) <= sys.float_info.max else None
 
     def whole(self, name: str) -> int | None:
         """A whole number in the last report; None when it is absent."""

@@ -14,6 +14,9 @@ from runner.errors import DataError
 from runner.sandbox.containers import PYTHON, Owner, remove_container
 from runner.sandbox.engine import Engine, engine_errors
 
+PROBLEM = "error: "
+"""How the line begins in which a program says what is wrong with its input."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrustedProgram:
@@ -29,7 +32,7 @@ def run_trusted(engine: Engine, program: TrustedProgram, *, owner: Owner, on_lin
     """Run a trusted program to its end.
 
     Args:
-        on_line: receives every line that the program prints.
+        on_line: receives every line that the program prints, but for the reason of a refusal.
 
     Raises:
         DataError: the program refused; its last line says why.
@@ -47,19 +50,23 @@ def run_trusted(engine: Engine, program: TrustedProgram, *, owner: Owner, on_lin
                 *lines, pending = (pending + piece).split(b"\n")
                 for line in lines:
                     tail.append(line.decode("utf-8", "replace"))
-                    on_line(tail[-1])
+                    if not tail[-1].startswith(PROBLEM):  # which becomes our own error
+                        on_line(tail[-1])
             code = api.wait(container_id)["StatusCode"]
     finally:
         stream.close()
         remove_container(engine.client, container_id)
     if code != 0:
-        problem = next((line for line in reversed(tail) if line.startswith("error: ")), None)
+        problem = next((line for line in reversed(tail) if line.startswith(PROBLEM)), None)
         if problem is None:
             raise DataError(
                 f"the preparation ended with exit code {code}: " + (tail[-1] if tail else "no output"),
                 "autoresearch prepare --force",
             )
-        raise DataError(problem.removeprefix("error: "), "autoresearch prepare --source FOLDER")
+        raise DataError(
+            problem.removeprefix(PROBLEM),
+            "change the source, then start again; docs/data.md says what it may hold",
+        )
 
 
 def _create(engine: Engine, program: TrustedProgram, owner: Owner) -> str:

@@ -1,6 +1,7 @@
 """The SQLite file beneath the ledger: opened durably, changed in named transactions, failures in our own words.
 
-WAL mode with `synchronous=FULL`: a row that was acknowledged survives power loss.
+WAL mode with `synchronous=FULL`: a row that was acknowledged survives power loss. WAL needs memory that processes
+share. File systems that machines share do not offer it; there, a slower rollback journal keeps the same promise.
 """
 
 from __future__ import annotations
@@ -15,26 +16,36 @@ from pathlib import Path
 
 from runner.errors import AutoresearchError, DiskFullError, LedgerError, remedy_of
 from runner.failpoints import Step, around
+from runner.storage.filesystem import this_file_system
 from runner.storage.lock import write_failure
 from runner.storage.schema import FORMAT, TABLES
 
 LEAST_ROOM_BYTES = 64 * 1024
 """A file system with less is full: SQLite needs that much for the smallest of its files."""
+TIMEOUT_SECONDS = 30
+"""How long to wait for another process that writes."""
 
 
 class Database:
     """One connection to a ledger file. It belongs to the thread that opened it.
+
+    Args:
+        read_only: the file exists, and nothing is written, beside it neither.
 
     Raises from every method:
         LedgerError: the file is not one of our ledgers, or cannot be read or written.
         DiskFullError: no room left.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self.path = path
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(path, isolation_level=None, timeout=30)
+            if read_only:
+                self._db = _connect_to_read(path)
+            else:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                self._db = sqlite3.connect(path, isolation_level=None, timeout=TIMEOUT_SECONDS)
+                self._use_journal()
             self._db.row_factory = sqlite3.Row
             self._prepare()
         except (sqlite3.Error, OSError, LedgerError) as error:
@@ -44,8 +55,22 @@ class Database:
                 raise
             raise _failure(path, error) from error
 
+    def _use_journal(self) -> None:
+        """Switch to the write-ahead log, or to a rollback journal where processes cannot share memory."""
+        file_system = this_file_system(self.path)
+        shared = file_system is not None and file_system.is_shared
+        for mode in ("truncate",) if shared else ("wal", "truncate"):
+            # SQLite answers with the mode that it has, which is another one where it cannot switch.
+            if self._db.execute(f"PRAGMA journal_mode={mode}").fetchone()[0] == mode:
+                return
+        where = "" if file_system is None else f" on {file_system}"
+        raise LedgerError(
+            f"the ledger {self.path}{where} gets no journal that survives a power cut",
+            "clone the repository onto a local disk, and work there",
+        )
+
     def _prepare(self) -> None:
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        for pragma in ("synchronous=FULL", "foreign_keys=ON"):
             self._db.execute(f"PRAGMA {pragma}")
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
         if version == 0:
@@ -93,6 +118,23 @@ class Database:
             return self._db.execute(query, values).fetchall()
         except sqlite3.Error as error:
             raise _failure(self.path, error) from error
+
+
+def _connect_to_read(path: Path) -> sqlite3.Connection:
+    """Open a ledger that we may not write: of another user, or on a read-only medium.
+
+    A reader shares two files with the writer of a WAL ledger, and must make them when there is no writer. Where it
+    cannot, and no log waits to be read, the file alone is the whole ledger.
+    """
+    alone = not path.with_name(f"{path.name}-shm").exists() and not _size(path.with_name(f"{path.name}-wal"))
+    mode = "immutable=1" if alone else "mode=ro"
+    return sqlite3.connect(
+        f"{path.absolute().as_uri()}?{mode}", uri=True, isolation_level=None, timeout=TIMEOUT_SECONDS
+    )
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 def _failure(path: Path, error: sqlite3.Error | OSError) -> AutoresearchError:

@@ -12,7 +12,10 @@ from runner.errors import DiskFullError, RepositoryError, remedy_of
 
 
 class ObjectGoneError(RepositoryError):
-    """A `git gc --prune=now` removed an object before a ref named it; writing the object again repairs that."""
+    """A `git gc --prune=now` removed an object before a ref named it, or its folder before it was in there.
+
+    Writing the object again repairs that.
+    """
 
 
 def cannot_open(path: Path, stderr: str) -> RepositoryError:
@@ -53,6 +56,8 @@ def refusal(command: str, stderr: str) -> RepositoryError | DiskFullError:
         return RepositoryError(
             f"a branch named {name} is in the way of the campaign's branch", f"git branch -m {name} NAME"
         )
+    if re.search(r"unable to (create temporary|write) file .*No such file or directory", stderr):
+        return ObjectGoneError(f"git {command} cannot store an object: {first_line(stderr)}", "git fsck")
     if re.search(r"nonexistent object|is unavailable|bad object|not a valid object|invalid object", stderr):
         return ObjectGoneError(f"git {command} misses an object: {first_line(stderr)}", "git fsck")
     failed = f"git {command} failed: {first_line(stderr)}"

@@ -59,11 +59,11 @@ class Refused:
 
 
 class Ledger:
-    """All campaigns of one repository. Every method raises what `Database` raises."""
+    """All campaigns of one repository. Arguments and errors are those of `Database`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self.path = path
-        self.database = Database(path)
+        self.database = Database(path, read_only=read_only)
         self.conversations = Conversations(self.database)
 
     def close(self) -> None:
@@ -111,6 +111,15 @@ class Ledger:
     def campaigns(self) -> tuple[str, ...]:
         """Names of all campaigns, newest first."""
         return tuple(row[0] for row in self.database.read("SELECT tag FROM campaigns ORDER BY rowid DESC"))
+
+    def campaign_of(self, commit: str) -> str | None:
+        """Name of the newest campaign that tried or kept a commit."""
+        rows = self.database.read(
+            "SELECT tag FROM campaigns WHERE tag IN"
+            " (SELECT tag FROM experiments WHERE ? IN (tried_commit, kept_commit)) ORDER BY rowid DESC LIMIT 1",
+            commit,
+        )
+        return rows[0][0] if rows else None
 
     def create_campaign(self, *, tag: str, base_commit: str, conditions: Mapping[str, str]) -> CampaignRow:
         """Open a new campaign."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import socket
 
@@ -51,6 +52,25 @@ def test_a_dirty_checkout_cannot_start_a_campaign(fresh_clone):
     result = fresh_clone("overnight", check=False)
     assert result.returncode == 1
     assert "workload" in result.stderr
+
+
+def test_what_is_wrong_with_a_corpus_is_said_once(fresh_clone, tmp_path):
+    (tmp_path / "lines.jsonl").write_text("text\n")
+    result = fresh_clone("prepare", "--source", str(tmp_path / "lines.jsonl"), check=False)
+    assert result.returncode == 1
+    assert result.stderr.count("line 1 of lines.jsonl is not JSON") == 1
+    assert "docs/data.md" in result.stderr
+
+
+def test_a_cache_of_hugging_face_is_prepared_where_it_lies(fresh_clone, tmp_path):
+    cache = tmp_path / "datasets--ada--small"
+    for folder in ("blobs", "snapshots/r"):
+        (cache / folder).mkdir(parents=True)
+    texts = [path.read_text() for path in sorted(fresh_clone.corpus.iterdir())]
+    (cache / "blobs" / "0").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    (cache / "snapshots" / "r" / "a.jsonl").symlink_to("../../blobs/0")
+    facts = json.loads(fresh_clone("prepare", "--source", str(cache), "--json").stdout)
+    assert "datasets-ada-small" in facts["data"]
 
 
 def test_a_corrupt_data_file_is_found_by_its_hash(clone):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from contextlib import closing
+from contextlib import closing, contextmanager
 
 import pytest
 
@@ -149,3 +149,47 @@ def test_a_file_of_another_user_is_one_clear_error(killed, whole, name):
     path.chmod(before)
     os.chown(path, 0, 0)
     goes_on(killed, whole)
+
+
+@contextmanager
+def read_only(root):
+    """Everything below a folder, as on a medium that cannot be written."""
+    paths = [root, *root.rglob("*")]
+    modes = {path: path.stat().st_mode for path in paths if not path.is_symlink()}
+    for path, mode in modes.items():
+        path.chmod(mode & ~0o222)
+    try:
+        yield
+    finally:
+        for path, mode in modes.items():
+            path.chmod(mode)
+
+
+@pytest.mark.parametrize("how", ["ended", "killed", "running"])
+def test_reading_commands_need_no_right_to_write(night, whole, how):
+    """After the last writer closed the ledger, beside what a killed one left, and beside a running one."""
+    process = night.start(gates=[] if how == "ended" else [TRAINING])
+    if how == "ended":
+        assert process.end().code == 0
+    else:
+        process.at_gate()
+        if how == "killed":
+            process.stop()
+            process.end()
+    names = sorted(path.name for path in night.state.iterdir())
+    with read_only(night.root):
+        for command, shown in ((("status",), "campaign test"), (("log",), "baseline"), (("show", "1"), "trial"),
+                               (("report", "--no-files"), "Sealed")):  # fmt: skip
+            ended = night.run(*command, mortal=True)
+            assert ended.code == 0, ended.errors
+            assert shown in ended.output
+        refused = night.run("report", mortal=True)
+    assert refused.code == 1
+    assert "--no-files" in refused.told()
+    assert sorted(path.name for path in night.state.iterdir()) == names
+    if how == "running":
+        process.open_gate()
+        assert process.end().code == 0
+    elif how == "killed":
+        assert night.run().code == 0
+    assert night.final_state() == whole

@@ -73,10 +73,10 @@ def campaign(root, **options):
         yield Campaign(made, made.ledger.campaign(TAG))
 
 
-def make_repository(root):
+def make_repository(root, files=None):
     """A user's repository whose campaign has its baseline."""
     (root / "workload").mkdir(parents=True)
-    for name, text in FILES.items():
+    for name, text in (files or FILES).items():
         (root / "workload" / name).write_text(text)
     (root / "program.md").write_text("Lower is better.\n")
     for command in (

@@ -208,7 +208,12 @@ def scripted_controller(chosen, ledger, repository, paths, rows, observer=None):
         chosen,
         ledger,
         repository,
-        conditions={"data": "d", "evaluation": "e", "base_image": "b"},
+        conditions={
+            "data": "d",
+            "evaluation": "e",
+            "base_image": "b",
+            "train_seconds": f"{chosen.train_seconds:g}",
+        },
         redactor=Redactor(index=IndexBuilder(0).finish(), tokens=[]),
         rows=rows,
         scratch=paths.audits,

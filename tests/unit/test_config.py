@@ -29,7 +29,14 @@ def test_a_persons_choice_beats_the_suggestion_for_this_machine(tmp_path):
 @pytest.mark.parametrize(
     ("text", "names"),
     [
-        ("tarin_seconds = 3", "unknown setting 'tarin_seconds'"),
+        (
+            "tarin_seconds = 3",
+            r"unknown setting 'tarin_seconds' in .*/autoresearch\.toml: did you mean train_seconds\?",
+        ),
+        ("colour = 3", r"unknown setting 'colour' in [^:]*$"),
+        ("[accept]\nhours = 3", r"'hours' stands in the table \[accept\] of .*/autoresearch\.toml"),
+        ('[accept]\ntag = "x"', r"'tag' stands in the table \[accept\]"),
+        ("[budget]\nhours = 3", r"'hours' stands in the table \[budget\]"),
         ("train_seconds = -3", "setting 'train_seconds' = -3"),
         ('tag = "../x"', "setting 'tag'"),
         ("train_seconds = ", "not valid TOML"),
@@ -59,7 +66,9 @@ def test_an_error_names_the_place_of_each_wrong_setting(tmp_path):
 
 
 def test_an_unknown_variable_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="AUTORESEARCH_TRIAN_SECONDS"):
+    with pytest.raises(
+        ConfigError, match=r"AUTORESEARCH_TRIAN_SECONDS .*did you mean AUTORESEARCH_TRAIN_SECONDS\?"
+    ):
         load(tmp_path, {}, environ={"AUTORESEARCH_TRIAN_SECONDS": "3"})
 
 

@@ -6,7 +6,11 @@ import time
 from collections.abc import Callable
 
 from runner.config import Config
+from runner.errors import ProposerError
 from runner.proposers.llm.chat import Chat
+
+OWN_NAMES = ("bedrock", "openai")
+"""APIs that do not know the default model by its name."""
 
 
 def open_chat(
@@ -21,8 +25,13 @@ def open_chat(
         sleep: waits between attempts, in seconds; replaced in tests.
 
     Raises:
-        ProposerError: no key, no price, or a missing package.
+        ProposerError: no model, no key, no price, or a missing package.
     """
+    if config.proposer in OWN_NAMES and "model" not in config.model_fields_set:
+        raise ProposerError(
+            f"no model is set for the proposer {config.proposer}, whose names differ from Anthropic's",
+            "name one: --model NAME, or AUTORESEARCH_MODEL=NAME",
+        )
     if config.proposer == "openai":
         from runner.proposers.llm.openai_responses import Responses
 

@@ -21,7 +21,7 @@ from runner import edits
 from runner.edits.parsing import parse, unparse
 from runner.records import Experiment, Files, Verdict
 
-_TRAILING_COMMENT = re.compile(r"\s+#[^'\"]*$")
+_COMMENT = re.compile(r"\s#")
 
 Change = tuple[frozenset[tuple[str, int]], frozenset[tuple[str, int]]]
 """The statements removed and added, each with its count."""
@@ -81,7 +81,8 @@ def _plain(line: str) -> list[str]:
     text = line.strip()
     if not text or text.startswith("#"):
         return []
-    as_text = [" ".join(_TRAILING_COMMENT.sub("", text).split())]
+    comment = _COMMENT.search(text, max(text.rfind("'"), text.rfind('"')) + 1)  # behind the last string
+    as_text = [" ".join(text[: comment.start() if comment else None].split())]
     tree = parse(text)
     if tree is None:
         return as_text

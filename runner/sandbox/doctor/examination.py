@@ -19,6 +19,7 @@ from runner.sandbox.doctor.finding import Finding, accepting, check_names
 from runner.sandbox.doctor.probes import probe
 from runner.sandbox.doctor.versions import collect, version_findings
 from runner.storage import pinned_evaluation
+from runner.storage.filesystem import this_file_system
 from runner.storage.ledger import Ledger
 from runner.storage.lock import exclusive
 from runner.storage.paths import StatePaths
@@ -59,6 +60,7 @@ def examine(
         broken or gpu,
         Finding(name="cores", level="ok", fact=str(len(os.sched_getaffinity(0)))),
         *host.disk_findings("", root, config.profile),
+        host.file_system_finding(this_file_system(root)),
         host.clock_finding(time.time(), host.clock_state()),
     ]
     try:

@@ -12,8 +12,8 @@ from runner.errors import ConfigError
 Level = Literal["ok", "note", "problem", "accepted"]
 
 HOST_NAMES = (
-    "settings", "python", "git", "locked-evaluation", "model", "gpu", "cores", "disk", "inodes", "clock",
-    "docker", "docker-limits", "docker-users", "docker-disk", "docker-inodes", "docker-clock",
+    "settings", "python", "git", "locked-evaluation", "model", "gpu", "cores", "disk", "inodes", "file-system",
+    "clock", "docker", "docker-limits", "docker-users", "docker-disk", "docker-inodes", "docker-clock",
     "gpu-in-containers", "base-image",
 )  # fmt: skip
 VERSION_NAMES = (

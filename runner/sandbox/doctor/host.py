@@ -16,6 +16,7 @@ from runner.sandbox.doctor.finding import Finding
 from runner.sandbox.engine import Engine
 from runner.sandbox.host import Gpu, find_gpus
 from runner.storage import pinned_evaluation
+from runner.storage.filesystem import FileSystem
 from runner.storage.repository import Repository
 
 MIN_FREE_GIB = {"cpu": 6, "cuda": 20}
@@ -128,6 +129,19 @@ def disk_findings(prefix: str, path: Path, profile: Profile) -> list[Finding]:
             )
         )
     return findings
+
+
+def file_system_finding(found: FileSystem | None) -> Finding:
+    """Check that no other machine shares the file system of the ledger."""
+    if found is None or not found.is_shared:
+        return Finding(name="file-system", level="ok", fact="unknown" if found is None else str(found))
+    return Finding(
+        name="file-system",
+        level="note",
+        fact=f"the repository is on {found}, which other machines may use too",
+        reason="the ledger has a slower journal there, and two machines must not run nights in one clone",
+        remedy="git clone it onto a local disk, and work there",
+    )
 
 
 def clock_finding(now: float, clock_state: int) -> Finding:

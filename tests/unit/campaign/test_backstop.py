@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from contextlib import closing, nullcontext
+from contextlib import closing
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 from structlog.testing import capture_logs
 
-from runner.campaign import candidate, comparison, experiment, measurement, night, placement
+from runner.campaign import candidate, comparison, experiment, night, placement
 from runner.campaign.backstop import Bug, guarded
 from runner.campaign.ideas import IdeaQueue
 from runner.campaign.stop_switch import StopSwitch
-from runner.decision.memory import Memory
 from runner.errors import EngineError, Interrupted
 from runner.evaluation import evaluator
 from runner.proposers import combine
-from runner.records import NoProposal, Outcome, Proposal, Ruling, Trial, Verdict, Write
+from runner.records import NoProposal, Outcome, Proposal, Ruling, Verdict, Write
 from tests.support.fake_proposers import ScriptedProposer
 from tests.support.near_misses import FIGURES
+from tests.support.no_training import NoTraining, discard_everything
 from tests.support.scripted_controller import TAG, make_repository
 from tests.support.scripted_controller import campaign as open_campaign
 
@@ -44,29 +43,10 @@ def only_of_odd_files(function):
     return buggy
 
 
-class NoTraining:
-    """A running trial of a program that is stopped at once."""
-
-    def __init__(self, seed):
-        self.seed = seed
-
-    def claim(self):
-        return Trial(seed=self.seed, outcome=Outcome.STOPPED, reason="scripted")
-
-
 @pytest.fixture
 def campaign(tmp_path, monkeypatch):
     """No engine: every candidate is built and discarded."""
-    built = SimpleNamespace(id="i", layer_digest="l")
-    monkeypatch.setattr(
-        measurement, "open_trial", lambda _evaluator, request, *_: nullcontext(NoTraining(request.seed))
-    )
-    monkeypatch.setattr(evaluator.images, "find_candidate", lambda *_, **__: None)
-    monkeypatch.setattr(evaluator.images, "build_candidate", lambda *_, **__: built)
-    monkeypatch.setattr(measurement, "check_engine_identity", lambda *_: None)
-    monkeypatch.setattr(night, "await_engine", lambda *_, **__: None)
-    monkeypatch.setattr(night, "EMPTY_PAUSES_SECONDS", (0.0,) * 5)
-    monkeypatch.setattr(Memory, "control_due", lambda *_: False)
+    discard_everything(monkeypatch)
     with open_campaign(make_repository(tmp_path / "repository"), experiments=3) as opened:
         yield opened
 

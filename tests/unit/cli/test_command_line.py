@@ -29,6 +29,12 @@ def test_a_mistyped_command_gets_the_closest_name(typed, meant):
     assert f"There is no command {typed!r}. Did you mean " in result.output and meant in result.output
 
 
+def test_a_mistyped_option_gets_the_closest_name():
+    result = CliRunner().invoke(cli, ["overnight", "--experiment", "3"])
+    assert result.exit_code == 2
+    assert "Did you mean '--experiments'?" in result.output
+
+
 def test_a_word_that_is_close_to_no_command_gets_no_suggestion():
     result = CliRunner().invoke(cli, ["xyzzy"])
     assert result.exit_code == 2

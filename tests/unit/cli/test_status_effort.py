@@ -123,3 +123,17 @@ def test_status_shows_neither_where_there_is_none_and_survives_a_wrong_setting(l
     monkeypatch.setenv("AUTORESEARCH_BUDGET_USD", "much")
     shown = CliRunner().invoke(cli, ["status", "--tag", "t"])
     assert "spent $1.00" in shown.output and "budget" not in shown.output
+
+
+@pytest.mark.parametrize(
+    ("target", "shown"), [(8, ": 2 of 8 experiments"), (1, ": 2 experiments"), (2, ": 2 of 2 ")]
+)
+def test_experiments_beyond_the_target_are_not_counted_of_it(ledger, target, shown):
+    """`try` adds some to a night that is over."""
+    ledger.set_target("t", target)
+    trained(ledger, opened(ledger))
+    for _ in range(2):
+        trained(ledger, opened(ledger, asked(ledger, 1.0)))
+    result = CliRunner().invoke(cli, ["status", "--tag", "t"])
+    assert shown in result.output
+    assert f"for all {max(target, 2)} experiments" in result.output

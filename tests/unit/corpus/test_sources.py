@@ -120,19 +120,73 @@ def test_the_key_of_a_folder_changes_with_names_and_contents_only(folder):
 def test_a_missing_or_empty_folder_is_named(tmp_path):
     with pytest.raises(DataError, match="nowhere does not exist") as caught:
         corpus.fetch_source(configuration(tmp_path, source=str(tmp_path / "nowhere")), tmp_path, silent)
-    assert "autoresearch prepare --source FOLDER" in str(caught.value)
+    assert "--source or AUTORESEARCH_SOURCE" in str(caught.value)
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="empty: the source has no documents"):
         corpus.fetch_source(configuration(tmp_path, source=str(tmp_path / "empty")), tmp_path, silent)
-    (tmp_path / "file.txt").write_text("text")
-    with pytest.raises(DataError, match=r"file\.txt.* is not a folder"):
-        corpus.fetch_source(configuration(tmp_path, source=str(tmp_path / "file.txt")), tmp_path, silent)
+    (tmp_path / "file.csv").write_text("text")
+    with pytest.raises(DataError, match=r"file\.csv is no \.txt, .*\.jsonl\.zst file"):
+        corpus.fetch_source(configuration(tmp_path, source=str(tmp_path / "file.csv")), tmp_path, silent)
 
 
-def test_a_symbolic_link_is_refused_because_the_container_cannot_follow_it(folder):
-    (folder / "link.txt").symlink_to(folder / "a.txt")
-    with pytest.raises(DataError, match=r"link\.txt is a symbolic link"):
+def test_one_file_is_a_source(folder, tmp_path):
+    (tmp_path / "near").symlink_to(folder)
+    source = corpus.fetch_source(
+        configuration(tmp_path, source=str(tmp_path / "near" / "a.txt")), tmp_path, silent
+    )
+    assert (source.name, source.path, source.root) == ("a-txt", folder / "a.txt", folder)
+
+
+@pytest.mark.parametrize("target", ["{folder}/a.txt", "../outside.txt", "missing.txt", "link.txt"])
+def test_a_symbolic_link_that_a_container_cannot_follow_is_refused(folder, target):
+    (folder.parent / "outside.txt").write_text("text")
+    (folder / "link.txt").symlink_to(target.format(folder=folder))
+    with pytest.raises(
+        DataError, match=r"link\.txt is a symbolic link (that leads out|to something that is no file)"
+    ):
         folder_hash(folder)
+
+
+def test_a_symbolic_link_within_the_folder_is_followed(folder):
+    (folder / "link.txt").symlink_to("a.txt")
+    linked = folder_hash(folder)
+    (folder / "link.txt").unlink()
+    (folder / "link.txt").write_text("one")
+    assert folder_hash(folder) == linked
+
+
+REVISION = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture
+def cache(tmp_path):
+    """A repository in the cache of Hugging Face, as its library lays it out."""
+    path = tmp_path / "hub" / "datasets--ada--small"
+    for folder in ("blobs", "refs", f"snapshots/{REVISION}/data"):
+        (path / folder).mkdir(parents=True)
+    (path / "blobs" / "abc").write_text('{"text": "one"}\n')
+    (path / "refs" / "main").write_text(REVISION)
+    (path / "snapshots" / REVISION / "data" / "train.jsonl").symlink_to("../../../blobs/abc")
+    return path
+
+
+@pytest.mark.parametrize("inside", ["", f"snapshots/{REVISION}", f"snapshots/{REVISION}/data"])
+def test_a_cache_of_hugging_face_is_mounted_with_the_files_that_its_links_lead_to(cache, tmp_path, inside):
+    source = corpus.fetch_source(configuration(tmp_path, source=str(cache / inside)), tmp_path, silent)
+    assert source.root == cache
+    assert source.path == cache / (inside or f"snapshots/{REVISION}")
+    arguments = corpus.prepare_arguments(configuration(tmp_path), str(source.path.relative_to(source.root)))
+    assert arguments[:2] == ["--source", f"/source/{source.path.relative_to(cache)}"]
+
+
+def test_of_several_snapshots_that_of_the_main_branch_is_taken_or_one_must_be_named(cache, tmp_path):
+    (cache / "snapshots" / "another").mkdir()
+    settings = configuration(tmp_path, source=str(cache))
+    assert corpus.fetch_source(settings, tmp_path, silent).path == cache / "snapshots" / REVISION
+    (cache / "refs" / "main").unlink()
+    with pytest.raises(DataError, match=r"has 2 snapshots") as caught:
+        corpus.fetch_source(settings, tmp_path, silent)
+    assert f"--source {cache}/snapshots/" in caught.value.remedy
 
 
 @pytest.mark.parametrize("name", ["sotu", "climbmix"])

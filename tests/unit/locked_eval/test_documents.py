@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,8 +27,34 @@ def test_parquet_rows_are_the_same_documents_as_files(libraries, corpus, prepare
     assert {name: tree(tmp_path / "out")[name] for name in names} == {name: tree(prepared)[name] for name in names}
 
 
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "zstd"])
+def test_lines_of_json_are_the_same_documents_as_files(libraries, corpus, prepared, tmp_path, packed):
+    import pyarrow as pa
+
+    texts = [path.read_text("utf-8") for path in sorted(corpus.iterdir())]
+    lines = [json.dumps({"id": number, "text": text}) for number, text in enumerate(texts)]
+    halves = ["\n".join(half).encode() + b"\r\n" for half in (lines[:50], [*lines[50:], "", '{"text": null}'])]
+    # The cache of Hugging Face: files by their hash, names that link to them, and the whole of it somewhere else.
+    cache = tmp_path / "source"
+    for folder in ("blobs", "snapshots/r"):
+        (cache / folder).mkdir(parents=True)
+    # Frames one after the other are one file, as parallel programs write them.
+    frames = [pa.Codec("zstd").compress(half, asbytes=True) if packed else half for half in halves]
+    (cache / "blobs" / "0").write_bytes(b"".join(frames))
+    (cache / "snapshots" / "r" / f"a.jsonl{'.zst' if packed else ''}").symlink_to("../../blobs/0")
+    cache.rename(tmp_path / "moved")
+    manifest = run(tmp_path / "moved" / "snapshots" / "r", tmp_path / "out")
+    assert manifest["documents_left_out"]["empty"] == 1
+    names = ("train/shard-00.bin", "train/shard-31.bin", "val/rows.npy", "test/rows.npy", "tokenizer/ranks.txt")
+    assert {name: tree(tmp_path / "out")[name] for name in names} == {name: tree(prepared)[name] for name in names}
+
+
 def _symlink(source: Path) -> None:
     (source / "link.txt").symlink_to(source / "000.txt")
+
+
+def _lines(text: str) -> Callable[[Path], object]:
+    return lambda source: (source / "bad.jsonl").write_text('{"text": "good"}\n\n' + text, "utf-8")
 
 
 def _damaged_parquet(source: Path) -> None:
@@ -51,8 +79,22 @@ def _parquet(source: Path, columns: dict) -> None:
         (_damaged_parquet, r"cannot read bad\.parquet"),
         (lambda source: _parquet(source, {"body": ["x"]}), r"other\.parquet has no column 'text'; it has body"),
         (lambda source: _parquet(source, {"text": [1, 2]}), r"column 'text' of other\.parquet holds int64"),
+        (_lines('{"body": "x", "id": 1}'), r"line 3 of bad\.jsonl has no field 'text'; it has body, id"),
+        (_lines('["text"]'), r"line 3 of bad\.jsonl has no field 'text'$"),
+        (_lines('{"text": 7}'), r"field 'text' in line 3 of bad\.jsonl is no text"),
+        (_lines('{"text": "half'), r"line 3 of bad\.jsonl is not JSON"),
+        (_lines("[" * 100_000), r"line 3 of bad\.jsonl is not JSON"),
+        (_lines('{"text": "\\ud800"}'), r"line 3 of bad\.jsonl is not UTF-8"),
+        (
+            lambda source: (source / "bad.jsonl").write_bytes(b'{"text": "\xe9"}'),
+            r"line 1 of bad\.jsonl is not UTF-8",
+        ),
+        (lambda source: (source / "bad.jsonl.zst").write_bytes(b"{}"), r"cannot read bad\.jsonl\.zst"),
     ],
-    ids=["encoding", "symlink", "damaged", "column", "type"],
+    ids=[
+        *("encoding", "symlink", "damaged", "column", "type"),
+        *("field", "list", "number", "half", "deep", "surrogate", "latin-1", "not packed"),
+    ],
 )
 def test_a_bad_file_is_named(libraries, corpus, tmp_path, capsys, spoil, says):
     source = put(tmp_path / "source", {"000.txt": (corpus / "000.txt").read_text("utf-8")})

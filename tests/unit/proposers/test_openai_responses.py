@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from runner.config import load
 from runner.errors import ProposerError
 from runner.proposers.llm import open_chat
 from runner.proposers.llm.chat import Answer, Call, Stop
@@ -50,6 +51,14 @@ def test_the_server_stores_nothing_and_reasoning_arrives_encrypted(ask):
     assert body["instructions"] == OPENING.system
     assert [said["content"][0]["text"] for said in body["input"]] == [OPENING.material, OPENING.task]
     assert server.headers[0]["authorization"] == f"Bearer {CANARY}"
+
+
+def test_a_missing_model_is_asked_for_before_key_and_price(openai, tmp_path, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    for proposer in ("openai", "bedrock"):
+        with pytest.raises(ProposerError, match=f"no model is set for the proposer {proposer}") as caught:
+            open_chat(load(tmp_path, {"proposer": proposer}, environ={}))
+        assert "--model NAME" in caught.value.remedy
 
 
 def test_a_model_that_does_not_reason_is_not_asked_for_reasoning(ask):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from runner import edits, proposers
@@ -152,9 +154,20 @@ def test_a_single_patch_is_proposed_once_whatever_crashed_before(folder):
     proposal = proposer.propose(request(crashed))
     assert (proposal.hypothesis, proposal.proposer) == ("First.", "patch")
     end = proposer.propose(request(crashed))
-    assert isinstance(end, NoProposal) and end.exhausted
+    assert isinstance(end, NoProposal) and end.exhausted and proposer.used
     with pytest.raises(ProposerError, match="cannot be read"):
         SinglePatch(folder / "none.patch")
+
+
+def test_a_single_patch_that_does_not_apply_is_no_proposal(folder):
+    proposer, other = SinglePatch(folder / "01-a.patch"), {**FILES, "workload/train.py": b"RATE = 5\n"}
+    proposer.check(FILES)
+    with pytest.raises(ProposerError, match=r"01-a\.patch does not apply to the champion: .*differs") as caught:
+        proposer.check(other)
+    assert "git diff BRANCH" in caught.value.remedy
+    misfit = proposer.propose(replace(request(), files=other))
+    assert isinstance(misfit, NoProposal) and misfit.exhausted and not proposer.used
+    assert "differs" in misfit.reason
 
 
 def test_create_makes_it(folder, tmp_path_factory):

@@ -19,6 +19,7 @@ from runner.sandbox.doctor import host
 from runner.sandbox.doctor.finding import NAMES, Finding, accepting, check_names
 from runner.sandbox.engine import Engine
 from runner.sandbox.host import Gpu
+from runner.storage.filesystem import FileSystem
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC).timestamp()
 FINE = {
@@ -83,6 +84,12 @@ def test_the_clock_is_judged_by_its_time_and_its_synchronization():
     assert host.clock_finding(NOW, 0).level == "ok"
     assert host.clock_finding(NOW, 5).level == "note"
     assert host.clock_finding(0.0, 0).level == "problem"
+
+
+@pytest.mark.parametrize(("kind", "level"), [("ext4", "ok"), ("nfs4", "note")])
+def test_a_file_system_that_other_machines_may_use_is_a_note(kind, level):
+    finding = host.file_system_finding(FileSystem(kind=kind, source="server:/home"))
+    assert (finding.level, f"{kind} (server:/home)" in finding.fact) == (level, True)
     assert host.clock_state() in range(6)
 
 

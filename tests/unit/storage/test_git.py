@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 
 import pytest
@@ -106,19 +107,47 @@ def test_packed_refs_move_like_loose_ones(root, repository, command):
     assert repository.branch_head(BRANCH) == keep(repository)
 
 
+@pytest.mark.parametrize("command", ["pack-refs --all --prune", "gc --quiet"], ids=["pack-refs", "gc"])
+def test_a_night_beside_a_git_that_tidies_up_all_the_time_loses_nothing(root, repository, command):
+    """Both remove folders, refs and objects between two steps of ours."""
+    loop = f"echo begun; while :; do git {command}; done 2>/dev/null"
+    with subprocess.Popen(["sh", "-c", loop], cwd=root, stdout=subprocess.PIPE, start_new_session=True) as tidying:
+        assert tidying.stdout.readline() == b"begun\n"
+        try:
+            champion = repository.resolve("HEAD")
+            repository.advance(BRANCH, champion, None)
+            for number in range(12):
+                ref = f"{REF.rpartition('/')[0]}/{number:04d}"
+                staged = stage(repository, parent=champion, ref=ref, message=f"try {number}\n")
+                kept = write_again(lambda tree=staged.tree, old=champion: _kept(repository, tree, old))
+                champion = kept
+        finally:
+            os.killpg(tidying.pid, signal.SIGKILL)
+    assert len(tried(root)) == 12
+    assert repository.branch_head(BRANCH) == champion
+    (root / ".git" / "gc.pid").unlink(missing_ok=True)
+    assert git(root, "fsck", "--strict") == ""
+
+
+def _kept(repository, tree, champion):
+    commit = repository.make_commit(tree=tree, parent=champion, message="keep\n", when="2026-01-02T03:04:05Z")
+    repository.advance(BRANCH, commit, champion)
+    return commit
+
+
 @pytest.fixture
 def failing_git(tmp_path, monkeypatch):
-    """A git whose next `update-ref` commands fail with these words; the number that is left stands in the file."""
+    """A git whose next commands of a kind fail with these words; the number that is left stands in the file."""
     folder = tmp_path / "bin"
     folder.mkdir()
     left = folder / "left"
     program = folder / "git"
 
-    def fail(times, stderr):
+    def fail(times, stderr, command="update-ref"):
         left.write_text(str(times))
         program.write_text(
             f'#!/bin/sh\nleft=$(cat "{left}")\n'
-            'case " $* " in *" update-ref "*) if [ "$left" -gt 0 ]; then\n'
+            f'case " $* " in *" {command} "*) if [ "$left" -gt 0 ]; then\n'
             f'echo $((left - 1)) > "{left}"; cat > /dev/null; echo "{stderr}" >&2; exit 128; fi;; esac\n'
             f'exec "{real}" "$@"\n'
         )
@@ -141,6 +170,13 @@ def test_a_folder_of_refs_that_packing_removes_is_made_again(root, repository, f
     kept = keep(repository)
     repository.advance(BRANCH, kept, None)
     assert repository.branch_head(BRANCH) == kept
+    assert left.read_text().strip() == "0"
+
+
+def test_a_folder_of_objects_that_packing_removes_is_made_again(root, repository, failing_git):
+    words = "error: unable to write file .git/objects/23/2301e7: No such file or directory"
+    left = failing_git(2, words, "hash-object")
+    assert stage(repository).commit == tried(root)[REF]
     assert left.read_text().strip() == "0"
 
 
