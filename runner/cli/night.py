@@ -155,8 +155,8 @@ def try_command(patch: Path, as_json: bool, **settings: Any) -> None:
     """Take PATCH, a git unified diff against the repository root, through the whole pipeline.
 
     It is an experiment of the campaign like any other: recorded, and kept if it beats the champion. A patch that
-    does not apply to the champion is an error, and no experiment. The exit code is 1 when it got no score: refused,
-    crashed, or lost to infrastructure.
+    does not apply to the champion is an error, and no experiment. The exit code is 1 when it got no score:
+    refused, crashed, or lost to infrastructure.
     """
     from runner.campaign import night
     from runner.campaign.champion import champion_workload

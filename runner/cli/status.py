@@ -180,7 +180,7 @@ def count_effort(
     return Effort(
         experiments=experiments,
         summary=summary,
-        usage=ledger.usage_totals(tag),
+        usage=ledger.conversations.usage_totals(tag),
         target=0 if campaign is None else campaign.target,
         profile=profile,
         budget_usd=budget_usd,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from runner.failpoints import Step
-from runner.records import Usage
+from runner.records import Usage, UsageTotals
 from runner.storage.clock import now
 from runner.storage.database import Database
 from runner.storage.rows import usage_values
@@ -166,6 +166,18 @@ class Conversations:
         """All money spent in a campaign."""
         (row,) = self._database.read("SELECT coalesce(sum(cost_usd), 0) FROM usage WHERE tag = ?", tag)
         return float(row[0])
+
+    def usage_totals(self, tag: str) -> UsageTotals:
+        """Money and tokens of a campaign, summed over its responses; all zero when there were none."""
+        (row,) = self._database.read(
+            "SELECT count(*) AS num_responses, coalesce(sum(input_tokens), 0) AS input_tokens,"
+            " coalesce(sum(output_tokens), 0) AS output_tokens,"
+            " coalesce(sum(cache_read_tokens), 0) AS cache_read_tokens,"
+            " coalesce(sum(cache_write_tokens), 0) AS cache_write_tokens,"
+            " coalesce(sum(cost_usd), 0.0) AS cost_usd FROM usage WHERE tag = ?",
+            tag,
+        )
+        return UsageTotals(**dict(row))
 
     def highest_cost_usd(self, tag: str) -> float:
         """Cost of a campaign's most expensive answer so far."""

@@ -28,7 +28,7 @@ from typing import Any
 
 from runner.errors import LedgerError
 from runner.failpoints import Step
-from runner.records import Experiment, Figures, Outcome, Proposal, Trial, TrialKind, UsageTotals, Verdict
+from runner.records import Experiment, Figures, Outcome, Proposal, Trial, TrialKind, Verdict
 from runner.storage.clock import now
 from runner.storage.conversations import Conversations
 from runner.storage.database import Database
@@ -371,20 +371,6 @@ class Ledger:
                 (now(), seq, Outcome.LOST, "the controller was killed", tag),
             )
         return cursor.rowcount
-
-    # ---------------------------------------------------------------------- money
-
-    def usage_totals(self, tag: str) -> UsageTotals:
-        """Money and tokens of a campaign, summed over its responses; all zero when there were none."""
-        (row,) = self.database.read(
-            "SELECT count(*) AS num_responses, coalesce(sum(input_tokens), 0) AS input_tokens,"
-            " coalesce(sum(output_tokens), 0) AS output_tokens,"
-            " coalesce(sum(cache_read_tokens), 0) AS cache_read_tokens,"
-            " coalesce(sum(cache_write_tokens), 0) AS cache_write_tokens,"
-            " coalesce(sum(cost_usd), 0.0) AS cost_usd FROM usage WHERE tag = ?",
-            tag,
-        )
-        return UsageTotals(**dict(row))
 
 
 def _insert(db: sqlite3.Connection, table: str, columns: Mapping[str, Any]) -> int:

@@ -108,7 +108,7 @@ def read_ledger(diff, text, after):
     duplicates.repeats(BASE, after, told)
     experiments_tool.read({"numbers": [1, 2]}, told)
     experiments_tool.read({"status": "any", "file": text, "category": text}, told)
-    combine.stack(told, lambda _: BASE, champion=0, sigma_bpb=0.001, stack_sigmas=1.0, ending=False)
+    combine.stack(combine.shelf(told), lambda _: BASE, champion=0, sigma_bpb=0.001, stack_sigmas=1.0, ending=False)
     tried_message(some[0])
     kept_message(some[0])
     read_in_the_morning([replace(first, trials=(scored(2.0),)), *some])

@@ -60,11 +60,11 @@ def opened(ledger, conversation=None):
 
 
 def test_totals_are_of_one_campaign_and_count_what_led_to_nothing(ledger):
-    assert ledger.usage_totals("t") == NO_USAGE
+    assert ledger.conversations.usage_totals("t") == NO_USAGE
     opened(ledger, asked(ledger, 1.0))
     asked(ledger, 0.5)
     asked(ledger, 9.0, "other")
-    assert ledger.usage_totals("t") == UsageTotals(
+    assert ledger.conversations.usage_totals("t") == UsageTotals(
         num_responses=2,
         input_tokens=2,
         output_tokens=4,

@@ -162,13 +162,16 @@ def test_a_target_belongs_to_its_campaign(ledger):
 
 
 def test_totals_sum_every_response_of_a_campaign(ledger):
-    assert ledger.usage_totals("t").num_responses == 0 and ledger.usage_totals("t").cost_usd == 0.0
+    assert (
+        ledger.conversations.usage_totals("t").num_responses == 0
+        and ledger.conversations.usage_totals("t").cost_usd == 0.0
+    )
     talk = ledger.conversations.open("t", "p", seen=0)
     for cost in (0.25, 0.5):
         answered(ledger.conversations, talk, "a", cost=cost)
     open_experiment(ledger, conversation=talk.id)
     answered(ledger.conversations, ledger.conversations.open("t", "p", seen=0), None)
-    assert ledger.usage_totals("t") == UsageTotals(
+    assert ledger.conversations.usage_totals("t") == UsageTotals(
         num_responses=3, input_tokens=3, output_tokens=6, cache_read_tokens=9, cache_write_tokens=12,
         cost_usd=1.75,
     )  # fmt: skip
