@@ -113,7 +113,8 @@ def resolve_config(
         if not found:
             known = ", ".join(one.uuid for one in gpus)
             raise ConfigError(f"there is no GPU {chosen.gpu!r}", f"choose one of: {known}")
-        chosen = chosen.model_copy(update={"gpu": found[0].uuid})
+        if chosen.gpu is not None:
+            chosen = chosen.model_copy(update={"gpu": found[0].uuid})
     if not gpus and begun is None and "profile" not in decided:
         note("no GPU found: using the cpu profile (--require-gpu makes this an error)")
     if asks_proposer and not has_key and "proposer" not in decided:

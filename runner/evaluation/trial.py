@@ -33,8 +33,8 @@ from runner.evaluation.outcome import (
 )
 from runner.records import AuditPolicy, Outcome, Phase, RunEnd, RunRecord, SealedScore, Trial
 from runner.sandbox import Session, open_session
-from runner.sandbox.containers import choose_cores
 from runner.sandbox.host import clock_mhz
+from runner.sandbox.reservation import choose_cores
 from runner.storage import claims as claims_store
 from runner.storage.clock import now
 from runner.untrusted import clean, progress

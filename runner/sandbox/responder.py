@@ -13,9 +13,10 @@ from runner.errors import EngineError
 from runner.failpoints import Step, around
 from runner.records import Phase, RunEnd, RunRecord
 from runner.sandbox.container_spec import ContainerSpec, OutputVolume
-from runner.sandbox.containers import Sandbox, limits_of, move_container, open_container, spare_cores
+from runner.sandbox.containers import Sandbox, limits_of, move_container, open_container
 from runner.sandbox.engine import Engine, engine_errors
 from runner.sandbox.kernel_limits import Limits, LimitWatch
+from runner.sandbox.reservation import spare_cores
 from runner.sandbox.streams import Attachment
 from runner.sandbox.supervision import GRACE_SECONDS, POLL_SECONDS, Clock, Reports, record, wait
 
@@ -39,8 +40,12 @@ class Question:
     linger_seconds: float  # time for which the container holds the volume after an answer
     max_bytes: int  # a longer answer is discarded
 
-    def spec(self, config: Config) -> ContainerSpec:
-        """The container that answers it."""
+    def spec(self, config: Config, cores: tuple[int, ...] | None) -> ContainerSpec:
+        """The container that answers it.
+
+        Args:
+            cores: cores on which it warms up; None: those on which it answers.
+        """
         return ContainerSpec(
             phase=self.phase,
             image_id=self.image_id,
@@ -61,7 +66,7 @@ class Question:
             # PID 1 copies the checkpoint from there: locked_eval/container/supervisor.py
             output_volume=OutputVolume(self.volume, "/root/out", writable=False),
             interactive=True,
-            cores=spare_cores(config) or None,
+            cores=cores,
         )
 
 
@@ -168,8 +173,9 @@ def open_responder(sandbox: Sandbox, question: Question) -> Iterator[Responder]:
         EngineError: the engine failed.
     """
     engine, config = sandbox.engine, sandbox.config
+    spare = spare_cores(config)
     with ExitStack() as stack:
-        container_id = stack.enter_context(open_container(sandbox, question.spec(config)))
+        container_id = stack.enter_context(open_container(sandbox, question.spec(config, spare or None)))
         reports = Reports()
         with engine_errors(f"starting the {question.phase} container"):
             attachment = Attachment(engine, container_id, question.max_bytes, reports.feed)
@@ -183,7 +189,7 @@ def open_responder(sandbox: Sandbox, question: Question) -> Iterator[Responder]:
             startup_seconds=config.startup_seconds,
             limit_seconds=question.limit_seconds,
             limits=limits_of(config),
-            moves=bool(spare_cores(config)),
+            moves=bool(spare),
             attachment=attachment,
             reports=reports,
         )

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from runner.config import Config
 from runner.records import Phase, RunRecord
-from runner.sandbox.containers import Owner, Sandbox, create_output_volume, discard, remove_volume, spare_cores
+from runner.sandbox.containers import Owner, Sandbox, create_output_volume, discard, remove_volume
 from runner.sandbox.engine import Engine
 from runner.sandbox.responder import Question, Responder, open_responder
 from runner.sandbox.training import Callbacks, Training, train
@@ -149,6 +149,6 @@ def open_session(
             max_bytes=max_claims_bytes,
         )
         scorer = stack.enter_context(open_responder(sandbox, question))
-        if not spare_cores(config):
+        if not scorer.moves:
             scorer.await_ready()  # it shares the cores of the training, whose clock runs
         yield Session(sandbox=sandbox, mounts=mounts, image_id=image_id, volume=volume, scorer=scorer)

@@ -14,7 +14,7 @@ from locked_eval.preparation.index import IndexBuilder
 from runner.corpus.redaction import WITHHELD, Redactor
 from runner.proposers.researcher.prompt import show_task
 from runner.records import Outcome, Phase, ProposalRequest
-from runner.sandbox.containers import choose_cores
+from runner.sandbox.reservation import choose_cores
 from tests.support.constant_workload import TRAIN, workload_files
 from tests.support.machine import changed, measure_once
 from tests.support.silent_observer import SilentObserver
