@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import structlog
 
 from runner import edits
-from runner.campaign.baseline import ensure_baseline
+from runner.campaign.baseline import ensure_baseline, has_failed
 from runner.campaign.budget import budget_reason
 from runner.campaign.campaign import Campaign, Controller
 from runner.campaign.champion import run_control
@@ -40,6 +40,8 @@ nothing runs any more does not use up many ideas, which may have cost money."""
 def open_campaign(controller: Controller) -> Campaign:
     """The campaign of this tag: a new one from HEAD, or the existing one, reconciled with git.
 
+    One whose baseline failed is replaced by a new one.
+
     Raises:
         ConfigError: it exists under other conditions, so that scores would not be comparable.
         RepositoryError: HEAD cannot start one, its branch was moved, or git lost what cannot be made again.
@@ -47,7 +49,8 @@ def open_campaign(controller: Controller) -> Campaign:
     tag, ledger, repository = controller.config.tag, controller.ledger, controller.repository
     repository.refuse_checked_out(controller.branch)
     row = ledger.campaign(tag)
-    if row is not None:
+    failed = row is not None and has_failed(ledger.experiments(tag))
+    if row is not None and not failed:
         controller.refuse_other_conditions(row)
         lost = ledger.close_lost_trials(tag)
         campaign = Campaign(controller, row)
@@ -66,6 +69,8 @@ def open_campaign(controller: Controller) -> Campaign:
             f"the branch {controller.branch} exists, but the ledger has no campaign of that name",
             f"choose another name (--tag), or: git branch -D {controller.branch}",
         )
+    if failed:
+        ledger.delete_campaign(tag)
     row = ledger.create_campaign(tag=tag, base_commit=base, conditions=controller.conditions)
     log.info("campaign_started", campaign=tag, base=base, **controller.conditions)
     return Campaign(controller, row)

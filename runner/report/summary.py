@@ -71,6 +71,9 @@ def summary_text(experiments: Sequence[Experiment]) -> str:
     """Describe a campaign in one paragraph: baseline, best, counts and noise."""
     found = summarize(experiments)
     if found.baseline_bpb is None or found.best_bpb is None:
+        failed = experiments[BASELINE] if experiments and experiments[BASELINE].verdict is not None else None
+        if failed is not None:
+            return f"The baseline failed ({failed.verdict}): {failed.reason}. The next start measures it anew."
         return "No baseline yet: nothing can be compared."
     noise = "" if found.sigma_bpb is None else f" Noise sigma {found.sigma_bpb:.4f} bpb."
     if found.num_experiments == 0:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from runner.config import Config
@@ -14,12 +14,23 @@ from runner.failpoints import Step, around
 from runner.records import Phase, RunEnd, RunRecord
 from runner.sandbox.container_spec import ContainerSpec, OutputVolume
 from runner.sandbox.containers import Sandbox, limits_of, move_container, open_container
+from runner.sandbox.core_meter import STRETCH, CoreMeter, NetLimit
 from runner.sandbox.engine import Engine, engine_errors
 from runner.sandbox.kernel_limits import Limits, LimitWatch
 from runner.sandbox.reservation import spare_cores
 from runner.sandbox.streams import Attachment
-from runner.sandbox.supervision import GRACE_SECONDS, POLL_SECONDS, Clock, Reports, record, wait
+from runner.sandbox.supervision import (
+    GRACE_SECONDS,
+    POLL_SECONDS,
+    Clock,
+    Reports,
+    container_cpu_seconds,
+    record,
+    wait,
+)
 
+REAP_SECONDS = 10.0
+"""Longest wait for PID 1 after its deadline was set to now; one that is silent was stopped from outside."""
 RECEIVE_SECONDS = 60.0
 """Longest wait for bytes that PID 1 has written already."""
 SETTLE_SECONDS = 5.0
@@ -35,7 +46,7 @@ class Question:
     image_id: str
     rows: Path  # host folder
     volume: str  # holds the checkpoint; in this container PID 1 alone can read it
-    limit_seconds: float  # wall clock of the answer
+    limit_seconds: float  # wall clock of the answer, without what other programs took of its cores
     hold_seconds: float  # longest wait for the start signal
     linger_seconds: float  # time for which the container holds the volume after an answer
     max_bytes: int  # a longer answer is discarded
@@ -52,7 +63,7 @@ class Question:
             command=[
                 self.program,
                 *("--startup", str(config.startup_seconds)),
-                *("--limit", str(self.limit_seconds)),
+                *("--limit", str(STRETCH * self.limit_seconds)),  # the host ends it at its net limit
                 *("--hold", str(self.hold_seconds)),
                 *("--linger", str(self.linger_seconds)),
             ],
@@ -126,6 +137,14 @@ class Responder:
             return
         raise EngineError(f"the stream of the {self.phase} container broke", "autoresearch doctor")
 
+    def _is_silent(self, net: NetLimit) -> bool:
+        """Set the deadline to now once the net limit is used up; whether PID 1 then fails to end the run."""
+        if net.called_off_at is None and net.is_exceeded():
+            with engine_errors("ending an answer"):
+                self.engine.client.api.kill(self.container_id, signal="SIGUSR1")  # `supervisor.CALL_OFF`
+            net.called_off_at = time.monotonic()
+        return net.called_off_at is not None and time.monotonic() - net.called_off_at > REAP_SECONDS
+
     def go(self, seed: int) -> tuple[RunRecord, bytes | None]:
         """Send the start signal once the container is ready, and wait for its answer.
 
@@ -140,6 +159,12 @@ class Responder:
         watch = LimitWatch(self.container_id, self.phase, self.limits)
         if self.moves:
             watch.check(move_container(self.engine, self.container_id, self.limits))
+        net = NetLimit(
+            CoreMeter(self.limits.cores),
+            self.limit_seconds,
+            lambda: container_cpu_seconds(self.engine, self.container_id),
+        )
+        net.start()
         try:
             self.attachment.send(b"g")
         except OSError as error:
@@ -147,14 +172,22 @@ class Responder:
         clock = Clock(
             started=self.reports.started,
             startup_seconds=GRACE_SECONDS + 5,
-            limit_seconds=self.limit_seconds,
+            limit_seconds=STRETCH * self.limit_seconds,
             done=self.reports.ended,
         )
-        state = wait(self.engine, self.container_id, clock, meanwhile=self.refuse_broken, watch=watch)
+        state = wait(
+            self.engine,
+            self.container_id,
+            clock,
+            meanwhile=self.refuse_broken,
+            gives_up=lambda: self._is_silent(net),
+            watch=watch,
+        )
+        net.meter.stop()
         watch.check_now()  # a container that lingers still has its limits
         # An engine reports the end of a container before it has delivered the last of its stream.
         self.reports.ended.wait(0 if state.killed or state.exit_code == 137 else GRACE_SECONDS)
-        run = record(self.phase, seed, state, self.reports)
+        run = _net_record(record(self.phase, seed, state, self.reports), net)
         if run.end is not RunEnd.FINISHED:
             return run, None
         if not self.reports.ended.is_set():  # else a lost report would pass for an empty answer
@@ -163,6 +196,15 @@ class Responder:
         if answer is None and not self.attachment.overflowed:
             raise EngineError(f"the answer of the {self.phase} container is incomplete", "autoresearch doctor")
         return run, answer
+
+
+def _net_record(run: RunRecord, net: NetLimit) -> RunRecord:
+    """The record of a run with the CPU time of others; at its deadline where it took longer than its net limit."""
+    run = replace(run, others_cpu_seconds=net.meter.others(run.cpu_seconds, run.wall_seconds))
+    if run.end is RunEnd.FINISHED and run.wall_seconds is not None:
+        late = net.net_seconds(run.wall_seconds, run.others_cpu_seconds) > net.limit_seconds
+        return replace(run, end=RunEnd.DEADLINE) if late else run
+    return run
 
 
 @contextmanager

@@ -149,7 +149,7 @@ def test_containers_of_another_controller_are_witnesses(locks):
         assert beside.cores == (1,)
     with reserved({}, container("ours")) as own:
         assert own.cores == (3,)
-    with pytest.raises(EngineError, match=r"campaign hers \(container cccccccccccc\\)"):
+    with pytest.raises(EngineError, match=r"campaign hers \(container cccccccccccc\)"):
         reserved({"cpus": 4}, container("theirs")).__enter__()
 
 
