@@ -15,6 +15,7 @@ from runner.campaign.campaign import Campaign, Controller
 from runner.campaign.champion import run_control
 from runner.campaign.experiment import run_experiment
 from runner.campaign.ideas import IdeaQueue, read_program
+from runner.campaign.machine_doubt import refuse_broken_machine
 from runner.campaign.recovery import reconcile
 from runner.campaign.stop_switch import StopSwitch
 from runner.decision import history
@@ -130,6 +131,7 @@ class _Loop:
         while True:
             experiment = self.campaign.open_experiment
             if experiment is None:
+                refuse_broken_machine(self.campaign)
                 if (reason := self._end_reason()) is not None:
                     return reason
                 following = self._next()
@@ -145,7 +147,7 @@ class _Loop:
                 if experiment.verdict is None:
                     return STOPPED
             self.campaign.observer.closed(experiment, self.campaign.champion.val_bpb)
-            self._refuse_broken_machine(experiment)
+            self._refuse_many_quarantined(experiment)
 
     def _next(self) -> Experiment | str | None:
         """The next experiment; a reason to end; or None: look again."""
@@ -180,7 +182,7 @@ class _Loop:
         self.stop.wait(EMPTY_PAUSES_SECONDS[min(self.empty, len(EMPTY_PAUSES_SECONDS)) - 1])
         return None
 
-    def _refuse_broken_machine(self, closed: Experiment) -> None:
+    def _refuse_many_quarantined(self, closed: Experiment) -> None:
         self.quarantined = self.quarantined + 1 if closed.verdict is Verdict.INFRA else 0
         if self.quarantined >= MAX_QUARANTINED:
             raise EngineError(

@@ -34,7 +34,7 @@ from runner.evaluation.outcome import (
 from runner.records import AuditPolicy, Outcome, Phase, RunEnd, RunRecord, SealedScore, Trial
 from runner.sandbox import Session, open_session
 from runner.sandbox.core_meter import CoreMeter
-from runner.sandbox.host import clock_mhz
+from runner.sandbox.host import clock_mhz, suspended_seconds
 from runner.sandbox.reservation import choose_cores
 from runner.storage import claims as claims_store
 from runner.storage.clock import now
@@ -42,6 +42,8 @@ from runner.untrusted import clean, progress
 
 log = structlog.get_logger()
 
+MAX_SUSPENDED_SECONDS = 1.0
+"""Suspension of the machine during a run; a longer one loses it, since caches, clocks, and devices start anew."""
 LOG_LINES = 50
 """Lines of a training log that are kept, for people and for the model that repairs a crash."""
 
@@ -238,7 +240,7 @@ class RunningTrial:
 
     def _recorded(self, phase: Phase, execute: Callable[[], RunRecord]) -> RunRecord:
         """Execute a container on a scrubbed GPU, and add its run; one that an exception ends is added as lost."""
-        opened_at, number = now(), self.request.program.number
+        opened_at, number, suspended = now(), self.request.program.number, suspended_seconds()
         run = RunRecord(
             phase=phase,
             seed=self.request.seed,
@@ -249,7 +251,13 @@ class RunningTrial:
         )
         try:
             self.evaluator.scrub(number)
-            run = execute()
+            done = execute()
+            if (asleep := suspended_seconds() - suspended) > MAX_SUSPENDED_SECONDS:
+                raise EngineError(
+                    f"the machine was suspended for {asleep:.0f} s in the phase {phase}",
+                    "keep it awake: systemd-inhibit --what=sleep:handle-lid-switch autoresearch overnight",
+                )
+            run = done
         finally:
             run = replace(run, opened_at=opened_at, closed_at=now())
             self.runs.append(run)

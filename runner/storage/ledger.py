@@ -218,6 +218,22 @@ class Ledger:
             }
             self._update(db, tag, number, columns, "verdict IS NULL")
 
+    def excuse(self, tag: str, crashes: Mapping[int, str]) -> None:
+        """Turn crashes into infra, all at once: the champion crashed alike, so the machine was at fault.
+
+        The only change that a verdict ever sees.
+
+        Args:
+            crashes: the new reason of each experiment, by its number.
+
+        Raises:
+            LedgerError: one of them is no crash.
+        """
+        with self._tick(Step.CRASHES_EXCUSED, tag) as (db, _):
+            for number, reason in crashes.items():
+                columns = {"verdict": Verdict.INFRA, "reason": reason}
+                self._update(db, tag, number, columns, "verdict = 'crash'")
+
     def set_kept(self, tag: str, number: int, commit: str) -> None:
         """Record that the branch now stands at this experiment's commit.
 
