@@ -152,13 +152,17 @@ class Config(BaseModel):
     # Container limits.
     memory_bytes: int = Field(ge=512 * MEBI, description="memory and swap together")
     cpus: int = Field(ge=1, description="cores of a candidate; each is pinned, one thread per core")
+    cores: Annotated[tuple[int, ...] | None, BeforeValidator(_from_text)] = Field(
+        default=None,
+        description="cores of the host for candidates, as many as `cpus`; the last ones that are free when unset",
+    )
     pids: int = Field(default=512, ge=16, description="processes and threads of one container")
     scratch_bytes: int = Field(ge=16 * MEBI, description="tmpfs at /tmp")
     output_bytes: int = Field(ge=16 * MEBI, description="tmpfs for checkpoints; must hold two of them")
     shm_bytes: int = Field(default=64 * MEBI, ge=0, description="size of /dev/shm")
     score_batch_rows: int = Field(ge=1, description="rows per forward pass in scoring")
     gpu: str | None = Field(
-        default=None, min_length=1, description="UUID of the GPU to use; the first one when unset"
+        default=None, min_length=1, description="UUID of the GPU to use; the first one that is free when unset"
     )
 
     # Proposer.

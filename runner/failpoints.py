@@ -32,6 +32,7 @@ class Step(StrEnum):
     TRIAL_CLOSED = "trial_closed"
     LOST_TRIALS_CLOSED = "lost_trials_closed"
     EXPERIMENT_CLOSED = "experiment_closed"
+    CRASHES_EXCUSED = "crashes_excused"
     KEEP_RECORDED = "keep_recorded"
     ATTEMPT_RECORDED = "attempt_recorded"
     # Git.

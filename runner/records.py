@@ -217,7 +217,7 @@ class RunRecord:
     exit_code: int | None
     wall_seconds: float | None  # of candidate code; None when it never started
     cpu_seconds: float | None  # of candidate code and its waited-for children, as the kernel counts
-    others_cpu_seconds: float | None = None  # train and score: CPU time of other programs on its cores
+    others_cpu_seconds: float | None = None  # CPU time of other programs on its cores; None: not counted
     clock_mhz: float | None = None  # train only: mean clock of the GPU's processors, else of its cores
     log_tail: str = ""  # train only: cleaned text of the candidate, untrusted
     val_bpb: float | None = None  # score: as claimed; audit: as audited

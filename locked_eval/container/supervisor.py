@@ -12,7 +12,8 @@ Streams of the container, both written by this program alone:
     stdout  train: what the candidate printed, rate-capped; score and audit: the candidate's answer, every byte
 
 Training starts at once. Scoring and audits wait for one byte on stdin, the start signal, for `--hold` seconds at
-most; then the checkpoint is copied for the candidate (`handover`).
+most; then the checkpoint is copied for the candidate (`handover`). Their limit is an upper one: the host, which
+knows what other programs took of the cores, ends them earlier by the signal `CALL_OFF`.
 
 The last report says how many bytes of an answer there are, so that the host knows where it ends although the
 container lingers: its memory file system with the checkpoint lives as long as PID 1 does. By then every process of
@@ -59,6 +60,8 @@ PASSED_ENVIRONMENT = (
 )  # fmt: skip
 """All that a candidate sees of the environment."""
 
+CALL_OFF = signal.SIGUSR1
+"""Signal by which the host sets the deadline of an answer to now: it knows how much time other programs took."""
 REAP_SECONDS = 5.0
 """Longest wait for killed processes to be reaped; the kernel ends the rest when PID 1 exits."""
 FLUSH_SECONDS = 30.0
@@ -96,6 +99,7 @@ class Supervisor:
         self.signaled_at: float | None = None
         self.started_at: float | None = None
         self.cpu_before: float | None = None
+        self.called_off = False
 
     def run(self) -> int:
         """Supervise one run; returns the exit code of the container."""
@@ -105,6 +109,8 @@ class Supervisor:
         wakeup_read, wakeup_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(wakeup_write, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
+        if self.answers:
+            signal.signal(CALL_OFF, self._call_off)
         self.selector.register(wakeup_read, selectors.EVENT_READ, "wakeup")
 
         ready = self._start_child()
@@ -160,6 +166,9 @@ class Supervisor:
         os.close(output)
         return ready_read
 
+    def _call_off(self, *_: object) -> None:
+        self.called_off = True
+
     def _go(self) -> None:
         assert self.child is not None and self.child.stdin is not None
         with contextlib.suppress(BrokenPipeError):
@@ -177,7 +186,7 @@ class Supervisor:
             if self.status is not None:
                 return "exited"
             remaining = deadline - time.monotonic()
-            if remaining <= 0:
+            if remaining <= 0 or self.called_off:
                 return "deadline"
             for key, _ in self.selector.select(min(remaining, 1.0)):
                 self._serve(key)

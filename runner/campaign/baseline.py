@@ -6,6 +6,7 @@ import structlog
 
 from runner.campaign.campaign import Campaign
 from runner.campaign.candidate import stage
+from runner.campaign.comparison import VERDICTS
 from runner.campaign.measurement import LedgerBook, measure
 from runner.campaign.promotion import promote
 from runner.decision import history, keep_rule
@@ -21,7 +22,7 @@ def ensure_baseline(campaign: Campaign) -> Experiment:
     """Measure the unmodified workload, unless that is done; trials before a crash count.
 
     Raises:
-        BaselineError: it does not run; the campaign is deleted, so that a corrected one can start.
+        BaselineError: it does not run. It stays visible with its verdict until the next start, which replaces it.
         EngineError: the infrastructure failed.
         Interrupted: a person asked to stop between two trials.
     """
@@ -29,11 +30,7 @@ def ensure_baseline(campaign: Campaign) -> Experiment:
         return campaign.experiments[history.BASELINE]
     if not campaign.experiments:
         campaign.open(Proposal(hypothesis="baseline", edits=(), proposer="baseline"), diff="")
-    try:
-        baseline = run_baseline(campaign, campaign.experiments[history.BASELINE])
-    except BaselineError:
-        campaign.ledger.delete_campaign(campaign.tag)
-        raise
+    baseline = run_baseline(campaign, campaign.experiments[history.BASELINE])
     campaign.observer.closed(baseline, baseline.val_bpb)
     return baseline
 
@@ -53,7 +50,7 @@ def run_baseline(campaign: Campaign, experiment: Experiment) -> Experiment:
             history.champion_claims(experiment),
         )
         experiment = campaign.experiments[experiment.number]
-        _refuse_failed(trial)
+        _refuse_failed(campaign, trial)
     scores = history.scores(trials)
     sigma = keep_rule.pooled_sigma([scores], campaign.config.noise_prior_bpb)
     ruling = Ruling(
@@ -67,20 +64,25 @@ def run_baseline(campaign: Campaign, experiment: Experiment) -> Experiment:
     return promote(campaign, closed)
 
 
-def _refuse_failed(trial: Trial) -> None:
-    match trial.outcome:
-        case Outcome.SCORED:
-            return
-        case Outcome.LOST:
-            raise EngineError(f"the baseline could not be measured: {trial.reason}", "autoresearch doctor")
-        case Outcome.INVALID:
-            raise BaselineError(
-                f"the claims of the unmodified workload are refused: {trial.reason}",
-                "make workload/ causal and repeatable, and commit it; if it is, run: autoresearch calibrate",
-            )
-        case _:
-            tail = "" if trial.training is None else clean(trial.training.log_tail, 20)
-            raise BaselineError(
-                f"the unmodified workload got no score: {trial.reason}" + (f"\n{tail}" if tail else ""),
-                "correct workload/ and commit it; the lines above are the end of its log",
-            )
+def has_failed(experiments: tuple[Experiment, ...]) -> bool:
+    """Whether the baseline of these experiments failed: nothing can follow it."""
+    return bool(experiments) and experiments[history.BASELINE].verdict not in (None, Verdict.KEEP)
+
+
+def _refuse_failed(campaign: Campaign, trial: Trial) -> None:
+    if trial.outcome is Outcome.SCORED:
+        return
+    if trial.outcome is Outcome.LOST:
+        raise EngineError(f"the baseline could not be measured: {trial.reason}", "autoresearch doctor")
+    ruling = Ruling(verdict=VERDICTS[trial.outcome], reason=trial.reason or "")
+    campaign.observer.closed(campaign.close(history.BASELINE, ruling), None)
+    if trial.audit is not None:
+        raise BaselineError(
+            f"the claims of the unmodified workload are refused: {trial.reason}",
+            "make workload/ causal and repeatable, and commit it; if it is, run: autoresearch calibrate",
+        )
+    tail = "" if trial.training is None else clean(trial.training.log_tail, 20)
+    raise BaselineError(
+        f"the unmodified workload got no score: {trial.reason}" + (f"\n{tail}" if tail else ""),
+        "correct workload/ and commit it; its log: autoresearch show 0",
+    )

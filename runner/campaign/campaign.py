@@ -16,8 +16,9 @@ from runner.edits.contamination import SealedText
 from runner.errors import ConfigError
 from runner.evaluation.evaluator import Evaluator
 from runner.records import Experiment, Observer, Proposal, Ruling
-from runner.storage.ledger import CampaignRow, Ledger, Refused
+from runner.storage.ledger import Ledger
 from runner.storage.repository import Repository
+from runner.storage.rows import CampaignRow, Refused
 from runner.storage.sealed import SealedScores
 
 

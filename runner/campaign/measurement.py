@@ -29,7 +29,8 @@ from runner.sandbox.images import Image
 log = structlog.get_logger()
 
 MAX_CONTENDED = 2
-"""How often a training under contention is thrown away; the next one counts, with its noise."""
+"""How often a trial under contention is thrown away. The next training counts, with its noise; a time limit that
+is missed once more ends the trial as lost."""
 FAULT_PAUSE_SECONDS = 2.0
 """Wait before a trial that the infrastructure failed is repeated."""
 
@@ -106,7 +107,8 @@ def measure(
     """Run a trial; repeat what the infrastructure fails, unless it fails the same way again.
 
     Waits while the engine is away. A training under contention is thrown away and repeated as well; on a machine
-    that is never quiet the last attempt counts, with its noise: a night must not stand still.
+    that is never quiet the last attempt counts, with its noise: a night must not stand still. Where even that one
+    misses a time limit, the trial is lost.
 
     Args:
         policy: decides on audit and seal after the claims are committed.
@@ -130,6 +132,9 @@ def measure(
         evaluator.await_ready()
         if trial.outcome is Outcome.CONTENDED:
             contended += 1
+            if contended > MAX_CONTENDED:
+                evaluator.observer.note(f"experiment {number}: {trial.reason}")
+                return replace(trial, outcome=Outcome.LOST)
         elif (given_up := faults.add(fault)) is not None:
             reason = f"{given_up}: {trial.reason}"
             evaluator.observer.note(f"experiment {number}: {reason}")

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 import structlog
 
 from runner import edits
-from runner.campaign.baseline import ensure_baseline
+from runner.campaign.baseline import ensure_baseline, has_failed
 from runner.campaign.budget import budget_reason
 from runner.campaign.campaign import Campaign, Controller
 from runner.campaign.champion import run_control
 from runner.campaign.experiment import run_experiment
 from runner.campaign.ideas import IdeaQueue, read_program
+from runner.campaign.machine_doubt import refuse_broken_machine
 from runner.campaign.recovery import reconcile
 from runner.campaign.stop_switch import StopSwitch
 from runner.decision.keep_rule import LAST_RUNS
@@ -39,6 +40,8 @@ nothing runs any more does not use up many ideas, which may have cost money."""
 def open_campaign(controller: Controller) -> Campaign:
     """The campaign of this tag: a new one from HEAD, or the existing one, reconciled with git.
 
+    One whose baseline failed is replaced by a new one.
+
     Raises:
         ConfigError: it exists under other conditions, so that scores would not be comparable.
         RepositoryError: HEAD cannot start one, its branch was moved, or git lost what cannot be made again.
@@ -46,7 +49,8 @@ def open_campaign(controller: Controller) -> Campaign:
     tag, ledger, repository = controller.config.tag, controller.ledger, controller.repository
     repository.refuse_checked_out(controller.branch)
     row = ledger.campaign(tag)
-    if row is not None:
+    failed = row is not None and has_failed(ledger.experiments(tag))
+    if row is not None and not failed:
         controller.refuse_other_conditions(row)
         lost = ledger.close_lost_trials(tag)
         campaign = Campaign(controller, row)
@@ -66,6 +70,8 @@ def open_campaign(controller: Controller) -> Campaign:
             f"the branch {controller.branch} exists, but the ledger has no campaign of that name",
             f"choose another name (--tag), or: git branch -D {controller.branch}",
         )
+    if failed:
+        ledger.delete_campaign(tag)
     row = ledger.create_campaign(tag=tag, base_commit=base, conditions=controller.conditions)
     log.info("campaign_started", campaign=tag, base=base, **controller.conditions)
     return Campaign(controller, row)
@@ -125,6 +131,7 @@ class _Loop:
         while True:
             experiment = self.campaign.open_experiment
             if experiment is None:
+                refuse_broken_machine(self.campaign)
                 if (reason := self._end_reason()) is not None:
                     return reason
                 following = self._next()
@@ -140,7 +147,7 @@ class _Loop:
                 if experiment.verdict is None:
                     return STOPPED
             self.campaign.observer.closed(experiment, self.campaign.champion.val_bpb)
-            self._refuse_broken_machine(experiment)
+            self._refuse_many_quarantined(experiment)
 
     def _next(self) -> Experiment | str | None:
         """The next experiment; a reason to end; or None: look again."""
@@ -175,7 +182,7 @@ class _Loop:
         self.stop.wait(EMPTY_PAUSES_SECONDS[min(self.empty, len(EMPTY_PAUSES_SECONDS)) - 1])
         return None
 
-    def _refuse_broken_machine(self, closed: Experiment) -> None:
+    def _refuse_many_quarantined(self, closed: Experiment) -> None:
         self.quarantined = self.quarantined + 1 if closed.verdict is Verdict.INFRA else 0
         if self.quarantined >= MAX_QUARANTINED:
             raise EngineError(

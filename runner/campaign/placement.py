@@ -14,7 +14,7 @@ from runner.edits import contamination
 from runner.proposers import Proposer, combine
 from runner.records import Experiment, Files, Patch, Proposal, Verdict
 from runner.storage.conversations import Conversation
-from runner.storage.ledger import Refused
+from runner.storage.rows import Refused
 from runner.untrusted import prompt_text
 
 log = structlog.get_logger()

@@ -37,7 +37,7 @@ def open_night(
     from runner.campaign import setup
     from runner.campaign.stop_switch import StopSwitch
     from runner.cli.display import observing
-    from runner.sandbox import doctor, swept_when_interrupted
+    from runner.sandbox import doctor, reservation, swept_when_interrupted
     from runner.storage.lock import exclusive
 
     with open_workspace(create=True) as workspace:
@@ -51,16 +51,24 @@ def open_night(
             log_to_file(workspace.paths.log(config.tag))
             prepared = setup.prepare(config, ledger=workspace.ledger, paths=workspace.paths, observer=observer)
             doctor.announce(prepared.engine, config, observer.note)
-            controller = setup.open_controller(
-                config,
-                prepared,
-                repository=workspace.repository,
-                ledger=workspace.ledger,
-                paths=workspace.paths,
-                observer=observer,
-            ).listening(lambda: stop.requested)
-            with swept_when_interrupted(prepared.engine, workspace.ledger.controller):
-                yield controller, stop
+            claimant = reservation.Claimant(
+                controller=workspace.ledger.controller, campaign=config.tag, folder=workspace.repository.root
+            )
+            with (
+                reservation.reserve(prepared.engine, config, claimant) as reserved,
+                swept_when_interrupted(prepared.engine, workspace.ledger.controller),
+            ):
+                yield (
+                    setup.open_controller(
+                        reserved,
+                        prepared,
+                        repository=workspace.repository,
+                        ledger=workspace.ledger,
+                        paths=workspace.paths,
+                        observer=observer,
+                    ).listening(lambda: stop.requested),
+                    stop,
+                )
 
 
 def _with_campaign_of(commit: str, workspace: Workspace, settings: dict[str, Any]) -> dict[str, Any]:

@@ -116,7 +116,8 @@ def resolve_config(
         if not found:
             known = ", ".join(one.uuid for one in gpus)
             raise ConfigError(f"there is no GPU {chosen.gpu!r}", f"choose one of: {known}")
-        chosen = chosen.model_copy(update={"gpu": found[0].uuid})
+        if chosen.gpu is not None:
+            chosen = chosen.model_copy(update={"gpu": found[0].uuid})
     chosen = _within_cores(chosen, note, is_decided="cpus" in decided)
     if not gpus and not begun and "profile" not in decided:
         note("no GPU found: using the cpu profile (--require-gpu makes this an error)")

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from runner.report.notes import EarlyStops, Stacks
     from runner.report.overview import Overview
     from runner.report.summary import Summary
-    from runner.storage.ledger import CampaignRow, Ledger
+    from runner.storage.ledger import Ledger
     from runner.storage.paths import StatePaths
+    from runner.storage.rows import CampaignRow
 
 
 @click.command("status")

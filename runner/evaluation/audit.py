@@ -119,6 +119,7 @@ def _ask(
                 last,
                 wall_seconds=_sum(run.wall_seconds, last.wall_seconds),
                 cpu_seconds=_sum(run.cpu_seconds, last.cpu_seconds),
+                others_cpu_seconds=_sum(run.others_cpu_seconds, last.others_cpu_seconds),
             ),
             None if more is None else answer + more,
         )

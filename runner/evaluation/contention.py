@@ -1,14 +1,14 @@
-"""The machine while a candidate trains: use of its cores by other programs, and their clock."""
+"""The clock of a training's processors, and what is said of a machine that other programs keep busy."""
 
 from __future__ import annotations
 
+import os
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from statistics import fmean
 
-from runner.sandbox.host import busy_seconds
+from runner.records import RunRecord
 
 CLOCK_SECONDS = 15.0
 """Time between two readings of the clocks."""
@@ -16,40 +16,19 @@ FIRST_CLOCK_SECONDS = 2.0
 """Time before the first reading: a GPU leaves its idle clock first."""
 
 
-@dataclass
-class CoreMeter:
-    """CPU time of other programs on a training's cores, from the kernel's own counters.
+def others_share(run: RunRecord, num_cores: int) -> float | None:
+    """Share of a run's cores that other programs used; None where it was not counted."""
+    if run.others_cpu_seconds is None or not run.wall_seconds:
+        return None
+    return run.others_cpu_seconds / (run.wall_seconds * num_cores)
 
-    A candidate cannot cause contention by sleeping: only the work of others counts, not its own idleness.
-    """
 
-    cores: tuple[int, ...]
-    before: float | None = None
-    after: float | None = None
-    window_seconds: float = 0.0
-
-    def start(self) -> None:
-        """Note that the candidate's clock starts now."""
-        self.before, self.window_seconds = busy_seconds(self.cores), -time.monotonic()
-
-    def stop(self) -> None:
-        """Note that its container has ended."""
-        self.after, self.window_seconds = busy_seconds(self.cores), self.window_seconds + time.monotonic()
-
-    def others(self, own_cpu_seconds: float | None, wall_seconds: float | None = None) -> float | None:
-        """CPU seconds of other programs between start and stop.
-
-        Args:
-            own_cpu_seconds: of the candidate; None if unknown.
-            wall_seconds: of the candidate. A controller that was suspended meanwhile stops counting late; the
-                count is then scaled to the candidate's share of that time, as if the others had worked evenly.
-        """
-        if self.before is None or self.after is None or own_cpu_seconds is None:
-            return None
-        seconds = max(0.0, self.after - self.before - own_cpu_seconds)
-        if wall_seconds is not None and self.window_seconds > wall_seconds:
-            seconds *= wall_seconds / self.window_seconds
-        return round(seconds, 4)
+def busy(share: float) -> str:
+    """Describe a machine on which other programs used this share of a run's cores."""
+    return (
+        f"the machine is busy (load {os.getloadavg()[0]:.0f} on {os.cpu_count()} cores; "
+        f"other programs used {share:.0%} of the candidate's)"
+    )
 
 
 @dataclass

@@ -7,13 +7,17 @@ from typing import NamedTuple
 
 from runner.config import Config
 from runner.decision import early_stopping
+from runner.evaluation.contention import busy, others_share
 from runner.records import Outcome, RunEnd, RunRecord
 
 MAX_FAULTS = 3
 """Infrastructure failures of one trial, however different, after which it is given up."""
 
+BUSY_SHARE = 0.1
+"""Share of a run's cores that other programs may use before a missed time limit is not the program's fault."""
+NO_CHECKPOINT = 3
 _SCORE_FAILURES = {
-    3: "no checkpoint was published",
+    NO_CHECKPOINT: "no checkpoint was published",
     4: "workload.model.load could not load the checkpoint",
     5: "the forward pass failed or returned logits of a shape other than (B, T, V)",
 }
@@ -48,45 +52,62 @@ def training_failure(run: RunRecord, config: Config) -> Failure | None:
 
 def contention(run: RunRecord, config: Config) -> Failure | None:
     """Whether other programs used more of a training's cores than the settings allow."""
-    if run.others_cpu_seconds is None or not run.wall_seconds:
+    share = others_share(run, config.cpus)
+    if share is None or share <= config.max_disturbance:
         return None
-    share = run.others_cpu_seconds / (run.wall_seconds * config.cpus)
-    if share <= config.max_disturbance:
-        return None
-    return Failure(Outcome.CONTENDED, f"other programs used {share:.0%} of the candidate's cores")
+    return Failure(Outcome.CONTENDED, busy(share))
 
 
-def too_slow(scored: RunRecord, limit_seconds: float | None, num_cores: int) -> Failure | None:
+def _late(run: RunRecord, config: Config, reason: str) -> Failure:
+    """What a missed time limit means: on a busy machine it says nothing about the program."""
+    share = others_share(run, config.cpus) or 0.0
+    if share > min(BUSY_SHARE, config.max_disturbance):
+        return Failure(Outcome.CONTENDED, f"{reason}: {busy(share)}")
+    return Failure(Outcome.CRASH, reason)
+
+
+def too_slow(scored: RunRecord, limit_seconds: float | None, config: Config) -> Failure | None:
     """Whether scoring took longer than a model needs: a program that learns there would be on no clock.
 
     Args:
         limit_seconds: for the workload at hand; None where there is nothing to compare with.
-        num_cores: of a container; time that other programs used of them does not count.
     """
     if limit_seconds is None or scored.wall_seconds is None:
         return None
-    seconds = scored.wall_seconds - (scored.others_cpu_seconds or 0.0) / num_cores
+    seconds = scored.wall_seconds - (scored.others_cpu_seconds or 0.0) / config.cpus
     if seconds <= limit_seconds:
         return None
-    return Failure(
-        Outcome.CRASH,
+    return _late(
+        scored,
+        config,
         f"scoring took {seconds:.1f} s, more than twice as long as the baseline's (limit {limit_seconds:.1f} s)",
     )
 
 
-def audit_failure(run: RunRecord) -> Failure | None:
+def scoring_failure(run: RunRecord, training: RunRecord, config: Config) -> Failure:
+    """Why a scorer gave no usable answer.
+
+    Args:
+        training: may have been too disturbed to publish a checkpoint.
+    """
+    if run.end is RunEnd.FAILED and run.exit_code == NO_CHECKPOINT and training.end is RunEnd.DEADLINE:
+        return _late(training, config, _SCORE_FAILURES[NO_CHECKPOINT])
+    return _answer_failure(run, "scoring", config)
+
+
+def audit_failure(run: RunRecord, config: Config) -> Failure | None:
     """Why an audited run does not count; None when it does. What cannot be audited is not kept."""
     if run.audit is not None:
         if run.audit.finding is None:
             return None
         return Failure(Outcome.INVALID, f"refused by the audit: {run.audit.reason}")
-    failure = answer_failure(run, "the audit")
-    if failure.outcome is Outcome.LOST:
+    failure = _answer_failure(run, "the audit", config)
+    if failure.outcome in (Outcome.LOST, Outcome.CONTENDED):
         return failure
     return Failure(Outcome.INVALID, f"could not be audited: {failure.reason}")
 
 
-def answer_failure(run: RunRecord, doing: str) -> Failure:
+def _answer_failure(run: RunRecord, doing: str, config: Config) -> Failure:
     """Why a scorer or auditor gave no usable answer.
 
     Args:
@@ -97,7 +118,7 @@ def answer_failure(run: RunRecord, doing: str) -> Failure:
             reason = _SCORE_FAILURES.get(run.exit_code or 0, f"{doing} ended with code {run.exit_code}")
             return Failure(Outcome.CRASH, reason)
         case RunEnd.DEADLINE:
-            return Failure(Outcome.CRASH, f"{doing} took longer than {run.wall_seconds or 0:.1f} s")
+            return _late(run, config, f"{doing} took longer than {run.wall_seconds or 0:.1f} s")
         case RunEnd.OUT_OF_MEMORY:
             return Failure(Outcome.CRASH, f"{doing} ran out of memory")
         case RunEnd.FINISHED:

@@ -18,14 +18,8 @@ from runner.errors import AutoresearchError, Interrupted
 from runner.evaluation.evaluator import Evaluator
 from runner.records import Files, RunEnd, RunRecord
 from runner.sandbox import Engine, images
-from runner.sandbox.containers import (
-    Sandbox,
-    choose_cores,
-    create_output_volume,
-    discard,
-    remove_volume,
-    spare_cores,
-)
+from runner.sandbox.containers import Sandbox, create_output_volume, discard, remove_volume
+from runner.sandbox.reservation import choose_cores, spare_cores
 from runner.sandbox.training import Callbacks, Training, train
 from runner.untrusted import clean
 
@@ -67,10 +61,10 @@ def _run(evaluator: Evaluator, files: Files, number: int, leaving: Callable[[], 
                 "the controller exits: a smoke test was abandoned", "run the same command again to continue"
             )
 
-    config = evaluator.config.model_copy(
-        update={"profile": "cpu", "train_seconds": evaluator.config.smoke_seconds, "cpus": 1, "gpu": None}
-    )
-    cores = (spare_cores(evaluator.config) or choose_cores(evaluator.config))[-1:]
+    measured = evaluator.config
+    cores = (spare_cores(measured) or choose_cores(measured))[-1:]
+    small = {"profile": "cpu", "train_seconds": measured.smoke_seconds, "cpus": 1, "cores": cores, "gpu": None}
+    config = measured.model_copy(update=small)
     owner = evaluator.owner(number)
     with ExitStack() as stack:
         # Its own connection: another thread measures meanwhile.
@@ -85,7 +79,7 @@ def _run(evaluator: Evaluator, files: Files, number: int, leaving: Callable[[], 
         stack.callback(discard, remove_volume, client, volume)
         return train(
             Sandbox(engine=engine, config=config, locked=evaluator.mounts.locked, owner=owner),
-            Training(image_id=built.id, volume=volume, data=evaluator.mounts.train(SEED), seed=SEED, cores=cores),
+            Training(image_id=built.id, volume=volume, data=evaluator.mounts.train(SEED), seed=SEED),
             Callbacks(meanwhile=abandon),
         )
 

@@ -20,27 +20,30 @@ import structlog
 from locked_eval.judging import judge
 from runner.errors import DiskFullError, EngineError
 from runner.evaluation.audit import Claims, examine_claims
-from runner.evaluation.contention import ClockMeter, CoreMeter
+from runner.evaluation.contention import ClockMeter
 from runner.evaluation.evaluator import Evaluator, TrialRequest
 from runner.evaluation.loss_monitor import LossMonitor
 from runner.evaluation.outcome import (
     Failure,
-    answer_failure,
     audit_failure,
     contention,
+    scoring_failure,
     too_slow,
     training_failure,
 )
 from runner.records import AuditPolicy, Outcome, Phase, RunEnd, RunRecord, SealedScore, Trial
 from runner.sandbox import Session, open_session
-from runner.sandbox.containers import choose_cores
-from runner.sandbox.host import clock_mhz
+from runner.sandbox.core_meter import CoreMeter
+from runner.sandbox.host import clock_mhz, suspended_seconds
+from runner.sandbox.reservation import choose_cores
 from runner.storage import claims as claims_store
 from runner.storage.clock import now
 from runner.untrusted import clean, progress
 
 log = structlog.get_logger()
 
+MAX_SUSPENDED_SECONDS = 1.0
+"""Suspension of the machine during a run; a longer one loses it, since caches, clocks, and devices start anew."""
 LOG_LINES = 50
 """Lines of a training log that are kept, for people and for the model that repairs a crash."""
 
@@ -168,20 +171,16 @@ class RunningTrial:
     def _score_rows(self) -> Failure | None:
         evaluator, rows = self.evaluator, self.evaluator.rows
         evaluator.observer.phase(self.request.program.number, "score", evaluator.config.score_seconds)
-        meter = CoreMeter(choose_cores(evaluator.config))
         result: judge.Score | judge.Rejection | None = None
 
         def score() -> RunRecord:
             nonlocal result
-            meter.start()
             run, claims = self.session.score(self.request.seed)
-            meter.stop()
             if claims is not None:
                 self._claims = claims
                 result = judge.score(claims, rows.val_targets, rows.token_bytes)
             return replace(
                 run,
-                others_cpu_seconds=meter.others(run.cpu_seconds),
                 val_bpb=result.val_bpb if isinstance(result, judge.Score) else None,
                 claims_sha256=None if result is None else result.claims_sha256,
             )
@@ -190,9 +189,9 @@ class RunningTrial:
         if isinstance(result, judge.Rejection):
             return Failure(Outcome.INVALID, f"no model can have made these claims: {result.reason}")
         if result is None:
-            return answer_failure(run, "scoring")
+            return scoring_failure(run, self.runs[-2], evaluator.config)
         self._score = result
-        return too_slow(run, self.request.score_limit_seconds, evaluator.config.cpus)
+        return too_slow(run, self.request.score_limit_seconds, evaluator.config)
 
     def _audit(self) -> Failure | None:
         if not self._policy.audit:
@@ -209,7 +208,7 @@ class RunningTrial:
             lambda: examine_claims(self.session, evaluator, self.request, claims, stored),
         )
         self._audited_bpb = run.val_bpb
-        return audit_failure(run)
+        return audit_failure(run, evaluator.config)
 
     def _seal(self) -> Failure | None:
         """Score the sealed rows. The result is for people; a failure changes nothing, not even the engine's."""
@@ -241,7 +240,7 @@ class RunningTrial:
 
     def _recorded(self, phase: Phase, execute: Callable[[], RunRecord]) -> RunRecord:
         """Execute a container on a scrubbed GPU, and add its run; one that an exception ends is added as lost."""
-        opened_at, number = now(), self.request.program.number
+        opened_at, number, suspended = now(), self.request.program.number, suspended_seconds()
         run = RunRecord(
             phase=phase,
             seed=self.request.seed,
@@ -252,7 +251,13 @@ class RunningTrial:
         )
         try:
             self.evaluator.scrub(number)
-            run = execute()
+            done = execute()
+            if (asleep := suspended_seconds() - suspended) > MAX_SUSPENDED_SECONDS:
+                raise EngineError(
+                    f"the machine was suspended for {asleep:.0f} s in the phase {phase}",
+                    "keep it awake: systemd-inhibit --what=sleep:handle-lid-switch autoresearch overnight",
+                )
+            run = done
         finally:
             run = replace(run, opened_at=opened_at, closed_at=now())
             self.runs.append(run)

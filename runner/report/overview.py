@@ -15,7 +15,7 @@ from runner.records import Experiment, Verdict
 from runner.report.findings import Findings, Level, findings_of, raw_curve
 from runner.report.notes import EarlyStops, Stacks, upper_limit, usual_seconds
 from runner.report.sealed import Gap
-from runner.report.summary import BASELINE, Summary, is_kept
+from runner.report.summary import BASELINE, Summary, baseline_failure, is_kept
 from runner.storage.aggregates import Aggregates
 from runner.storage.ledger import Ledger
 
@@ -63,6 +63,7 @@ def overview(ledger: Ledger, tag: str, gaps: Sequence[Gap] = ()) -> Overview:
             champion=None if best is None else best.number,
             sigma_bpb=sigma,
             counts=counts,
+            failure=baseline_failure(baseline),
         ),
         newest=newest,
         champion=best,

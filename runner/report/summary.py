@@ -29,6 +29,7 @@ class Summary:
     sigma_bpb: float | None  # the newest noise figure that a verdict used
     champion: int | None
     counts: Counter[Verdict]  # the baseline not counted
+    failure: str | None = None  # why there is no baseline, where its measurement failed
 
     @property
     def num_experiments(self) -> int:
@@ -64,7 +65,15 @@ def summarize(experiments: Sequence[Experiment]) -> Summary:
         champion=champions[-1].number if champions else None,
         sigma_bpb=next(sigmas, None),
         counts=Counter(one.verdict for one in closed if one.verdict is not None and one.number != BASELINE),
+        failure=baseline_failure(experiments),
     )
+
+
+def baseline_failure(experiments: Sequence[Experiment]) -> str | None:
+    """Verdict and reason of a baseline that failed."""
+    if not experiments or experiments[0].number != BASELINE or experiments[0].verdict in (None, Verdict.KEEP):
+        return None
+    return f"{experiments[0].verdict}: {experiments[0].reason}"
 
 
 def summary_text(experiments: Sequence[Experiment]) -> str:
@@ -75,6 +84,8 @@ def summary_text(experiments: Sequence[Experiment]) -> str:
 def summary_paragraph(found: Summary) -> str:
     """Describe a summary in one paragraph."""
     if found.baseline_bpb is None or found.best_bpb is None:
+        if found.failure is not None:
+            return f"The baseline failed ({found.failure}). The next start measures it again."
         return "No baseline yet: nothing can be compared."
     noise = "" if found.sigma_bpb is None else f" Noise sigma {found.sigma_bpb:.4f} bpb."
     if found.num_experiments == 0:

@@ -3,7 +3,8 @@
 `engine` connects, over `transport`; `engine_outage` waits while the engine is away. `container_spec` builds the
 arguments of a container, `containers` creates and removes it, and `inspection` and `kernel_limits` check that its
 limits hold. `session` runs one candidate: `training` trains, `responder` scores and answers audits, with `streams`
-and `supervision` below them. `trusted` runs the data preparation, `gpu_scrub` clears the memory of the GPU,
+and `supervision` below them; `core_meter` counts what other programs use. `reservation` chooses cores and the GPU,
+and keeps other campaigns away. `trusted` runs the data preparation, `gpu_scrub` clears the memory of the GPU,
 `cleanup` removes what a crash left, and `host` reads facts of this machine.
 """
 

@@ -6,7 +6,6 @@ Every container is created, inspected (`inspection.py`), and only then started. 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +22,8 @@ from runner.sandbox.container_spec import ContainerSpec, container_variables, ho
 from runner.sandbox.engine import LABEL, QUICK_SECONDS, Engine, engine_errors
 from runner.sandbox.inspection import check_effective, has_swap, refuse_mounts_below, removed_variables
 from runner.sandbox.kernel_limits import Limits
+from runner.sandbox.reservation import choose_cores
+from runner.sandbox.reservation import labels as reserved_labels
 
 log = structlog.get_logger()
 
@@ -62,21 +63,6 @@ class Sandbox:
     owner: Owner
 
 
-def choose_cores(config: Config) -> tuple[int, ...]:
-    """Pick the last cores of this machine; the controller and the engine stay on the first ones."""
-    return tuple(sorted(os.sched_getaffinity(0))[-config.cpus :])
-
-
-def spare_cores(config: Config) -> tuple[int, ...]:
-    """Pick the cores on which containers import torch while a candidate is measured; may be empty.
-
-    Candidates may have every core, and some runtimes (gVisor) cannot move a running container.
-    """
-    if config.runtime is not None:
-        return ()
-    return tuple(sorted(os.sched_getaffinity(0) - set(choose_cores(config))))
-
-
 def limits_of(config: Config, cores: tuple[int, ...] | None = None) -> Limits:
     """Limits that the kernel must keep for a container of a candidate.
 
@@ -113,7 +99,7 @@ def create_container(sandbox: Sandbox, spec: ContainerSpec) -> str:
                 *(f"{name}={value}" for name, value in variables.items()),
                 *removed_variables(image["Config"].get("Env") or (), variables),
             ],
-            labels=sandbox.owner.labels(spec.phase),
+            labels={**sandbox.owner.labels(spec.phase), **reserved_labels(sandbox.config)},
             stdin_open=spec.interactive,
             host_config=wanted,
             network_disabled=True,

@@ -12,6 +12,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,6 +112,11 @@ def _cores_mhz(cores: Collection[int]) -> float | None:
         elif name.strip() == "cpu MHz" and core in cores:
             found.append(float(value))
     return sum(found) / len(found) if found else None
+
+
+def suspended_seconds() -> float:
+    """Seconds that this machine was suspended since it started: one clock counts them, the other does not."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - time.clock_gettime(time.CLOCK_MONOTONIC)
 
 
 def busy_seconds(cores: Collection[int]) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from runner.config import Config
@@ -13,12 +13,24 @@ from runner.errors import EngineError
 from runner.failpoints import Step, around
 from runner.records import Phase, RunEnd, RunRecord
 from runner.sandbox.container_spec import ContainerSpec, OutputVolume
-from runner.sandbox.containers import Sandbox, limits_of, move_container, open_container, spare_cores
+from runner.sandbox.containers import Sandbox, limits_of, move_container, open_container
+from runner.sandbox.core_meter import STRETCH, CoreMeter, NetLimit
 from runner.sandbox.engine import Engine, engine_errors
 from runner.sandbox.kernel_limits import Limits, LimitWatch
+from runner.sandbox.reservation import spare_cores
 from runner.sandbox.streams import Attachment
-from runner.sandbox.supervision import GRACE_SECONDS, POLL_SECONDS, Clock, Reports, record, wait
+from runner.sandbox.supervision import (
+    GRACE_SECONDS,
+    POLL_SECONDS,
+    Clock,
+    Reports,
+    container_cpu_seconds,
+    record,
+    wait,
+)
 
+REAP_SECONDS = 10.0
+"""Longest wait for PID 1 after its deadline was set to now; one that is silent was stopped from outside."""
 RECEIVE_SECONDS = 60.0
 """Longest wait for bytes that PID 1 has written already."""
 SETTLE_SECONDS = 5.0
@@ -34,20 +46,24 @@ class Question:
     image_id: str
     rows: Path  # host folder
     volume: str  # holds the checkpoint; in this container PID 1 alone can read it
-    limit_seconds: float  # wall clock of the answer
+    limit_seconds: float  # wall clock of the answer, without what other programs took of its cores
     hold_seconds: float  # longest wait for the start signal
     linger_seconds: float  # time for which the container holds the volume after an answer
     max_bytes: int  # a longer answer is discarded
 
-    def spec(self, config: Config) -> ContainerSpec:
-        """The container that answers it."""
+    def spec(self, config: Config, cores: tuple[int, ...] | None) -> ContainerSpec:
+        """The container that answers it.
+
+        Args:
+            cores: cores on which it warms up; None: those on which it answers.
+        """
         return ContainerSpec(
             phase=self.phase,
             image_id=self.image_id,
             command=[
                 self.program,
                 *("--startup", str(config.startup_seconds)),
-                *("--limit", str(self.limit_seconds)),
+                *("--limit", str(STRETCH * self.limit_seconds)),  # the host ends it at its net limit
                 *("--hold", str(self.hold_seconds)),
                 *("--linger", str(self.linger_seconds)),
             ],
@@ -61,7 +77,7 @@ class Question:
             # PID 1 copies the checkpoint from there: locked_eval/container/supervisor.py
             output_volume=OutputVolume(self.volume, "/root/out", writable=False),
             interactive=True,
-            cores=spare_cores(config) or None,
+            cores=cores,
         )
 
 
@@ -121,6 +137,14 @@ class Responder:
             return
         raise EngineError(f"the stream of the {self.phase} container broke", "autoresearch doctor")
 
+    def _is_silent(self, net: NetLimit) -> bool:
+        """Set the deadline to now once the net limit is used up; whether PID 1 then fails to end the run."""
+        if net.called_off_at is None and net.is_exceeded():
+            with engine_errors("ending an answer"):
+                self.engine.client.api.kill(self.container_id, signal="SIGUSR1")  # `supervisor.CALL_OFF`
+            net.called_off_at = time.monotonic()
+        return net.called_off_at is not None and time.monotonic() - net.called_off_at > REAP_SECONDS
+
     def go(self, seed: int) -> tuple[RunRecord, bytes | None]:
         """Send the start signal once the container is ready, and wait for its answer.
 
@@ -135,6 +159,12 @@ class Responder:
         watch = LimitWatch(self.container_id, self.phase, self.limits)
         if self.moves:
             watch.check(move_container(self.engine, self.container_id, self.limits))
+        net = NetLimit(
+            CoreMeter(self.limits.cores),
+            self.limit_seconds,
+            lambda: container_cpu_seconds(self.engine, self.container_id),
+        )
+        net.start()
         try:
             self.attachment.send(b"g")
         except OSError as error:
@@ -142,14 +172,22 @@ class Responder:
         clock = Clock(
             started=self.reports.started,
             startup_seconds=GRACE_SECONDS + 5,
-            limit_seconds=self.limit_seconds,
+            limit_seconds=STRETCH * self.limit_seconds,
             done=self.reports.ended,
         )
-        state = wait(self.engine, self.container_id, clock, meanwhile=self.refuse_broken, watch=watch)
+        state = wait(
+            self.engine,
+            self.container_id,
+            clock,
+            meanwhile=self.refuse_broken,
+            gives_up=lambda: self._is_silent(net),
+            watch=watch,
+        )
+        net.meter.stop()
         watch.check_now()  # a container that lingers still has its limits
         # An engine reports the end of a container before it has delivered the last of its stream.
         self.reports.ended.wait(0 if state.killed or state.exit_code == 137 else GRACE_SECONDS)
-        run = record(self.phase, seed, state, self.reports)
+        run = _net_record(record(self.phase, seed, state, self.reports), net)
         if run.end is not RunEnd.FINISHED:
             return run, None
         if not self.reports.ended.is_set():  # else a lost report would pass for an empty answer
@@ -160,6 +198,15 @@ class Responder:
         return run, answer
 
 
+def _net_record(run: RunRecord, net: NetLimit) -> RunRecord:
+    """The record of a run with the CPU time of others; at its deadline where it took longer than its net limit."""
+    run = replace(run, others_cpu_seconds=net.meter.others(run.cpu_seconds, run.wall_seconds))
+    if run.end is RunEnd.FINISHED and run.wall_seconds is not None:
+        late = net.net_seconds(run.wall_seconds, run.others_cpu_seconds) > net.limit_seconds
+        return replace(run, end=RunEnd.DEADLINE) if late else run
+    return run
+
+
 @contextmanager
 def open_responder(sandbox: Sandbox, question: Question) -> Iterator[Responder]:
     """Start the container, and remove it in any case.
@@ -168,8 +215,9 @@ def open_responder(sandbox: Sandbox, question: Question) -> Iterator[Responder]:
         EngineError: the engine failed.
     """
     engine, config = sandbox.engine, sandbox.config
+    spare = spare_cores(config)
     with ExitStack() as stack:
-        container_id = stack.enter_context(open_container(sandbox, question.spec(config)))
+        container_id = stack.enter_context(open_container(sandbox, question.spec(config, spare or None)))
         reports = Reports()
         with engine_errors(f"starting the {question.phase} container"):
             attachment = Attachment(engine, container_id, question.max_bytes, reports.feed)
@@ -183,7 +231,7 @@ def open_responder(sandbox: Sandbox, question: Question) -> Iterator[Responder]:
             startup_seconds=config.startup_seconds,
             limit_seconds=question.limit_seconds,
             limits=limits_of(config),
-            moves=bool(spare_cores(config)),
+            moves=bool(spare),
             attachment=attachment,
             reports=reports,
         )

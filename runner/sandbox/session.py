@@ -16,7 +16,8 @@ from pathlib import Path
 
 from runner.config import Config
 from runner.records import Phase, RunRecord
-from runner.sandbox.containers import Owner, Sandbox, create_output_volume, discard, remove_volume, spare_cores
+from runner.sandbox.containers import Owner, Sandbox, create_output_volume, discard, remove_volume
+from runner.sandbox.core_meter import STRETCH
 from runner.sandbox.engine import Engine
 from runner.sandbox.responder import Question, Responder, open_responder
 from runner.sandbox.training import Callbacks, Training, train
@@ -83,7 +84,7 @@ class Session:
 
         Args:
             rows: folder with the audit's files; see `locked_eval/container/auditor.py`.
-            limit_seconds: wall clock of the answer.
+            limit_seconds: wall clock of the answer, without what other programs took of its cores.
             max_bytes: a longer answer is discarded.
 
         Raises:
@@ -111,7 +112,8 @@ class Session:
             rows=rows,
             volume=self.volume,
             limit_seconds=limit_seconds,
-            hold_seconds=2 * start_up_seconds(self.sandbox.config) + limit_seconds,  # while another one answers
+            # while another one answers
+            hold_seconds=2 * start_up_seconds(self.sandbox.config) + STRETCH * limit_seconds,
             linger_seconds=0,
             max_bytes=max_bytes,
         )
@@ -145,10 +147,11 @@ def open_session(
             volume=volume,
             limit_seconds=config.score_seconds,
             hold_seconds=start_up * 2 + config.train_seconds,
-            linger_seconds=3 * start_up + 6 * config.score_seconds,  # for two auditors and the sealed rows
+            linger_seconds=3 * start_up
+            + 6 * STRETCH * config.score_seconds,  # for two auditors and the sealed rows
             max_bytes=max_claims_bytes,
         )
         scorer = stack.enter_context(open_responder(sandbox, question))
-        if not spare_cores(config):
+        if not scorer.moves:
             scorer.await_ready()  # it shares the cores of the training, whose clock runs
         yield Session(sandbox=sandbox, mounts=mounts, image_id=image_id, volume=volume, scorer=scorer)

@@ -13,6 +13,7 @@ from docker.types import LogConfig, Mount
 from runner.errors import DataError
 from runner.sandbox.containers import PYTHON, Owner, remove_container
 from runner.sandbox.engine import Engine, engine_errors
+from runner.sandbox.reservation import free_cores
 
 PROBLEM = "error: "
 """How the line begins in which a program says what is wrong with its input."""
@@ -90,6 +91,7 @@ def _create(engine: Engine, program: TrustedProgram, owner: Owner) -> str:
                 cap_drop=["ALL"],
                 security_opt=["no-new-privileges"],
                 pids_limit=512,
+                cpuset_cpus=",".join(map(str, free_cores())),  # none: all, beside every campaign
                 tmpfs={"/tmp": "rw,nosuid,nodev,size=1g,mode=1777"},  # noqa: S108
                 mounts=[*mounts, Mount(target="/output", source=str(program.output), type="bind")],
                 log_config=LogConfig(type="json-file", config={"max-size": "1m", "max-file": "2"}),

@@ -21,7 +21,6 @@ import os
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -32,30 +31,18 @@ from runner.records import Experiment, Figures, Outcome, Proposal, Trial, TrialK
 from runner.storage.clock import now
 from runner.storage.conversations import Conversations
 from runner.storage.database import Database
-from runner.storage.rows import RUN_COLUMNS, experiment_of, figures_json, run_values, trial_of
+from runner.storage.rows import (
+    RUN_COLUMNS,
+    CampaignRow,
+    Refused,
+    experiment_of,
+    figures_json,
+    run_values,
+    trial_of,
+)
 
 MAX_NUMBER = 2**62
 """More than any experiment's number."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class CampaignRow:
-    """One row of `campaigns`."""
-
-    tag: str
-    created_at: str
-    base_commit: str
-    seed: int
-    target: int
-    conditions: Mapping[str, str]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Refused:
-    """An experiment that is closed as it is opened."""
-
-    reason: str
-    verdict: Verdict = Verdict.INVALID
 
 
 class Ledger:
@@ -226,6 +213,22 @@ class Ledger:
                 "figures": figures_json(figures),
             }
             self._update(db, tag, number, columns, "verdict IS NULL")
+
+    def excuse(self, tag: str, crashes: Mapping[int, str]) -> None:
+        """Turn crashes into infra, all at once: the champion crashed alike, so the machine was at fault.
+
+        The only change that a verdict ever sees.
+
+        Args:
+            crashes: the new reason of each experiment, by its number.
+
+        Raises:
+            LedgerError: one of them is no crash.
+        """
+        with self._tick(Step.CRASHES_EXCUSED, tag) as (db, _):
+            for number, reason in crashes.items():
+                columns = {"verdict": Verdict.INFRA, "reason": reason}
+                self._update(db, tag, number, columns, "verdict = 'crash'")
 
     def set_kept(self, tag: str, number: int, commit: str) -> None:
         """Record that the branch now stands at this experiment's commit.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -31,6 +32,26 @@ RUN_COLUMNS = (
     "clock_mhz", "log_tail", "val_bpb", "claims_sha256", "audit", "curve",
 )  # fmt: skip
 """Columns of `runs` besides its key."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CampaignRow:
+    """One row of `campaigns`."""
+
+    tag: str
+    created_at: str
+    base_commit: str
+    seed: int
+    target: int
+    conditions: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refused:
+    """An experiment that is closed as it is opened."""
+
+    reason: str
+    verdict: Verdict = Verdict.INVALID
 
 
 def run_values(run: RunRecord) -> tuple[object, ...]:

@@ -23,12 +23,14 @@ def test_the_baseline_is_measured_with_different_seeds_and_its_runs_are_recorded
     assert row.kept_commit == controller.repository.branch_head("autoresearch/test")
 
 
-def test_a_workload_that_does_not_run_leaves_no_campaign_behind(controller):
+def test_a_workload_that_does_not_run_is_shown_and_becomes_no_champion(controller):
     (controller.repository.root / "workload" / "train.py").write_text("raise SystemExit('broken on purpose')\n")
     git(controller.repository.root, "commit", "-qam", "break it")
     with pytest.raises(BaselineError, match="broken on purpose"):
         run(controller, [])
-    assert controller.ledger.campaigns() == ()
+    (failed,) = controller.ledger.experiments("test")
+    assert (failed.verdict, failed.reason) == ("crash", "training exited with code 1")
+    assert "broken on purpose" in failed.log_tail
     assert controller.repository.branch_head("autoresearch/test") is None
 
 

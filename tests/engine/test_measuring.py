@@ -6,17 +6,20 @@ import os
 import re
 import subprocess
 import sys
+from contextlib import closing
 
 import numpy as np
 import pytest
 
 from locked_eval.preparation.index import IndexBuilder
 from runner.corpus.redaction import WITHHELD, Redactor
+from runner.evaluation import audit, outcome
 from runner.proposers.researcher.prompt import show_task
-from runner.records import Outcome, Phase, ProposalRequest
-from runner.sandbox.containers import choose_cores
-from tests.support.constant_workload import TRAIN, workload_files
-from tests.support.machine import changed, measure_once
+from runner.records import AuditPolicy, Outcome, Phase, ProposalRequest
+from runner.sandbox import core_meter, responder
+from runner.sandbox.reservation import choose_cores
+from tests.support.constant_workload import MODEL, TRAIN, workload_files
+from tests.support.machine import changed, examine_once, measure_once
 from tests.support.silent_observer import SilentObserver
 
 pytestmark = pytest.mark.docker
@@ -27,19 +30,90 @@ def test_a_training_that_other_programs_disturb_is_repeated_and_the_last_attempt
     try:
         os.sched_setaffinity(busy.pid, choose_cores(controller.config))
         disturbed = changed(controller, max_disturbance=0.01)
-        outcome, runs = measure_once(disturbed, workload_files(train=TRAIN.replace("SLEEP = 0.0", "SLEEP = 0.3")))
+        made, runs = measure_once(disturbed, workload_files(train=TRAIN.replace("SLEEP = 0.0", "SLEEP = 0.3")))
     finally:
         busy.kill()
         busy.wait()
-    assert outcome.outcome is Outcome.SCORED
+    assert made.outcome is Outcome.SCORED
     assert [run.phase for run in runs] == [Phase.TRAIN, Phase.TRAIN, Phase.TRAIN, Phase.SCORE]
     assert all(run.others_cpu_seconds > 0.05 for run in runs[:3])
 
 
+LOAD = "def load(path, device):\n"
+WORKING = MODEL.replace(LOAD, f"{LOAD}    while time.process_time() < STARTED + 1.2:\n        pass\n").replace(
+    "PAUSE = 0.0\n", "PAUSE = 0.0\nSTARTED = time.process_time()\n"
+)
+"""Works for 1.2 seconds on a core of its own, in scoring and in each container of an audit."""
+
+
+class Hogging(SilentObserver):
+    """Keeps a core busy from the first time that a phase begins until a trial is repeated."""
+
+    def __init__(self, phase, core):
+        self.wanted, self.core, self.hog, self.notes = phase, core, None, []
+
+    def phase(self, number, name, seconds):
+        if name == self.wanted and self.hog is None:
+            self.hog = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+            os.sched_setaffinity(self.hog.pid, {self.core})
+
+    def note(self, message):
+        self.notes.append(message)
+        responder.STRETCH = core_meter.STRETCH
+        self.close()
+
+    def close(self):
+        if self.hog is not None:
+            self.hog.kill()
+            self.hog.wait()
+
+
+@pytest.fixture
+def hogged(controller, monkeypatch):
+    """Measure a program that is audited, while another one works on its core in one of the phases."""
+    monkeypatch.setattr(outcome, "BUSY_SHARE", 0.1)
+
+    def measure(phase):
+        (core,) = choose_cores(controller.config)
+        with closing(Hogging(phase, core)) as observer:
+            made = examine_once(
+                changed(controller, observer=observer, score_seconds=2.0),
+                workload_files(model=WORKING),
+                champion=None,
+                policy=AuditPolicy(audit=True),
+                request={"seed": 1},
+            )
+            assert observer.hog is not None
+        return made, observer.notes
+
+    return measure
+
+
+@pytest.mark.parametrize("phase", ["score", "audit"])
+def test_an_answer_has_its_time_limit_without_what_other_programs_used(hogged, monkeypatch, phase):
+    monkeypatch.setattr(audit, "SLOWDOWN", 1.0)
+    made, notes = hogged(phase)
+    assert (made.outcome, made.reason) == (Outcome.SCORED, None)
+    ended = made.runs[-1] if phase == "audit" else made.runs[1]
+    assert notes == [] and ended.wall_seconds > 2.0 and ended.others_cpu_seconds > 0.8
+
+
+@pytest.mark.parametrize("phase", ["score", "audit"])
+def test_a_time_limit_that_is_missed_on_a_busy_machine_is_no_verdict(hogged, monkeypatch, phase):
+    monkeypatch.setattr(audit, "SLOWDOWN", 1.0)
+    monkeypatch.setattr(audit, "MARGIN_SECONDS", 0.5)
+    # Until it is repeated: else it takes four programs, and four times as long.
+    monkeypatch.setattr(responder, "STRETCH", 1.0)
+    made, notes = hogged(phase)
+    assert (made.outcome, made.reason) == (Outcome.SCORED, None), "measured again, on a quiet machine"
+    doing = {"score": "scoring", "audit": "the audit"}[phase]
+    assert re.match(rf"experiment 1: {doing} took longer than .* s: the machine is busy \(load", notes[0])
+
+
 def test_a_candidate_that_sleeps_does_not_disturb_itself(controller):
     quiet = changed(controller, max_disturbance=1.3)
-    outcome, runs = measure_once(quiet, workload_files(train="import time\ntime.sleep(1)\n" + TRAIN))
-    assert outcome.outcome is Outcome.SCORED
+    made, runs = measure_once(quiet, workload_files(train="import time\ntime.sleep(1)\n" + TRAIN))
+    assert made.outcome is Outcome.SCORED
     assert [run.phase for run in runs] == [Phase.TRAIN, Phase.SCORE]
     assert runs[0].cpu_seconds < 0.9 < runs[0].wall_seconds
 
@@ -110,10 +184,8 @@ def test_no_training_text_reaches_the_ledger_a_watcher_or_a_prompt(controller, m
     index.add([corpus])
     seen = SeenLines()
     redactor = Redactor(index=index.finish(), tokens=[word.encode() for word in WORDS])
-    outcome, runs = measure_once(
-        changed(controller, redactor=redactor, observer=seen), workload_files(train=TELLS)
-    )
-    assert outcome.outcome is Outcome.CRASH
+    made, runs = measure_once(changed(controller, redactor=redactor, observer=seen), workload_files(train=TELLS))
+    assert made.outcome is Outcome.CRASH
     (run,) = [one for one in runs if one.phase is Phase.TRAIN]
 
     assert not repeats(run.log_tail, ids)

@@ -21,6 +21,7 @@ import sys
 import termios
 import time
 import traceback
+from contextlib import nullcontext
 from datetime import datetime
 from importlib import import_module
 from pathlib import Path
@@ -34,7 +35,7 @@ from runner import failpoints, proposers
 from runner.campaign import setup
 from runner.cli import main
 from runner.report import plot
-from runner.sandbox import cleanup, doctor
+from runner.sandbox import cleanup, doctor, reservation
 from tests.support import scripted_night
 from tests.support.scripted_night import CONTEXT, VOCAB_SIZE, Paid
 
@@ -55,6 +56,7 @@ def script_the_machine():
 
     setup.prepare = prepare
     doctor.announce = lambda *_: None
+    reservation.reserve = lambda _engine, config, _claimant: nullcontext(config)
     setup.open_controller = open_controller
     proposers.create = lambda config: Paid()
     cleanup.remove_orphans = lambda *_: failpoints.reach("orphans_removed", "before")

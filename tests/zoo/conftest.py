@@ -19,7 +19,7 @@ from runner import edits
 from runner.edits.contamination import SealedText
 from runner.records import AuditPolicy, Edit, Outcome, Phase, RunRecord, Trial
 from runner.sandbox import images, remove_orphans
-from runner.sandbox.containers import choose_cores
+from runner.sandbox.reservation import choose_cores
 from runner.storage import pinned_evaluation
 from tests.support.machine import Ground, changed, examine_once, open_controller
 from tests.support.silent_observer import SilentObserver

@@ -18,6 +18,7 @@ from runner.sandbox.doctor import daemon, host
 from runner.sandbox.doctor.finding import Finding, accepting, check_names
 from runner.sandbox.doctor.probes import probe
 from runner.sandbox.doctor.versions import collect, version_findings
+from runner.sandbox.reservation import Claimant, reserve
 from runner.storage import pinned_evaluation
 from runner.storage.filesystem import this_file_system
 from runner.storage.ledger import Ledger
@@ -144,14 +145,16 @@ def _probe(
                     )
                 ]
             folder, _ = pinned_evaluation.pin(paths.root)
-            return probe(
-                Sandbox(engine=engine, config=config, locked=folder, owner=owner),
-                base_image=base,
-                scratch=paths.probes,
-                torch_version=collect(None, config.profile)["torch-version"],
-                pause_daemon=pause_daemon,
-                on_progress=on_progress,
-            )
+            claimant = Claimant(controller=owner.controller, campaign=CAMPAIGN, folder=root)
+            with reserve(engine, config, claimant) as reserved:
+                return probe(
+                    Sandbox(engine=engine, config=reserved, locked=folder, owner=owner),
+                    base_image=base,
+                    scratch=paths.probes,
+                    torch_version=collect(None, config.profile)["torch-version"],
+                    pause_daemon=pause_daemon,
+                    on_progress=on_progress,
+                )
     except LedgerError as error:
         return [_not_probed(error.message, "try again when it has ended")]
     except AutoresearchError as error:

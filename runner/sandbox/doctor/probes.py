@@ -24,7 +24,7 @@ from typing import Any
 from runner.config import MEBI
 from runner.errors import AutoresearchError, EngineError
 from runner.sandbox.container_spec import ContainerSpec, largest_file
-from runner.sandbox.containers import Sandbox, choose_cores, limits_of, move_container, open_container, spare_cores
+from runner.sandbox.containers import Sandbox, limits_of, move_container, open_container
 from runner.sandbox.doctor import daemon, judgement
 from runner.sandbox.doctor.finding import Finding
 from runner.sandbox.doctor.ground import (
@@ -42,6 +42,7 @@ from runner.sandbox.doctor.surroundings import judge_look
 from runner.sandbox.engine import engine_errors
 from runner.sandbox.inspection import has_swap
 from runner.sandbox.kernel_limits import deviations, limit_files
+from runner.sandbox.reservation import choose_cores, spare_cores
 from runner.sandbox.supervision import GRACE_SECONDS
 from runner.untrusted import clean
 

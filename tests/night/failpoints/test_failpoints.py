@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[3]
 ELSEWHERE = {
     Step.CAMPAIGN_DELETED: "a workload that does not run",
     Step.LOST_TRIALS_CLOSED: "the first step of every recovery",
+    Step.CRASHES_EXCUSED: "a machine on which nothing runs any more",
     Step.ATTEMPT_RECORDED: "no step of a night: `autoresearch confirm`",
 }
 POINTS = [(step, side) for step in Step if step not in DOCKER | ELSEWHERE.keys() for side in Side]

@@ -9,16 +9,21 @@ from tests.support import scripted_night
 from tests.support.failpoint_nights import final_state, git, make_repository, rows
 
 
-def test_a_workload_that_does_not_run_is_forgotten_whole_wherever_that_is_interrupted(night, tmp_path):
+def test_a_baseline_that_failed_stays_visible_until_the_next_start_replaces_it(night, tmp_path):
     for side in Side:
         root = make_repository(tmp_path / side / "repository")
         (root / "workload" / "train.py").write_text("BOOST = 'crash'\n")
         git(root, "-c", "user.name=u", "-c", "user.email=u@example.org", "commit", "-qam", "break it")
-        assert night(root, step=Step.CAMPAIGN_DELETED, side=side).end == -9
         result = night(root)
         assert result.end == 1
         assert "the unmodified workload got no score" in result.errors
-        assert rows(root, "campaigns") == rows(root, "experiments") == rows(root, "trials") == []
+        (failed,) = rows(root, "experiments")
+        assert (failed["verdict"], failed["reason"]) == ("crash", "training exited with code 1")
+        git(root, "-c", "user.name=u", "-c", "user.email=u@example.org", "revert", "--no-edit", "HEAD")
+        assert night(root, step=Step.CAMPAIGN_DELETED, side=side).end == -9
+        assert len(rows(root, "campaigns")) == (side is Side.BEFORE), "deleted whole, or not at all"
+        assert night(root).end == 0
+        assert rows(root, "experiments")[0]["verdict"] == "keep"
 
 
 def test_a_night_that_is_over_is_not_changed_by_another_start(night, tmp_path):

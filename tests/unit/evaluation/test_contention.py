@@ -6,9 +6,9 @@ import threading
 
 import pytest
 
-from runner.evaluation import contention
-from runner.evaluation.contention import CLOCK_SECONDS, FIRST_CLOCK_SECONDS, ClockMeter, CoreMeter
-from runner.sandbox import host
+from runner.evaluation.contention import CLOCK_SECONDS, FIRST_CLOCK_SECONDS, ClockMeter
+from runner.sandbox import core_meter, host
+from runner.sandbox.core_meter import CoreMeter
 
 
 @pytest.fixture
@@ -17,8 +17,8 @@ def meter(monkeypatch):
 
     def one(start, stop):
         busy, clock = (iter(pair) for pair in zip(start, stop, strict=True))
-        monkeypatch.setattr(contention, "busy_seconds", lambda _: next(busy))
-        monkeypatch.setattr(contention.time, "monotonic", lambda: next(clock))
+        monkeypatch.setattr(core_meter, "busy_seconds", lambda _: next(busy))
+        monkeypatch.setattr(core_meter.time, "monotonic", lambda: next(clock))
         counted = CoreMeter((0,))
         counted.start()
         counted.stop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,13 +11,14 @@ import pytest
 from runner.config import load
 from runner.decision.early_stopping import NUM_FRACTIONS
 from runner.errors import EngineError, ImageError
+from runner.evaluation import outcome
 from runner.evaluation.outcome import (
     MAX_FAULTS,
     Failure,
     Faults,
-    answer_failure,
     audit_failure,
     contention,
+    scoring_failure,
     too_slow,
     training_failure,
 )
@@ -25,6 +27,12 @@ from runner.sandbox.supervision import Reports, State, record
 from tests.support.trials import CLEAN, run
 
 CONFIG = load(Path("/nonexistent"), {"profile": "cpu", "cpus": 2, "max_disturbance": 0.1}, environ={})
+
+
+@pytest.fixture
+def strict(monkeypatch):
+    """The controller's own limit: tests share their cores, and have another one."""
+    monkeypatch.setattr(outcome, "BUSY_SHARE", 0.1)
 
 
 def training(end=RunEnd.FINISHED, **fields):
@@ -79,9 +87,10 @@ def test_a_stop_gives_the_figures_that_it_rests_on():
 
 def test_contention_is_the_share_of_the_cores_that_others_used():
     busy = training(wall_seconds=10.0, others_cpu_seconds=8.0)  # of 20 seconds on two cores
-    assert contention(busy, CONFIG) == Failure(
-        Outcome.CONTENDED, "other programs used 40% of the candidate's cores"
-    )
+    failure = contention(busy, CONFIG)
+    assert failure.outcome is Outcome.CONTENDED
+    said = r"the machine is busy \(load \d+ on \d+ cores; other programs used 40% of the candidate's\)"
+    assert re.fullmatch(said, failure.reason)
     assert contention(busy, CONFIG.model_copy(update={"max_disturbance": 0.4})) is None, "up to the limit"
     assert contention(busy, CONFIG.model_copy(update={"cpus": 8})) is None, "on eight cores it is 10 %"
 
@@ -96,7 +105,7 @@ def test_contention_that_was_not_measured_is_none(unknown):
 
 @pytest.mark.parametrize(("seconds", "limit", "slow"), [(5, 5, False), (5.1, 5, True), (5, None, False)])
 def test_scoring_that_takes_longer_is_a_crash_that_names_both_figures(seconds, limit, slow):
-    failure = too_slow(run(Phase.SCORE, wall_seconds=seconds), limit, num_cores=1)
+    failure = too_slow(run(Phase.SCORE, wall_seconds=seconds), limit, CONFIG)
     assert (failure is not None) == slow
     if failure is not None:
         assert failure.outcome is Outcome.CRASH
@@ -104,11 +113,13 @@ def test_scoring_that_takes_longer_is_a_crash_that_names_both_figures(seconds, l
         assert "limit 5.0 s" in failure.reason
 
 
-def test_time_that_other_programs_used_of_the_cores_is_not_held_against_scoring():
+def test_time_that_other_programs_used_of_the_cores_is_not_held_against_scoring(strict):
     disturbed = run(Phase.SCORE, wall_seconds=9.0, others_cpu_seconds=8.5)
-    assert too_slow(disturbed, 5.0, num_cores=2) is None
-    assert too_slow(disturbed, 5.0, num_cores=8) is not None
-    assert too_slow(replace(disturbed, wall_seconds=None), 5.0, num_cores=8) is None
+    many = CONFIG.model_copy(update={"cpus": 16})
+    assert too_slow(disturbed, 5.0, CONFIG) is None
+    assert too_slow(disturbed, 5.0, many).outcome is Outcome.CRASH
+    assert too_slow(replace(disturbed, wall_seconds=None), 5.0, many) is None
+    assert too_slow(disturbed, 4.0, CONFIG).outcome is Outcome.CONTENDED, "others do more than take turns"
 
 
 @pytest.mark.parametrize(
@@ -127,21 +138,35 @@ def test_time_that_other_programs_used_of_the_cores_is_not_held_against_scoring(
     ],
 )
 def test_a_scorer_without_a_usable_answer_is_classified_by_its_end(end, exit_code, outcome, reason):
-    failure = answer_failure(run(Phase.SCORE, end=end, exit_code=exit_code), "scoring")
+    failure = scoring_failure(run(Phase.SCORE, end=end, exit_code=exit_code), training(), CONFIG)
     assert failure.outcome is outcome
     assert failure.reason.startswith(reason)
+
+
+@pytest.mark.parametrize(("others", "expected"), [(0.15, Outcome.CRASH), (0.3, Outcome.CONTENDED)])
+def test_a_missed_time_limit_on_a_busy_machine_says_nothing_about_the_program(strict, others, expected):
+    late = run(Phase.SCORE, end=RunEnd.DEADLINE, wall_seconds=1.0, others_cpu_seconds=others)
+    assert scoring_failure(late, training(), CONFIG).outcome is expected
+    audited = audit_failure(replace(late, phase=Phase.AUDIT), CONFIG)
+    assert audited.outcome is (Outcome.INVALID if expected is Outcome.CRASH else expected)
+    assert ("the machine is busy" in audited.reason) is (expected is Outcome.CONTENDED)
+
+    without = run(Phase.SCORE, end=RunEnd.FAILED, exit_code=3)
+    cut = training(RunEnd.DEADLINE, wall_seconds=1.0, others_cpu_seconds=others)
+    assert scoring_failure(without, cut, CONFIG).outcome is expected, "it had no time for a checkpoint"
+    assert scoring_failure(without, replace(cut, end=RunEnd.FINISHED), CONFIG).outcome is Outcome.CRASH
 
 
 # ---------------------------------------------------------------------- audit
 
 
 def test_claims_that_an_audit_confirms_count():
-    assert audit_failure(run(Phase.AUDIT, audit=CLEAN)) is None
+    assert audit_failure(run(Phase.AUDIT, audit=CLEAN), CONFIG) is None
 
 
 def test_claims_that_an_audit_refutes_are_invalid():
     refuted = run(Phase.AUDIT, audit=replace(CLEAN, finding="not_causal", reason="the future shows"))
-    assert audit_failure(refuted) == Failure(Outcome.INVALID, "refused by the audit: the future shows")
+    assert audit_failure(refuted, CONFIG) == Failure(Outcome.INVALID, "refused by the audit: the future shows")
 
 
 @pytest.mark.parametrize(
@@ -154,13 +179,15 @@ def test_claims_that_an_audit_refutes_are_invalid():
     ],
 )
 def test_claims_that_cannot_be_audited_are_not_kept(end, words):
-    failure = audit_failure(run(Phase.AUDIT, end=end, exit_code=7))
+    failure = audit_failure(run(Phase.AUDIT, end=end, exit_code=7), CONFIG)
     assert failure == Failure(Outcome.INVALID, f"could not be audited: {words}")
 
 
 @pytest.mark.parametrize("end", [RunEnd.LOST, RunEnd.STARTUP])
 def test_an_audit_that_the_infrastructure_fails_is_lost(end):
-    assert audit_failure(run(Phase.AUDIT, end=end)) == Failure(Outcome.LOST, "the audit container was lost")
+    assert audit_failure(run(Phase.AUDIT, end=end), CONFIG) == Failure(
+        Outcome.LOST, "the audit container was lost"
+    )
 
 
 # --------------------------------------------------------------------- faults

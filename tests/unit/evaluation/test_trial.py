@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -202,3 +203,25 @@ def test_a_gpu_is_scrubbed_before_every_container_that_runs_candidate_code(place
     monkeypatch.setattr(Evaluator, "scrub", lambda _, number: scrubbed.append(number))
     trials()
     assert scrubbed == [1] * 5, "an audit has two containers"
+
+
+@pytest.mark.parametrize(("asleep", "lost"), [(0.5, False), (60.0, True)])
+def test_a_run_during_which_the_machine_was_suspended_is_lost_and_judges_nothing(
+    trials, monkeypatch, asleep, lost
+):
+    clock, real = [0.0], time.clock_gettime
+    monkeypatch.setattr(
+        time, "clock_gettime", lambda which: real(which) + (clock[0] if which == time.CLOCK_BOOTTIME else 0)
+    )
+
+    def act(usual):
+        clock[0] += asleep
+        return usual()
+
+    with trials.started(Failing("train", act), runs := []) as running:
+        if lost:
+            with pytest.raises(EngineError, match="suspended for 60 s in the phase train"):
+                running.claim()
+            assert [run.end for run in runs] == [RunEnd.LOST]
+        else:
+            assert running.claim().outcome is Outcome.SCORED

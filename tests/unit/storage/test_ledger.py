@@ -8,7 +8,8 @@ import pytest
 
 from runner.errors import LedgerError
 from runner.records import Figures, Phase, SealedScore, TrialKind, UsageTotals, Verdict
-from runner.storage.ledger import Ledger, Refused
+from runner.storage.ledger import Ledger
+from runner.storage.rows import Refused
 from runner.storage.sealed import SealedScores
 from tests.support.ledgers import TAG, answered, open_experiment, proposal, record_trial
 from tests.support.trials import run, scored
