@@ -43,7 +43,7 @@ def test_a_profile_for_more_cores_gets_those_that_there_are(resolve, tmp_path, m
     tool.chmod(0o755)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5})
     config, notes = resolve(profile="cuda")
-    assert (config.cpus, config.gpu) == (2, "GPU-1")
+    assert (config.cpus, config.gpu) == (2, None)
     assert notes == ["the profile cuda wants 8 cores: using the 2 that there are"]
 
 
