@@ -16,6 +16,7 @@ from runner.cli.output import hold_standard_streams, say, stderr
 from runner.errors import AutoresearchError, remedy_of
 
 COMMANDS = {
+    "demo": ("demo", "Take a tour: every verdict once, from real trainings."),
     "doctor": ("machine", "Check this machine, with a remedy for each problem."),
     "prepare": ("machine", "Build the base image and prepare the data, where missing."),
     "baseline": ("night", "Measure the unmodified workload and its noise."),

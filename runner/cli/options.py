@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from runner.config import Config
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+SETTINGS_OF_A_CAMPAIGN = ("profile", "train_seconds", "cpus", "memory_bytes")
+"""Conditions of a campaign that are settings under the same name."""
 
 tag_option = click.option("--tag", help="Name of the campaign (default: night).")
 newest_tag_option = click.option("--tag", help="Name of the campaign (default: the newest).")
@@ -68,7 +71,7 @@ def resolve_config(
     note: Callable[[str], None],
     *,
     require_gpu: bool = False,
-    profile_of: Callable[[str], str | None] = lambda _: None,
+    conditions_of: Callable[[str], Mapping[str, str]] = lambda _: {},
     **overrides: object,
 ) -> Config:
     """Resolve the Config of a command; settings that were left open depend on this machine.
@@ -76,7 +79,8 @@ def resolve_config(
     Args:
         directory: the repository's root.
         note: called with one line whenever a weaker substitute is used.
-        profile_of: returns the profile that a campaign of this name began with, if there is one.
+        conditions_of: returns the conditions that a campaign of this name began with, if there is one. Those that
+            are settings hold for it as long as nothing else is chosen.
 
     Raises:
         ConfigError: a setting is wrong, or a GPU was asked for and there is none.
@@ -96,9 +100,8 @@ def resolve_config(
         "profile": "cuda" if gpus else "cpu",
         "proposer": "anthropic" if has_key else "optuna",
     }
-    begun = profile_of(str(decided.get("tag", config.Config.model_fields["tag"].default)))
-    if begun is not None:
-        fallbacks["profile"] = begun
+    begun = conditions_of(str(decided.get("tag", config.Config.model_fields["tag"].default)))
+    fallbacks |= {name: begun[name] for name in SETTINGS_OF_A_CAMPAIGN if name in begun}
     profile = str(decided.get("profile", fallbacks["profile"]))
     fallbacks |= config.measured(StatePaths.of(directory).noise(profile))
     chosen = config.load(directory, overrides, fallbacks=fallbacks)
@@ -114,7 +117,7 @@ def resolve_config(
             known = ", ".join(one.uuid for one in gpus)
             raise ConfigError(f"there is no GPU {chosen.gpu!r}", f"choose one of: {known}")
         chosen = chosen.model_copy(update={"gpu": found[0].uuid})
-    if not gpus and begun is None and "profile" not in decided:
+    if not gpus and not begun and "profile" not in decided:
         note("no GPU found: using the cpu profile (--require-gpu makes this an error)")
     if asks_proposer and not has_key and "proposer" not in decided:
         note("no ANTHROPIC_API_KEY: using the offline proposer optuna (--proposer anthropic makes this an error)")

@@ -91,7 +91,7 @@ def show_command(number: int, tag: str | None, as_json: bool, with_transcript: b
         experiments = workspace.ledger.experiments(name)
         experiment = next((one for one in experiments if one.number == number), None)
         sealed = [one for one in sealed_scores(workspace.ledger, name) if one.number == number]
-        duty = duty_name(workspace.profile_of(name))
+        duty = duty_name(workspace.conditions_of(name).get("profile"))
     if experiment is None:
         raise ConfigError(f"campaign {name!r} has no experiment {number}", "autoresearch log lists them")
     if with_transcript:

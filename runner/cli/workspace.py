@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -36,10 +36,10 @@ class Workspace:
 
         return SealedScores(self.ledger.database)
 
-    def profile_of(self, tag: str) -> str | None:
-        """Return the profile that a campaign began with; None when there is no such campaign."""
+    def conditions_of(self, tag: str) -> Mapping[str, str]:
+        """Return the conditions that a campaign began with; nothing when there is no such campaign."""
         campaign = self.ledger.campaign(tag)
-        return None if campaign is None else campaign.conditions.get("profile")
+        return {} if campaign is None else campaign.conditions
 
 
 @contextmanager
