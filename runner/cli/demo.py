@@ -114,7 +114,7 @@ class Story:
                 "",
                 f"$ git log {self._controller.branch}    ({counted(len(kept), 'kept commit')}; the first:)",
             ]
-            lines += [f"commit {commit}", *(f"    {line}"[: self._width].rstrip() for line in message)]
+            lines += [f"commit {commit}", *(f"  {line}"[: self._width].rstrip() for line in message)]
         return [*lines, ""]
 
     # ---------------------------------------------------------------- observer
@@ -162,6 +162,7 @@ class Story:
         number, stop = (0, None) if found is None else found
         repairs = stop is not None and experiment.retry_of is not None
         title = "the offline proposer" if stop is None else f"{number} of {len(self._tour.stops)}: {stop.title}"
+        title += " (second try)" if repairs else ""
         return Told(
             experiment=experiment,
             champion=champion,
@@ -193,7 +194,7 @@ def _times(seconds: float, set_up_seconds: float) -> str:
     from runner.cli.display import clock
 
     share = set_up_seconds / max(seconds, 1.0)
-    return f"It took {clock(seconds)}; setting up the machine was {clock(set_up_seconds)} of it ({share:.0%})."
+    return f"It took {clock(seconds)}, {clock(set_up_seconds)} of it ({share:.0%}) to set up the machine."
 
 
 def _next_steps(tag: str, patch: Path, picture: Path, again: str) -> list[str]:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-SETTINGS_OF_A_CAMPAIGN = ("profile", "train_seconds", "cpus", "memory_bytes")
+SETTINGS_OF_A_CAMPAIGN = ("profile", "train_seconds", "cpus", "memory_bytes", "max_eval_rows")
 """Conditions of a campaign that are settings under the same name."""
 
 tag_option = click.option("--tag", help="Name of the campaign (default: night).")

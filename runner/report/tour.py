@@ -146,7 +146,7 @@ def _verdict(told: Told) -> str:
             greedy = " A rule that believes numbers would have kept it." if looked_better(told) else ""
             return (
                 "REFUSED. An audit asked a fresh container for some of these predictions again, without the text "
-                f"that follows, and they came out differently: {_reason(one)}.{greedy}"
+                f"that follows, and they came out differently. {_finding(one)}.{greedy}"
             )
         case Verdict.INVALID:
             return f"REFUSED: {_reason(one)}."
@@ -179,8 +179,8 @@ def _count(told: Sequence[Told]) -> str:
     kept = sum(one.experiment.verdict is Verdict.KEEP for one in told)
     lucky = sum(was_lucky(one.experiment) for one in told)
     cheats = sum(looked_better(one) for one in told if one.experiment.verdict is Verdict.INVALID)
-    parts = [counted(lucky, "lucky number")] if lucky else []
-    parts += [counted(cheats, "cheat")] if cheats else []
+    parts = [f"{lucky} by luck"] if lucky else []
+    parts += [f"{cheats} that cheat{'s' if cheats == 1 else ''}"] if cheats else []
     wrong = f", {' and '.join(parts)} among them" if parts else ""
     return (
         f"Kept: {kept} of {counted(len(told), 'edit')}. A greedy rule, which runs everything once, believes every "
@@ -193,12 +193,19 @@ def _claimed(one: Experiment) -> float | None:
     return fmean(claims) if claims else None
 
 
+def _finding(one: Experiment) -> str:
+    """Name what the audit refused it for."""
+    found = next((trial.audit.reason for trial in one.trials if trial.audit is not None), None)
+    text = _reason(one) if found is None else one_line(found, 300).rstrip(".")
+    return text[:1].upper() + text[1:]
+
+
 def _reason(one: Experiment) -> str:
     return one_line(one.reason or "", 300).rstrip(".")
 
 
 def _listed(scores: Sequence[float]) -> str:
-    return ", ".join(f"{score:.3f}" for score in scores)
+    return ", ".join(f"{score:.4f}" for score in scores)
 
 
 def _times(number: int) -> str:

@@ -74,7 +74,7 @@ try:
     rootfs.ensure_rootfs.__globals__["_find"] = lambda client, recipe: None
     rootfs.ensure_rootfs.__globals__["_pull"] = lambda client, on_progress: None
     rootfs.ensure_rootfs.__globals__["_check_debootstrap"] = lambda: None
-    rootfs.ensure_rootfs(None, recipe_hash="x", scratch=Path(sys.argv[1]), on_progress=lambda message: None)
+    rootfs.ensure_rootfs(None, recipe_hash="x", state_dir=Path(sys.argv[1]), on_progress=lambda message: None)
 except KeyboardInterrupt:
     sys.exit(130)
 """
