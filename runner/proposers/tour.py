@@ -58,7 +58,7 @@ class Tour:
         try:
             index = tomllib.loads((folder / INDEX).read_text("utf-8"))
             stops = tuple(_stop(folder, one) for one in index["stop"])
-            return cls(stops=stops, settings=index["settings"], your_turn=folder / index["your_turn"])
+            return cls(stops=stops, settings=index.get("settings", {}), your_turn=folder / index["your_turn"])
         except (OSError, ValueError, KeyError) as error:
             raise ProposerError(
                 f"{folder / INDEX} cannot be used: {error}", f"git checkout -- {FOLDER}"

@@ -1,6 +1,6 @@
 """Images: the base that every container shares, and one layer on top of it per candidate.
 
-`base` builds the base images (`rootfs` gets a Debian, `wheels` gets the Python packages, `steps` reports progress),
+`base` builds the base images (`rootfs` gets a Debian, `wheels` gets the Python packages, `steps` reports them),
 `candidate` adds one commit's `workload/` to a base, `builder` talks to the engine's builder, and `cleanup` removes
 images. The connection to the engine belongs to the caller: every function takes a `docker.DockerClient`.
 """
