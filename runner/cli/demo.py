@@ -168,6 +168,7 @@ class Story:
             champion=champion,
             title=title,
             meant=None if stop is None or repairs else stop.meant,
+            changes_nothing=stop is not None and stop.until_lucky,
             needed=1 - self._controller.config.max_false_keep_probability,
         )
 

@@ -21,8 +21,8 @@ MARGIN = 10
 """Cells of the labels on the left."""
 DIFF_LINES = 6
 LOG_LINES = 4
-CLEARLY_WORSE = 2.0
-"""Standard errors above which a worse number is called harmful, and not noise."""
+CLEARLY_WORSE, NOISE = 4.0, 2.0
+"""Standard errors from which a worse number is called harmful, and up to which it is called noise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +33,7 @@ class Told:
     champion: Experiment | None  # what it was compared with, as it is now
     title: str
     meant: Verdict | None = None  # what the stop is there to show
+    changes_nothing: bool = False  # no instruction: the truth is known
     needed: float = 0.95  # probability of an improvement that a keep needs
 
 
@@ -154,12 +155,20 @@ def _verdict(told: Told) -> str:
 
 
 def _discarded(told: Told, figures: Figures) -> str:
+    one, sure = told.experiment, _sure(told, figures)
+    greedy = " Its first number was better, so a greedy rule would have kept it." if was_lucky(one) else ""
+    if told.changes_nothing:
+        luck = (
+            "Luck made the number better"
+            if figures.first_delta_bpb < 0
+            else "Luck, or a busy machine, made it worse"
+        )
+        return f"DISCARDED: {sure}. {luck}.{greedy}"
     if figures.delta_bpb >= CLEARLY_WORSE * figures.se_bpb:
         return f"DISCARDED, harmful: {percent(1 - figures.better)} sure that it is worse."
-    text = f"DISCARDED, within the noise: {_sure(told, figures)}."
-    if was_lucky(told.experiment):
-        text += " Its first number was better, so a greedy rule would have kept it."
-    return text
+    if figures.delta_bpb >= NOISE * figures.se_bpb:
+        return f"DISCARDED, not better: {sure}."
+    return f"DISCARDED, within the noise: {sure}.{greedy}"
 
 
 def _sure(told: Told, figures: Figures) -> str:

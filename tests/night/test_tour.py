@@ -66,7 +66,16 @@ def test_the_demo_shows_every_verdict_and_ends_with_commands_that_work(demo):
     assert verdicts(demo)[: len(VERDICTS)] == VERDICTS
     assert (by(demo, "tour"), by(demo, "optuna")) == (5, 2)
     story = ended.output
-    for words in ("1 of 4: luck", "+ BOOST = 0.5", "KEPT:", "harmful", "CRASHED", "(second try)", "REFUSED", "Delta-Bpb: "):
+    for words in (
+        "1 of 4: luck",
+        "+ BOOST = 0.5",
+        "KEPT:",
+        "harmful",
+        "CRASHED",
+        "(second try)",
+        "REFUSED",
+        "Delta-Bpb: ",
+    ):
         assert words in story, story
     assert "\x1b" not in story and max(map(len, story.splitlines())) <= 90
     assert f"commit {git(demo.root, 'rev-list', '--reverse', 'main..autoresearch/demo').split()[0]}" in story
