@@ -15,7 +15,7 @@ from runner.decision.history import was_lucky
 from runner.records import Experiment, Figures, Verdict
 from runner.report.explain import explain, percent, rests_on
 from runner.report.summary import counted
-from runner.untrusted import clean, one_line
+from runner.untrusted import clean, cut, one_line
 
 MARGIN = 10
 """Cells of the labels on the left."""
@@ -54,7 +54,7 @@ def opening(told: Told, width: int) -> list[str]:
     return [
         *_heading(told.title, width),
         *_item("Idea", hypothesis, width),
-        *_labelled("Edit", [one_line(line, width - MARGIN) for line in diff_excerpt(told.experiment.diff)]),
+        *_labelled("Edit", [_fitting(line, width - MARGIN) for line in diff_excerpt(told.experiment.diff)]),
     ]
 
 
@@ -63,8 +63,8 @@ def ending(told: Told, width: int) -> list[str]:
     one = told.experiment
     lines = _item("Measured", measured, width) if (measured := _measured(told)) else []
     if one.verdict is Verdict.CRASH:
-        log = clean(one.log_tail, LOG_LINES, width - MARGIN).split("\n")
-        lines += _labelled("Log", [line for line in log if line.strip()])
+        *log, last = clean(one.log_tail, LOG_LINES).split("\n")
+        lines += _labelled("Log", [*(cut(line, width - MARGIN) for line in log), *_wrapped(last, width)])
     lines += _item("Verdict", _verdict(told), width)
     if told.meant is not None and one.verdict is not None and one.verdict is not told.meant:
         lines += _item(
@@ -115,6 +115,12 @@ def diff_excerpt(diff: str) -> list[str]:
     )
 
 
+def _fitting(line: str, room: int) -> str:
+    """Cut a line of code, its comment first."""
+    code, _, _ = line.partition("  # ")
+    return one_line(line if len(line) <= room else code, room)
+
+
 def _measured(told: Told) -> str:
     one = told.experiment
     if one.figures is None or one.val_bpb is None:
@@ -158,12 +164,8 @@ def _discarded(told: Told, figures: Figures) -> str:
     one, sure = told.experiment, _sure(told, figures)
     greedy = " Its first number was better, so a greedy rule would have kept it." if was_lucky(one) else ""
     if told.changes_nothing:
-        luck = (
-            "Luck made the number better"
-            if figures.first_delta_bpb < 0
-            else "Luck, or a busy machine, made it worse"
-        )
-        return f"DISCARDED: {sure}. {luck}.{greedy}"
+        luck = f"Luck made it better.{greedy}" if greedy else "Luck, or a busy machine, made it worse."
+        return f"DISCARDED: {sure}. {luck}"
     if figures.delta_bpb >= CLEARLY_WORSE * figures.se_bpb:
         return f"DISCARDED, harmful: {percent(1 - figures.better)} sure that it is worse."
     if figures.delta_bpb >= NOISE * figures.se_bpb:
@@ -188,7 +190,7 @@ def _count(told: Sequence[Told]) -> str:
     kept = sum(one.experiment.verdict is Verdict.KEEP for one in told)
     lucky = sum(was_lucky(one.experiment) for one in told)
     cheats = sum(looked_better(one) for one in told if one.experiment.verdict is Verdict.INVALID)
-    parts = [f"{lucky} by luck"] if lucky else []
+    parts = [f"{lucky} within the noise"] if lucky else []
     parts += [f"{cheats} that cheat{'s' if cheats == 1 else ''}"] if cheats else []
     wrong = f", {' and '.join(parts)} among them" if parts else ""
     return (
@@ -226,7 +228,11 @@ def _heading(title: str, width: int) -> list[str]:
 
 
 def _item(label: str, text: str, width: int) -> list[str]:
-    return _labelled(label, textwrap.wrap(text, max(20, width - MARGIN)))
+    return _labelled(label, _wrapped(text, width))
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    return textwrap.wrap(text, max(20, width - MARGIN))
 
 
 def _labelled(label: str, lines: Sequence[str]) -> list[str]:

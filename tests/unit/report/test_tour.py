@@ -14,10 +14,7 @@ from tests.support.trials import CLEAN, failed, run, scored
 
 WIDTH = 72
 CHAMPION = experiment(0, "keep", 2.05, trials=(scored(2.049, 1, id=3), scored(2.051, 2, id=12)))
-DIFF = "".join(
-    f"{line}\n"
-    for line in ("diff --git a/w.py b/w.py", "--- a/w.py", "+++ b/w.py", "@@ -1 +1 @@", "-A = 1", "+A = 2")
-)
+DIFF = "diff --git a/w.py b/w.py\n--- a/w.py\n+++ b/w.py\n@@ -1 +1 @@\n-A = 1\n+A = 2\n"
 REFUSED = AuditRecord(**{
     **vars(CLEAN), "claimed_bpb": 0.5, "finding": "not_causal", "reason": "not causal: logits change",
 })  # fmt: skip
@@ -42,24 +39,23 @@ def figures(delta, better, first=None, se=0.01):
 KEPT = told("keep", figures=figures(-0.12, 0.999))
 LUCKY = told("discard", figures=figures(-0.004, 0.63))
 HARMFUL = told("discard", figures=figures(0.12, 0.001))
-CRASHED = told(
-    "crash", None, reason="training exited with code 1", log_tail="a\nb\nc\nd\nRuntimeError: no", trials=()
-)
+CRASHED = told("crash", None, reason="training exited with code 1", log_tail="a\nb\nTypeError: no", trials=())
 CHEATED = Told(experiment=CHEAT, champion=CHAMPION, title="a cheat")
 
 
 @pytest.mark.parametrize(
     ("one", "words"),
     [
-        (KEPT, ["KEPT: over 99% sure that it is better, 95% needed.", "8 of its predictions", "0.120 ± 0.010 bpb better"]),
+        (KEPT, ["KEPT: over 99% sure that it is better, 95% needed.", "8 of its predictions"]),
+        (KEPT, ["0.120 ± 0.010 bpb better"]),
         (KEPT, ["1.9400, 1.9200 (2 trials, each with a new seed)", "the champion 2.0490, 2.0510"]),
         (LUCKY, ["within the noise: 63% sure that it is better, 95% needed", "a greedy rule would have kept it"]),
         (told("discard", figures=figures(0.004, 0.4)), ["within the noise: 40% sure"]),
         (told("discard", figures=figures(0.03, 0.02)), ["DISCARDED, not better: 2% sure"]),
-        (replace(LUCKY, changes_nothing=True), ["Luck made the number better. Its first number was better, so"]),
+        (replace(LUCKY, changes_nothing=True), ["Luck made it better. Its first number was better, so"]),
         (replace(HARMFUL, changes_nothing=True), ["Luck, or a busy machine, made it worse."]),
         (HARMFUL, ["DISCARDED, harmful: over 99% sure that it is worse."]),
-        (CRASHED, ["RuntimeError: no", "CRASHED: training exited with code 1.", "one more try"]),
+        (CRASHED, ["TypeError: no", "CRASHED: training exited with code 1.", "one more try"]),
         (CHEATED, ["claims 0.500 bpb, where the champion has 2.050", "REFUSED", "Not causal: logits change."]),
         (CHEATED, ["A rule that believes numbers would have kept it."]),
         (told("invalid", None, reason="outside workload/", trials=()), ["REFUSED: outside workload/."]),
@@ -88,7 +84,7 @@ def test_a_greedy_rule_keeps_luck_and_cheats():
     ]  # fmt: skip
     text = " ".join(overview([KEPT, LUCKY, HARMFUL, CRASHED, CHEATED], WIDTH))
     assert "Kept: 1 of 5 edits." in text
-    assert "would have kept 3, 1 by luck and 1 that cheats among them" in " ".join(text.split())
+    assert "would have kept 3, 1 within the noise and 1 that cheats among them" in " ".join(text.split())
 
 
 def test_the_baseline_shows_its_numbers():
