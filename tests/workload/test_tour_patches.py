@@ -57,5 +57,5 @@ def test_the_others_read_earlier_tokens_only(name):
 
 
 def test_the_crash_names_the_shape_that_its_repair_restores():
-    with pytest.raises(RuntimeError, match="shape .* is invalid"):
+    with pytest.raises(RuntimeError, match=r"shape .* is invalid"):
         sees_later_tokens(model_of("5-shared-keys"))
