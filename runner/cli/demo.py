@@ -82,15 +82,17 @@ class Story:
     def introduce(self, guide: TourProposer) -> None:
         """Say what will happen, and what the ledger already has."""
         experiments = self._experiments()
-        seconds = self._controller.config.train_seconds
+        config = self._controller.config
+        seconds, needed = config.train_seconds, 1 - config.max_false_keep_probability
         text = (
             f"A tour of {len(self._tour.stops)} stops. At each one, an edit of a small GPT (workload/) is trained "
             f"from scratch for {seconds:g} seconds in a container without a network, and scored in bits per byte "
-            "(bpb) of text that training never sees: lower is better. The edits are packed; every number is "
-            "measured now."
+            "(bpb) of text that training never sees: lower is better. An edit is kept when it is better with a "
+            f"probability of {needed:.0%}, measured more than once, and when an audit confirms its numbers. The "
+            "edits are packed; every number is measured now."
         )
         if experiments:
-            known = f"autoresearch log --tag {self._controller.config.tag}"
+            known = f"autoresearch log --tag {config.tag}"
             is_over = guide.is_over(experiments)
             text = (
                 f"The tour was taken before ({known}). The offline proposer goes on where it was."

@@ -67,7 +67,7 @@ class PlainObserver:
     """An observer that prints one line per event.
 
     Args:
-        verdicts: whether verdicts are among them.
+        verdicts: whether the plan and verdicts are among them.
     """
 
     def __init__(self, *, verdicts: bool = True) -> None:
@@ -79,7 +79,8 @@ class PlainObserver:
 
     def begin(self, tag: str, done: int, target: int, ends_at: float | None) -> None:
         """Print the plan."""
-        say(f"campaign {tag}: {done} of {target} experiments done")
+        if self._verdicts:
+            say(f"campaign {tag}: {done} of {target} experiments done")
 
     def phase(self, number: int, name: str, seconds: float | None) -> None:
         """Too much for plain lines."""
@@ -210,7 +211,7 @@ def observing(*, verdicts: bool = True) -> Iterator[Observer]:
     """Yield the right observer for this terminal.
 
     Args:
-        verdicts: whether it prints a line for each.
+        verdicts: whether it prints a line for each, where the command does not.
     """
     console = Console(file=as_file())
     try:

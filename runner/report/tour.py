@@ -86,17 +86,19 @@ def looked_better(told: Told) -> bool:
 
 def overview(told: Sequence[Told], width: int) -> list[str]:
     """List all experiments of the tour, with the verdict of a greedy rule beside ours, and count both."""
-    room = max(20, min(width, 100) - 44)
-    lines = [f"{'#':>2}  {'edit':{room}}  {'bpb':>6}  {'change':>7}  {'verdict':8}  greedy"]
+    room = max(20, min(width, 100) - 45)
+    lines = [f"{'#':>2}  {'edit':{room}}  {'bpb ':>7}  {'change':>7}  {'verdict':8}  greedy"]
     for one in told:
         experiment = one.experiment
-        number = _claimed(experiment) if experiment.val_bpb is None else experiment.val_bpb
-        bpb = "" if number is None else f"{number:.3f}"
+        claimed = _claimed(experiment)
+        bpb = "" if claimed is None else f"({claimed:.3f})"  # a claim that nothing confirms
+        if experiment.val_bpb is not None:
+            bpb = f"{experiment.val_bpb:.3f} "
         change = "" if experiment.delta_bpb is None else f"{experiment.delta_bpb:+.3f}"
         name = one_line(experiment.hypothesis.strip().split("\n")[0].rstrip("."), room)
         greedy = "keeps" if looked_better(one) else ""
         verdict = str(experiment.verdict or "open")
-        lines.append(f"{experiment.number:>2}  {name:{room}}  {bpb:>6}  {change:>7}  {verdict:8}  {greedy}")
+        lines.append(f"{experiment.number:>2}  {name:{room}}  {bpb:>7}  {change:>7}  {verdict:8}  {greedy}")
     return [line.rstrip() for line in lines] + ["", *textwrap.wrap(_count(told), width)]
 
 
