@@ -93,7 +93,7 @@ class LazyGroup(click.Group):
 def cli() -> None:
     """Let a language model edit a training program all night, and keep only verified improvements.
 
-    First day: autoresearch doctor, autoresearch overnight --profile cpu --experiments 8, autoresearch report.
+    First day: autoresearch demo, autoresearch report, autoresearch doctor, autoresearch overnight.
     """
 
 

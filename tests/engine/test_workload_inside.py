@@ -34,11 +34,10 @@ def test_the_tests_of_the_workload_pass_in_the_base_image(engine, torch_image, l
     shutil.copytree(ROOT / "tests" / "workload", tree / "tests", ignore=shutil.ignore_patterns("__pycache__"))
     patched = tree / "tests" / "patched"
     patched.mkdir()
-    model = {"workload/model.py": (ROOT / "workload" / "model.py").read_bytes()}
+    files = {path.relative_to(tree).as_posix(): path.read_bytes() for path in (tree / "workload").rglob("*.py")}
     for patch in (ROOT / FOLDER).glob("*.patch"):
-        applied = edits.apply(model, read_patch(patch).edits)
-        if not isinstance(applied, edits.Refusal):  # it is about another file
-            (patched / f"{patch.stem}.py").write_bytes(applied["workload/model.py"])
+        applied = edits.apply(files, read_patch(patch).edits)
+        (patched / f"{patch.stem}.py").write_bytes(applied["workload/model.py"])
     container = engine.client.containers.create(
         torch_image,
         entrypoint=[PYTHON, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", "/tree/tests"],
