@@ -23,7 +23,7 @@ def run(controller: Controller, guide: TourProposer, stop: StopSwitch, experimen
         experiments: of the offline proposer; None: a few.
     """
     ledger, tag = controller.ledger, controller.config.tag
-    resumed = not guide.is_over(ledger.experiments(tag))
+    resumed = not guide.is_over([one for one in ledger.experiments(tag) if one.verdict is not None])
     wanted = experiments if experiments is not None else AFTER_THE_TOUR if resumed else LATER
     if resumed:
         reason = night.run(controller, guide, stop, more=guide.num_patches)

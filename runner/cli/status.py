@@ -44,7 +44,7 @@ def status_command(tag: str | None, as_json: bool) -> None:
         return
     state = "running" if running else "not running"
     done = sum(one.verdict is not None for one in experiments[1:])
-    click.echo(f"campaign {name} ({state}): {done} of {campaign.target} experiments")
+    click.echo(f"campaign {name} ({state}): {done} of {max(done, campaign.target)} experiments")
     if experiments and experiments[0].verdict is not None:
         click.echo("\n".join([summary_text(experiments), *campaign_notes(experiments, sealed)]))
     if experiments and experiments[-1].verdict is None:

@@ -29,8 +29,6 @@ meant = "invalid"
 patches = ["outside.patch"]
 """
 VERDICTS = ["keep", "discard", "keep", "crash", "discard", "invalid"]
-BETTER_TRAINS = ("trial_opened", "after", 4)
-"""A gate: after two trials of the baseline and one of the first stop."""
 
 
 def patch(old, new, path="workload/train.py"):
@@ -85,12 +83,19 @@ def test_the_demo_shows_every_verdict_and_ends_with_commands_that_work(demo):
     assert demo.run("report", "--tag", "demo").code == 0
 
 
-def test_a_killed_demo_goes_on_where_it_was(demo):
-    process = demo.start("demo", gates=[BETTER_TRAINS])
+@pytest.mark.parametrize(
+    ("gate", "left"),
+    [
+        (("trial_opened", "after", 4), ["keep", "discard", None]),
+        (("trial_opened", "after", 5), ["keep", "discard", "keep", None]),  # the crash
+    ],
+)
+def test_a_killed_demo_goes_on_where_it_was(demo, gate, left):
+    process = demo.start("demo", gates=[gate])
     process.at_gate()
     process.stop()
     process.end()
-    assert verdicts(demo) == ["keep", "discard", None]
+    assert verdicts(demo) == left
     ended = demo.run("demo")
     assert ended.code == 0, ended.errors
     assert "goes on where it was interrupted" in " ".join(ended.output.split())
