@@ -41,10 +41,11 @@ def baseline_story(baseline: Experiment, width: int) -> list[str]:
     """Describe the baseline: one program, several numbers."""
     scores = [trial.val_bpb for trial in baseline.trials if trial.audited and trial.val_bpb is not None]
     noise = "" if baseline.sigma_bpb is None else f" The noise is about {baseline.sigma_bpb:.3f} bpb."
+    so = f"equal programs get different numbers, by luck alone.{noise} Edits must beat this first champion."
     return [
         *_heading("the baseline", width),
         *_item("Measured", f"the unmodified program, {_times(len(scores))}: {_listed(scores)} bpb.", width),
-        *_item("So", f"equal programs get different numbers, by luck alone.{noise}", width),
+        *_item("So", so, width),
     ]
 
 
@@ -146,13 +147,13 @@ def _verdict(told: Told) -> str:
     one = told.experiment
     match one.verdict:
         case Verdict.KEEP if one.figures is not None:
-            return f"KEPT: {_sure(told, one.figures)}.{_audited(one)} The next edits must beat this program."
+            return f"KEPT: {_sure(told, one.figures)}.{_audited(one)} It is the champion now."
         case Verdict.DISCARD if one.figures is not None:
             return _discarded(told, one.figures)
         case Verdict.CRASH:
             return f"CRASHED: {_reason(one)}. A crash has no score. The proposer gets the log and one more try."
         case Verdict.INVALID if _claimed(one) is not None:
-            greedy = " A rule that believes numbers would have kept it." if looked_better(told) else ""
+            greedy = " A rule that believes every number would have kept it." if looked_better(told) else ""
             return (
                 "REFUSED. An audit asked a fresh container for some of these predictions again, without the text "
                 f"that follows, and they came out differently. {_finding(one)}.{greedy}"
@@ -164,7 +165,11 @@ def _verdict(told: Told) -> str:
 
 def _discarded(told: Told, figures: Figures) -> str:
     one, sure = told.experiment, _sure(told, figures)
-    greedy = " Its first number was better, so a greedy rule would have kept it." if was_lucky(one) else ""
+    greedy = (
+        " Its first number was better, so a rule that keeps every better number would have kept it."
+        if was_lucky(one)
+        else ""
+    )
     if told.changes_nothing:
         luck = f"Luck made it better.{greedy}" if greedy else "Luck, or a busy machine, made it worse."
         return f"DISCARDED: {sure}. {luck}"
@@ -195,9 +200,10 @@ def _count(told: Sequence[Told]) -> str:
     parts = [f"{lucky} within the noise"] if lucky else []
     parts += [f"{cheats} that cheat{'s' if cheats == 1 else ''}"] if cheats else []
     wrong = f", {' and '.join(parts)} among them" if parts else ""
+    refused = " A number in parentheses is a claim that the audit refused." if cheats else ""
     return (
         f"Kept: {kept} of {counted(len(told), 'edit')}. A greedy rule, which runs everything once, believes every "
-        f"number and keeps the better ones, would have kept {kept + lucky + cheats}{wrong}."
+        f"number and keeps the better ones, would have kept {kept + lucky + cheats}{wrong}.{refused}"
     )
 
 

@@ -49,7 +49,7 @@ CHEATED = Told(experiment=CHEAT, champion=CHAMPION, title="a cheat")
         (KEPT, ["KEPT: over 99% sure that it is better, 95% needed.", "8 of its predictions"]),
         (KEPT, ["0.120 ± 0.010 bpb better"]),
         (KEPT, ["1.9400, 1.9200 (2 trials, each with a new seed)", "the champion 2.0490, 2.0510"]),
-        (LUCKY, ["within the noise: 63% sure that it is better, 95% needed", "a greedy rule would have kept it"]),
+        (LUCKY, ["within the noise: 63% sure that it is better, 95% needed", "a rule that keeps every better"]),
         (told("discard", figures=figures(0.004, 0.4)), ["within the noise: 40% sure"]),
         (told("discard", figures=figures(0.03, 0.02)), ["DISCARDED, not better: 2% sure"]),
         (replace(LUCKY, changes_nothing=True), ["Luck made it better. Its first number was better, so"]),
@@ -57,7 +57,7 @@ CHEATED = Told(experiment=CHEAT, champion=CHAMPION, title="a cheat")
         (HARMFUL, ["DISCARDED, harmful: over 99% sure that it is worse."]),
         (CRASHED, ["TypeError: no", "CRASHED: training exited with code 1.", "one more try"]),
         (CHEATED, ["claims 0.500 bpb, where the champion has 2.050", "REFUSED", "Not causal: logits change."]),
-        (CHEATED, ["A rule that believes numbers would have kept it."]),
+        (CHEATED, ["A rule that believes every number would have kept it."]),
         (told("invalid", None, reason="outside workload/", trials=()), ["REFUSED: outside workload/."]),
         (told("infra", None, reason="lost", trials=()), ["says nothing about the idea"]),
     ],
@@ -69,7 +69,7 @@ def test_an_ending_says_what_was_measured_and_why_it_was_decided(one, words):
 
 def test_an_edit_that_is_worse_is_not_called_lucky():
     text = " ".join(ending(told("discard", figures=figures(0.004, 0.4)), WIDTH))
-    assert "greedy" not in text
+    assert "would have kept it" not in text
 
 
 def test_a_stop_that_ends_differently_says_so():
