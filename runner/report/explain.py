@@ -114,8 +114,8 @@ def _evidence(experiment: Experiment, figures: Figures) -> str:
 
 
 def percent(share: float) -> str:
-    """Round to whole percent, but never to 100%: no measurement gives that."""
-    return "over 99%" if share > 0.995 else f"{share:.0%}"
+    """Round to whole percent, but never to 100% or 0%: no measurement gives that."""
+    return "over 99%" if share > 0.995 else "under 1%" if share < 0.005 else f"{share:.0%}"
 
 
 def _comparison(experiment: Experiment, score: float) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from runner.decision.history import was_lucky
-from runner.records import Experiment, Figures, Verdict
+from runner.records import Experiment, Figures, Phase, Verdict
 from runner.report.explain import explain, percent, rests_on
 from runner.report.summary import counted
 from runner.untrusted import clean, cut, one_line
@@ -156,7 +156,7 @@ def _verdict(told: Told) -> str:
             greedy = " A rule that believes every number would have kept it." if looked_better(told) else ""
             return (
                 "REFUSED. An audit asked a fresh container for some of these predictions again, without the text "
-                f"that follows, and they came out differently. {_finding(one)}.{greedy}"
+                f"that follows, and they came out differently{_audited_bpb(one)}. {_finding(one)}.{greedy}"
             )
         case Verdict.INVALID:
             return f"REFUSED: {_reason(one)}."
@@ -210,6 +210,13 @@ def _count(told: Sequence[Told]) -> str:
 def _claimed(one: Experiment) -> float | None:
     claims = [trial.claimed_bpb for trial in one.trials if trial.claimed_bpb is not None]
     return fmean(claims) if claims else None
+
+
+def _audited_bpb(one: Experiment) -> str:
+    """Say what the audit makes of the claims."""
+    runs = (run for trial in one.trials for run in trial.runs)
+    score = next((run.val_bpb for run in runs if run.phase is Phase.AUDIT and run.val_bpb is not None), None)
+    return "" if score is None else f": the audit puts its score at {score:.2f} bpb"
 
 
 def _finding(one: Experiment) -> str:
