@@ -20,7 +20,9 @@ REFUSED = AuditRecord(**{
 })  # fmt: skip
 CHEAT = experiment(
     4, "invalid", None, champion=0,
-    trials=(failed(Outcome.INVALID, runs=[run(Phase.SCORE, val_bpb=0.5), run(Phase.AUDIT, audit=REFUSED, val_bpb=3.3)]),),
+    trials=(failed(Outcome.INVALID, runs=[
+        run(Phase.SCORE, val_bpb=0.5), run(Phase.AUDIT, audit=REFUSED, val_bpb=3.3),
+    ]),),
 )  # fmt: skip
 
 
@@ -56,7 +58,8 @@ CHEATED = Told(experiment=CHEAT, champion=CHAMPION, title="a cheat")
         (replace(HARMFUL, changes_nothing=True), ["Luck, or a busy machine, made it worse."]),
         (HARMFUL, ["DISCARDED, harmful: over 99% sure that it is worse."]),
         (CRASHED, ["TypeError: no", "CRASHED: training exited with code 1.", "one more try"]),
-        (CHEATED, ["claims 0.500 bpb, where the champion has 2.050", "REFUSED", "puts its score at 3.30 bpb. Not causal: logits change."]),
+        (CHEATED, ["claims 0.500 bpb, where the champion has 2.050", "REFUSED"]),
+        (CHEATED, ["puts its score at 3.30 bpb. Not causal: logits change."]),
         (CHEATED, ["A rule that believes every number would have kept it."]),
         (told("invalid", None, reason="outside workload/", trials=()), ["REFUSED: outside workload/."]),
         (told("infra", None, reason="lost", trials=()), ["says nothing about the idea"]),
