@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import sys
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
@@ -28,7 +29,7 @@ def model_of(name):
     if not PATCHED.is_dir():
         pytest.skip("there are no patched models outside the base image")
     spec = spec_from_file_location("patched", PATCHED / f"{name}.py")
-    module = module_from_spec(spec)
+    module = sys.modules["patched"] = module_from_spec(spec)  # dataclasses look their module up
     spec.loader.exec_module(module)
     torch.manual_seed(0)
     model = module.GPT(module.GPTConfig(**SIZES))
