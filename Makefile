@@ -11,6 +11,9 @@ TAG         ?=
 ARGS        ?=
 WORKERS     ?= 2
 
+STARTED     := $(shell date +%s)
+SETUP_LOG   := .autoresearch/logs/setup.log
+
 # With bytecode, also where the environment forbids it: tests start hundreds of Python processes.
 PYTEST       = env -u PYTHONDONTWRITEBYTECODE $(VENV)/bin/pytest -n $(WORKERS) --dist worksteal
 # A part of the suite may lie in one of its two halves alone: pytest calls that an error (5).
@@ -25,8 +28,8 @@ SCRATCH      = scratch=$$(mktemp -d -p "$(or $(MEMORY),$${TMPDIR:-/tmp})" autore
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: engine $(VENV)/.installed ## A small night on the CPU, without a key: baseline and 8 experiments (EXPERIMENTS=8)
-	$(RUN) overnight --profile cpu --proposer optuna --tag demo --experiments $(or $(EXPERIMENTS),8) $(ARGS)
+demo: engine $(VENV)/.installed ## A tour of a few minutes on the CPU, without a key: every verdict once (EXPERIMENTS=2)
+	@$(RUN) demo --since $(STARTED) $(if $(TAG),--tag $(TAG)) $(if $(EXPERIMENTS),--experiments $(EXPERIMENTS)) $(ARGS)
 
 overnight: engine $(VENV)/.installed ## A real night (HOURS=8 EXPERIMENTS=1000 BUDGET_USD=20 TAG=night)
 	$(RUN) overnight $(if $(TAG),--tag $(TAG)) $(if $(HOURS),--hours $(HOURS)) $(if $(EXPERIMENTS),--experiments $(EXPERIMENTS)) $(if $(BUDGET_USD),--budget-usd $(BUDGET_USD)) $(ARGS)
@@ -66,8 +69,9 @@ clean: $(VENV)/.installed ## Remove containers, volumes and candidate images; gi
 $(VENV)/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: Python 3.11 or newer is needed; try make PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
-	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then apt-get update -qq && apt-get install -y -qq python3-venv git >/dev/null; \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    images/step.sh $(SETUP_LOG) "installing python3-venv and git (about 15 seconds)" sh -c 'apt-get update -qq && apt-get install -y -qq python3-venv git'; \
 	  else echo "error: python3 has no venv module" >&2; echo "  → sudo apt-get install python3-venv" >&2; exit 1; fi; }
-	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@images/step.sh $(SETUP_LOG) "installing the Python packages into $(VENV) (about 40 seconds)" sh -c \
+	  '$(PYTHON) -m venv $(VENV) && $(VENV)/bin/pip install --disable-pip-version-check --progress-bar off --editable ".[dev]"'
 	@touch $@

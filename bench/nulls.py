@@ -64,6 +64,9 @@ class Watch:
     def line(self, text):
         pass
 
+    def opened(self, experiment):
+        pass
+
     def closed(self, experiment, best_bpb):
         trials = 0 if experiment.figures is None else len(experiment.figures.trials)
         print(

@@ -89,6 +89,9 @@ class Stopwatch:
     def line(self, text):
         pass
 
+    def opened(self, experiment):
+        pass
+
     def closed(self, experiment, best_bpb):
         self.laps.append((experiment.number, "closed", time.monotonic()))
 

@@ -12,6 +12,7 @@ set -euo pipefail
 readonly SOCKET=/var/run/docker.sock
 readonly PIDFILE=/var/run/docker.pid
 readonly LOG=/var/log/autoresearch-dockerd.log
+readonly APT_LOG=/var/log/autoresearch-engine.log
 readonly LOCK=/var/lock/autoresearch-engine.lock
 readonly START_SECONDS=60
 # debootstrap: builds the base image where no registry answers. iptables: dockerd refuses to start without it
@@ -90,17 +91,17 @@ install_packages() {
   # With AppArmor in the kernel but without its parser, dockerd cannot start a container.
   [[ $(cat /sys/module/apparmor/parameters/enabled 2>/dev/null) == Y ]] && PACKAGES+=(apparmor)
   say "installing ${PACKAGES[*]} (about 15 seconds)"
-  report=$(mktemp)
-  trap 'rm -f "$report"' EXIT
+  local began=$SECONDS
   # The first try saves the update where package lists are there and fresh; a new machine has none.
-  if ! { dpkg --configure -a && apt_install "${PACKAGES[@]}"; } >"$report" 2>&1; then
-    apt-get -qq update >>"$report" 2>&1 || true # one broken third-party source must not stop us
-    if ! apt_install "${PACKAGES[@]}" >>"$report" 2>&1; then
-      tail -n 15 "$report" >&2
-      fail "apt-get could not install ${PACKAGES[*]} (its last lines are above)" \
+  if ! { dpkg --configure -a && apt_install "${PACKAGES[@]}"; } >"$APT_LOG" 2>&1; then
+    apt-get -qq update >>"$APT_LOG" 2>&1 || true # one broken third-party source must not stop us
+    if ! apt_install "${PACKAGES[@]}" >>"$APT_LOG" 2>&1; then
+      tail -n 15 "$APT_LOG" >&2
+      fail "apt-get could not install ${PACKAGES[*]} (its last lines are above, all of them in $APT_LOG)" \
         "apt-get update && apt-get install ${PACKAGES[*]}"
     fi
   fi
+  say "installed in $((SECONDS - began)) s"
 }
 
 start_with_systemd() {

@@ -407,5 +407,8 @@ class Observer(Protocol):
     def line(self, text: str) -> None:
         """The figures of the running training (`runner.untrusted.progress`); untrusted, for display only."""
 
+    def opened(self, experiment: Experiment) -> None:
+        """An experiment begins, or goes on after a restart."""
+
     def closed(self, experiment: Experiment, best_bpb: float | None) -> None:
         """An experiment got its verdict."""

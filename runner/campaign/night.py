@@ -140,6 +140,7 @@ class _Loop:
                 if following is None:
                     continue
                 experiment = following
+            self.campaign.observer.opened(experiment)
             if experiment.verdict is None:
                 if self._leaves_time():
                     self.ideas.prefetch()
@@ -166,10 +167,10 @@ class _Loop:
 
     def _without_idea(self, answer: NoProposal) -> str | None:
         """Pause after a conversation without a proposal, or end the night."""
-        self.empty += 1
-        self.campaign.observer.note(f"no proposal: {answer.reason}")
         if answer.exhausted:
             return answer.reason
+        self.empty += 1
+        self.campaign.observer.note(f"no proposal: {answer.reason}")
         if self.stop.requested or self._budget_reason() is not None:
             return None  # which ends the night
         if self.empty > len(EMPTY_PAUSES_SECONDS):

@@ -84,7 +84,6 @@ def prepare_data(sandbox: Sandbox, paths: StatePaths, observer: Observer, *, for
     if not (target / "manifest.json").exists():
         tools = images.ensure_base(engine.client, "prepare", paths.root, observer.note)
         target.mkdir(parents=True, exist_ok=True)
-        observer.note(f"preparing {source.name}: tokenizer, tokens, splits")
         try:
             program = TrustedProgram(
                 image_id=tools,
@@ -95,7 +94,8 @@ def prepare_data(sandbox: Sandbox, paths: StatePaths, observer: Observer, *, for
                 read_only={"/locked": locked, "/source": source.root},
                 output=target,
             )
-            run_trusted(engine, program, owner=sandbox.owner, on_line=observer.note)
+            with images.step(observer.note, f"preparing {source.name}: tokenizer, tokens, splits"):
+                run_trusted(engine, program, owner=sandbox.owner, on_line=observer.note)
         except BaseException:
             shutil.rmtree(target, ignore_errors=True)
             raise
@@ -146,6 +146,7 @@ def open_controller(
             "cpus": str(config.cpus),
             "memory_bytes": str(config.memory_bytes),
             "runtime": config.runtime or "default",
+            "max_eval_rows": str(config.max_eval_rows),
             "evaluation": prepared.locked_digest,
             "data": dataset.manifest_sha256,
             "base_image": base_inputs(config.profile),

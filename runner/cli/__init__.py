@@ -16,6 +16,7 @@ from runner.cli.output import hold_standard_streams, say, stderr
 from runner.errors import AutoresearchError, remedy_of
 
 COMMANDS = {
+    "demo": ("demo", "Take a tour: every verdict once, from real trainings."),
     "doctor": ("machine", "Check this machine, with a remedy for each problem."),
     "prepare": ("machine", "Build the base image and prepare the data, if missing."),
     "baseline": ("night", "Measure the unmodified workload and its noise."),
@@ -92,7 +93,7 @@ class LazyGroup(click.Group):
 def cli() -> None:
     """Let a language model edit a training program all night, and keep only verified improvements.
 
-    Start with: autoresearch doctor, autoresearch overnight --profile cpu --experiments 8, autoresearch report.
+    First day: autoresearch demo, autoresearch report, autoresearch doctor, autoresearch overnight.
     """
 
 

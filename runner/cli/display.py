@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import click
@@ -63,7 +64,14 @@ def clock(seconds: float) -> str:
 
 
 class PlainObserver:
-    """An observer that prints one line per event."""
+    """An observer that prints one line per event.
+
+    Args:
+        verdicts: whether the plan and verdicts are among them.
+    """
+
+    def __init__(self, *, verdicts: bool = True) -> None:
+        self._verdicts = verdicts
 
     def note(self, message: str) -> None:
         """Print it."""
@@ -71,7 +79,8 @@ class PlainObserver:
 
     def begin(self, tag: str, done: int, target: int, ends_at: float | None) -> None:
         """Print the plan."""
-        say(f"campaign {tag}: {done} of {target} experiments done")
+        if self._verdicts:
+            say(f"campaign {tag}: {done} of {target} experiments done")
 
     def phase(self, number: int, name: str, seconds: float | None) -> None:
         """Too much for plain lines."""
@@ -79,16 +88,20 @@ class PlainObserver:
     def line(self, text: str) -> None:
         """Too much for plain lines."""
 
+    def opened(self, experiment: Experiment) -> None:
+        """Its verdict line says it all."""
+
     def closed(self, experiment: Experiment, best_bpb: float | None) -> None:
         """Print the verdict."""
-        say(verdict_line(experiment))
+        if self._verdicts:
+            say(verdict_line(experiment))
 
 
 class LiveObserver:
     """An observer with a live view: the running experiment below, verdicts scrolling above."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    def __init__(self, console: Console, *, verdicts: bool = True) -> None:
+        self._console, self._verdicts = console, verdicts
         self._lock = threading.RLock()  # a signal handler may draw
         self._tag, self._done, self._target = "", 0, 0
         self._ends_at: float | None = None
@@ -102,6 +115,10 @@ class LiveObserver:
     def note(self, message: str) -> None:
         """Print above the view."""
         self._console.print(Text(message, style="dim"))
+
+    def tell(self, text: Text) -> None:
+        """Print text above the view."""
+        self._console.print(text, soft_wrap=True)
 
     def begin(self, tag: str, done: int, target: int, ends_at: float | None) -> None:
         """Remember the plan."""
@@ -124,6 +141,9 @@ class LiveObserver:
         with self._lock:
             self._metrics = text
 
+    def opened(self, experiment: Experiment) -> None:
+        """The view shows its number with its first phase."""
+
     def closed(self, experiment: Experiment, best_bpb: float | None) -> None:
         """Print the verdict above the view."""
         with self._lock:
@@ -131,7 +151,8 @@ class LiveObserver:
             if experiment.number:
                 self._done += 1
         style = COLORS.get(experiment.verdict, "") if experiment.verdict else ""
-        self._console.print(Text(verdict_line(experiment), style=style), soft_wrap=True)
+        if self._verdicts:
+            self._console.print(Text(verdict_line(experiment), style=style), soft_wrap=True)
 
     def __rich__(self) -> RenderableType:
         """Draw the view; called a few times a second."""
@@ -174,15 +195,30 @@ class LiveObserver:
         return "   ".join(parts)
 
 
+def result_writer(observer: Observer) -> Callable[[Text], None]:
+    """Return a function that prints results line by line on stdout while an observer is at work.
+
+    Where its live view is on the same terminal, the lines scroll above that.
+    """
+    if isinstance(observer, LiveObserver) and sys.stdout.isatty():
+        return observer.tell
+    console = Console(soft_wrap=True, highlight=False)
+    return console.print
+
+
 @contextmanager
-def observing() -> Iterator[Observer]:
-    """Yield the right observer for this terminal."""
+def observing(*, verdicts: bool = True) -> Iterator[Observer]:
+    """Yield the right observer for this terminal.
+
+    Args:
+        verdicts: whether it prints a line for each, where the command does not.
+    """
     console = Console(file=as_file())
     try:
         if not console.is_terminal:
-            yield PlainObserver()
+            yield PlainObserver(verdicts=verdicts)
             return
-        observer = LiveObserver(console)
+        observer = LiveObserver(console, verdicts=verdicts)
         with Live(observer, console=console, refresh_per_second=4, redirect_stdout=False, redirect_stderr=False):
             yield observer
     finally:

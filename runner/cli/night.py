@@ -26,13 +26,18 @@ if TYPE_CHECKING:
 
 @contextmanager
 def open_night(
-    check: Callable[[Config, Workspace], object] = lambda *_: None, *, commit: str | None = None, **settings: Any
+    check: Callable[[Config, Workspace], object] = lambda *_: None,
+    *,
+    commit: str | None = None,
+    verdicts: bool = True,
+    **settings: Any,
 ) -> Iterator[tuple[Controller, StopSwitch]]:
     """A prepared machine under the controller's lock, with signals and progress in place.
 
     Args:
         check: looks at settings and records before anything is set up, and may raise.
         commit: to study; its campaign supplies the name and the settings that are not among `settings`.
+        verdicts: whether progress has a line for each verdict.
     """
     from runner.campaign import setup
     from runner.campaign.stop_switch import StopSwitch
@@ -47,7 +52,11 @@ def open_night(
         check(config, workspace)
         doctor.check_names(config.accept)
         stop = StopSwitch()
-        with exclusive(workspace.paths.root), observing() as observer, stop.installed(observer.note):
+        with (
+            exclusive(workspace.paths.root),
+            observing(verdicts=verdicts) as observer,
+            stop.installed(observer.note),
+        ):
             log_to_file(workspace.paths.log(config.tag))
             prepared = setup.prepare(config, ledger=workspace.ledger, paths=workspace.paths, observer=observer)
             doctor.announce(prepared.engine, config, observer.note)
@@ -101,9 +110,9 @@ def overnight_command(as_json: bool, **settings: Any) -> None:
             reason = night.run(controller, create(controller.config), stop)
         except BaseException:
             with suppress(AutoresearchError, OSError):  # what ended the night is what people must read
-                _write_reports(controller)
+                write_night_reports(controller)
             raise
-        files = _write_reports(controller)
+        files = write_night_reports(controller)
         experiments = controller.ledger.experiments(controller.config.tag)
         notes = [
             *campaign_notes(experiments, sealed_scores(controller.ledger, controller.config.tag)),
@@ -201,7 +210,8 @@ def _print_experiment(experiment: Experiment, *, json_wanted: bool) -> None:
         click.echo(explain(experiment))
 
 
-def _write_reports(controller: Controller) -> tuple[Path, ...]:
+def write_night_reports(controller: Controller) -> tuple[Path, ...]:
+    """Write the files of the report of a controller's campaign; returns their paths."""
     from runner.cli.status import sealed_scores, write_reports
     from runner.storage.paths import StatePaths
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+
 tag_option = click.option("--tag", help="Name of the campaign (default: night).")
 newest_tag_option = click.option("--tag", help="Name of the campaign (default: the newest).")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")

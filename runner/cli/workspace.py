@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from runner.storage.sealed import SealedScores
 
 
-RECORDED = ("profile", "train_seconds", "cpus", "memory_bytes")
+RECORDED = ("profile", "train_seconds", "cpus", "memory_bytes", "max_eval_rows")
 """Settings among the conditions of a campaign."""
 
 _REF = re.compile(r"(?:refs/heads/)?autoresearch/([\w-]+)(?![\w/-])|refs/autoresearch/tried/([\w-]+)/")

@@ -71,6 +71,15 @@ def is_near_miss(experiment: Experiment) -> bool:
     )
 
 
+def was_lucky(experiment: Experiment) -> bool:
+    """Whether it was discarded although its first number was better than its champion's.
+
+    A greedy rule, which runs everything once and keeps every better number, would have kept it.
+    """
+    figures = experiment.figures
+    return experiment.verdict is Verdict.DISCARD and figures is not None and figures.first_delta_bpb < 0
+
+
 # --------------------------------------------------------------------- trials
 
 

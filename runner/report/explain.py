@@ -105,7 +105,7 @@ def _evidence(experiment: Experiment, figures: Figures) -> str:
     parts = [
         f"{'better' if is_better else 'worse'} by {abs(figures.delta_bpb):.4f} ± {figures.se_bpb:.4f} bpb",
         f"{counted(len(figures.trials), 'trial')} against {len(figures.pool)} of {pool}",
-        f"{_percent(sure)} certain",
+        f"{percent(sure)} certain",
         f"noise {figures.sigma_bpb:.4f}",
     ]
     if experiment.verdict is Verdict.KEEP:
@@ -121,9 +121,9 @@ def _evidence(experiment: Experiment, figures: Figures) -> str:
     return "; ".join(parts)
 
 
-def _percent(share: float) -> str:
-    """Round to whole percent, but never to 100%: no measurement gives that."""
-    return "over 99%" if share > 0.995 else f"{share:.0%}"
+def percent(share: float) -> str:
+    """Round to whole percent, but never to 100% or 0%: no measurement gives that."""
+    return "over 99%" if share > 0.995 else "under 1%" if share < 0.005 else f"{share:.0%}"
 
 
 def _comparison(experiment: Experiment, score: float) -> str:

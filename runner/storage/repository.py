@@ -151,6 +151,10 @@ class Repository:
             raise RepositoryError(f"there is no commit {revision!r} in {self.root}", "git log --oneline --all")
         return answer.text
 
+    def message(self, commit: str) -> str:
+        """The message of a commit."""
+        return self._git.run("log", "-1", "--format=%B", "--no-show-signature", commit).text
+
     def refs(self, prefix: str) -> dict[str, str]:
         """Every ref below `prefix` (`refs/autoresearch/tried/night`) with the commit that it names."""
         return self._git.refs(prefix)

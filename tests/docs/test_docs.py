@@ -28,7 +28,7 @@ MADE_LATER = {"autoresearch.toml", "results.tsv", "findings.tsv", "sealed.tsv", 
 MADE_LATER |= {"manifest.json", "meta.json", "index.lock", "HEAD.lock", "packed-refs.lock"}
 """Names of files that a user or a run makes, so the repository does not contain them."""
 
-_FOLDERS = ("runner", "locked_eval", "workload", "images", "tests", "bench", "docs", ".ci")
+_FOLDERS = ("runner", "locked_eval", "workload", "images", "tests", "bench", "docs", "examples", ".ci")
 _LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 _CODE = re.compile(r"`([^`\n]+)`")
 _FENCE = re.compile(r"^ *```.*?^ *```$", re.MULTILINE | re.DOTALL)

@@ -26,7 +26,7 @@ def test_doctor_says_what_is_there_and_what_holds(torch_clone, engine, torch_ima
     assert "probes" not in found, found["probes"]
     assert found["docker"]["level"] == "ok"
     assert found["git"]["level"] == "ok"
-    assert found["model"]["level"] == "note"
+    assert found["model"]["level"] == "ok"
     assert found["seccomp"]["level"] == "ok"
     assert found["watchdog"]["level"] == "ok", "its daemon was stopped, and PID 1 ended the run"
     problems = {name for name, one in found.items() if one["level"] == "problem"}

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from runner import edits
+from runner.proposers.replay import read_patch
+from runner.proposers.tour import FOLDER
 from runner.sandbox.containers import PYTHON
 
 pytestmark = pytest.mark.docker
@@ -29,6 +32,12 @@ def test_the_tests_of_the_workload_pass_in_the_base_image(engine, torch_image, l
     tree = tmp_path / "tree"
     shutil.copytree(ROOT / "workload", tree / "workload", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "tests" / "workload", tree / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+    patched = tree / "tests" / "patched"
+    patched.mkdir()
+    files = {path.relative_to(tree).as_posix(): path.read_bytes() for path in (tree / "workload").rglob("*.py")}
+    for patch in (ROOT / FOLDER).glob("*.patch"):
+        applied = edits.apply(files, read_patch(patch).edits)
+        (patched / f"{patch.stem}.py").write_bytes(applied["workload/model.py"])
     container = engine.client.containers.create(
         torch_image,
         entrypoint=[PYTHON, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", "/tree/tests"],

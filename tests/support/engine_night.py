@@ -72,6 +72,9 @@ class Operator:
     def line(self, text: str) -> None:
         """Ignore."""
 
+    def opened(self, experiment: Experiment) -> None:
+        pass
+
     def closed(self, experiment: Experiment, best_bpb: float | None) -> None:
         self.hear("closed", experiment.number, str(experiment.verdict))
 

@@ -20,5 +20,8 @@ class SilentObserver:
     def line(self, text: str) -> None:
         """Ignore."""
 
+    def opened(self, experiment: Experiment) -> None:
+        """Ignore."""
+
     def closed(self, experiment: Experiment, best_bpb: float | None) -> None:
         """Ignore."""

@@ -45,11 +45,7 @@ def choose_gpu(config: Config, gpus: tuple[Gpu, ...]) -> tuple[Config, Finding]:
     names = ", ".join(f"{gpu.name} ({_memory_of(gpu)})" for gpu in gpus) or "none"
     if config.profile == "cpu":
         return config.model_copy(update={"gpu": None}), Finding(
-            name="gpu",
-            level="ok" if gpus else "note",
-            fact=f"{names}; the profile is cpu" if gpus else names,
-            reason="the cpu profile is used",
-            remedy="a real night needs an NVIDIA GPU and its container toolkit",
+            name="gpu", level="ok", fact=f"{names}; nights use the profile cpu"
         )
     found = [gpu for index, gpu in enumerate(gpus) if config.gpu in (None, gpu.uuid, str(index))]
     if not found:
@@ -92,10 +88,8 @@ def key_finding() -> Finding:
         return Finding(name="model", level="ok", fact="an Anthropic key is set")
     return Finding(
         name="model",
-        level="note",
-        fact="no ANTHROPIC_API_KEY",
-        reason="the offline proposer will be used",
-        remedy="export ANTHROPIC_API_KEY=…",
+        level="ok",
+        fact="no ANTHROPIC_API_KEY is set: nights use the offline proposer",
     )
 
 

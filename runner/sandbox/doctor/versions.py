@@ -1,9 +1,10 @@
 """Versions of the software that the sandbox depends on, and known flaws of old versions.
 
 `classify` is pure. It knows the releases in which upstream fixed a flaw. Distributions often backport a fix
-without changing the upstream version, which the number alone cannot show: look such a finding up, and accept it
-with the reason. Only flaws that a candidate, its image or its checkpoint could use are listed, and the list is as
-old as this file: a version without a finding may still have flaws.
+without changing the upstream version, which the number alone cannot show. For their own engine, `packaged` makes
+one note of it; look any other finding up, and accept it with the reason. Only flaws that a candidate, its image or
+its checkpoint could use are listed, and the list is as old as this file: a version without a finding may still
+have flaws.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any, NamedTuple
 
 from runner.sandbox import images
 from runner.sandbox.doctor.finding import Finding
+from runner.sandbox.doctor.packaged import installed, merge_packaged
 from runner.sandbox.engine import Engine, engine_errors
 from runner.sandbox.images.base import IMAGES_DIR
 
@@ -257,7 +259,9 @@ def version_findings(engine: Engine | None, profile: images.Kind) -> list[Findin
     Raises:
         EngineError: the engine stopped answering.
     """
-    return [classify(_BY_NAME[name], text) for name, text in collect(engine, profile).items()]
+    versions = collect(engine, profile)
+    findings = [classify(_BY_NAME[name], text) for name, text in versions.items()]
+    return merge_packaged(findings, versions, installed())
 
 
 def _of_engine(answer: Mapping[str, Any]) -> dict[str, str | None]:

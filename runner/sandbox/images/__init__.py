@@ -1,13 +1,14 @@
 """Images: the base that every container shares, and one layer on top of it per candidate.
 
-`base` builds the base images (`rootfs` gets a Debian, `wheels` gets the Python packages), `candidate` adds one
-commit's `workload/` to a base, `builder` talks to the engine's builder, and `cleanup` removes images. The
-connection to the engine belongs to the caller: every function takes a `docker.DockerClient`.
+`base` builds the base images (`rootfs` gets a Debian, `wheels` gets the Python packages, `steps` reports them),
+`candidate` adds one commit's `workload/` to a base, `builder` talks to the engine's builder, and `cleanup` removes
+images. The connection to the engine belongs to the caller: every function takes a `docker.DockerClient`.
 """
 
 from runner.sandbox.images.base import Kind, ensure_base, find_base
 from runner.sandbox.images.candidate import Image, build_candidate, exists, find_candidate, layer_tar
 from runner.sandbox.images.cleanup import remove_images
+from runner.sandbox.images.steps import step
 
 __all__ = [
     "Image",
@@ -19,4 +20,5 @@ __all__ = [
     "find_candidate",
     "layer_tar",
     "remove_images",
+    "step",
 ]

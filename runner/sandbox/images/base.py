@@ -19,6 +19,7 @@ from runner.sandbox.engine import LABEL, engine_errors
 from runner.sandbox.images.builder import Build, build, context_tar
 from runner.sandbox.images.cleanup import label_filter, remove_leftovers
 from runner.sandbox.images.rootfs import RECIPE, ensure_rootfs
+from runner.sandbox.images.steps import keep_output, step
 from runner.sandbox.images.wheels import downloading
 
 Kind = Literal["cpu", "cuda", "prepare"]
@@ -131,30 +132,27 @@ def _build_base(
         rootfs_id = ensure_rootfs(
             client,
             recipe_hash=hashlib.sha256(RECIPE.encode()).hexdigest()[:12],
-            scratch=state_dir / "rootfs",
+            state_dir=state_dir,
             on_progress=on_progress,
         )
-        on_progress("waiting for the packages")
-        wheelhouse = download.wait()
-    on_progress(f"building {REPOSITORY}:{inputs} (about {recipe.build_seconds} seconds)")
+        with step(on_progress, "waiting for the packages"):
+            wheelhouse = download.wait()
+    context = [
+        ("Dockerfile", _image_file("base.Dockerfile")),
+        ("requirements.lock", lock),
+        *((f"wheels/{wheel.name}", wheel) for wheel in sorted(wheelhouse.iterdir())),
+    ]
+    options = Build(
+        doing=f"building the base image {inputs}",
+        timeout_seconds=20 * recipe.build_seconds,
+        labels={f"{LABEL}kind": "base", f"{LABEL}inputs": inputs},
+        tag=f"{REPOSITORY}:{inputs}",
+        arguments={"ROOTFS": rootfs_id, "IMPORTS": recipe.imports, "BUILDER": _builder(state_dir)},
+        on_output=lambda text: keep_output(state_dir, "docker build", text),
+    )
     try:
-        image_id = build(
-            client,
-            context_tar(
-                [
-                    ("Dockerfile", _image_file("base.Dockerfile")),
-                    ("requirements.lock", lock),
-                    *((f"wheels/{wheel.name}", wheel) for wheel in sorted(wheelhouse.iterdir())),
-                ]
-            ),
-            Build(
-                doing=f"building the base image {inputs}",
-                timeout_seconds=20 * recipe.build_seconds,
-                labels={f"{LABEL}kind": "base", f"{LABEL}inputs": inputs},
-                tag=f"{REPOSITORY}:{inputs}",
-                arguments={"ROOTFS": rootfs_id, "IMPORTS": recipe.imports, "BUILDER": _builder(state_dir)},
-            ),
-        )
+        with step(on_progress, f"building {REPOSITORY}:{inputs} (about {recipe.build_seconds} seconds)"):
+            image_id = build(client, context_tar(context), options)
     except BaseException as error:
         # Releasing the builder's answer closes its connection, which cancels the build.
         traceback.clear_frames(error.__traceback__)

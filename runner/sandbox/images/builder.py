@@ -7,7 +7,7 @@ poisoned (CVE-2024-24557), and our inputs are hashed anyway.
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,8 @@ class Build:
     tag: str | None = None
     arguments: Mapping[str, str] = field(default_factory=dict)
     """Values of the Dockerfile's ARGs."""
+    on_output: Callable[[str], None] | None = None
+    """Gets everything that the builder printed, also when it failed."""
 
 
 def build(client: docker.DockerClient, context: Iterator[bytes], options: Build) -> str:
@@ -85,13 +87,20 @@ def build(client: docker.DockerClient, context: Iterator[bytes], options: Build)
             if not isinstance(event, Mapping):
                 raise ImageError(f"failed while {doing}: the builder sent a malformed answer", "docker version")
             image_id = _image_id(event) or image_id
-            output = [*output, *str(event.get("stream", "")).splitlines()][-_TAIL_LINES:]
+            output += str(event.get("stream", "")).splitlines()
             if "error" in event:
-                lines = [line for line in (*output, str(event["error"])) if line.strip()]
+                _hand_over([*output, str(event["error"])], options)
+                lines = [line for line in (*output[-_TAIL_LINES:], str(event["error"])) if line.strip()]
                 raise refused(doing, "\n    ".join(("", *lines)), ImageError)
+    _hand_over(output, options)
     if image_id is None:
         raise ImageError(f"failed while {doing}: the builder ended without an image", "docker version")
     return image_id
+
+
+def _hand_over(output: list[str], options: Build) -> None:
+    if options.on_output is not None:
+        options.on_output("\n".join(output))
 
 
 def _image_id(event: Mapping[str, Any]) -> str | None:

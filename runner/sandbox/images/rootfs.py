@@ -19,6 +19,7 @@ import requests
 from runner.errors import ImageError
 from runner.sandbox.engine import LABEL, engine_errors, refused
 from runner.sandbox.images.cleanup import label_filter
+from runner.sandbox.images.steps import keep_output, step
 
 REGISTRY_REPOSITORY = "python"
 REGISTRY_TAG = "3.11.14-bookworm"
@@ -53,13 +54,13 @@ _NUM_MESSAGE_LINES = 8
 
 
 def ensure_rootfs(
-    client: docker.DockerClient, *, recipe_hash: str, scratch: Path, on_progress: Callable[[str], None]
+    client: docker.DockerClient, *, recipe_hash: str, state_dir: Path, on_progress: Callable[[str], None]
 ) -> str:
     """Find, pull or bootstrap an image to build on; returns its id.
 
     Args:
         recipe_hash: hash of `RECIPE`; names a bootstrapped image, and finds it again.
-        scratch: folder that this call may create and fill with a whole Debian; removed at the end.
+        state_dir: for the log, and for a folder that holds a whole Debian meanwhile.
         on_progress: called with a message on each step and its duration.
 
     Raises:
@@ -72,12 +73,14 @@ def ensure_rootfs(
     pulled = _pull(client, on_progress)
     if pulled is not None:
         return pulled
-    on_progress("no registry answers: making a Debian root file system with debootstrap (about 50 seconds)")
     _check_debootstrap()
+    scratch = state_dir / "rootfs"
+    doing = "no registry answers: making a Debian root file system with debootstrap (about 50 seconds)"
     try:
-        _debootstrap(scratch)
-        on_progress("importing the root file system (about 10 seconds)")
-        return _import(client, scratch, recipe_hash)
+        with step(on_progress, doing):
+            _debootstrap(scratch, lambda text: keep_output(state_dir, "debootstrap", text))
+        with step(on_progress, "importing the root file system (about 10 seconds)"):
+            return _import(client, scratch, recipe_hash)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -96,9 +99,9 @@ def _pull(client: docker.DockerClient, on_progress: Callable[[str], None]) -> st
     """Pull the registry's image; None when no registry provides it, for any reason."""
     if not _registry_answers(client):
         return None
-    on_progress(f"pulling {REGISTRY_REPOSITORY}:{REGISTRY_TAG} (about 400 MB)")
     try:
-        return str(client.images.pull(REGISTRY_REPOSITORY, tag=REGISTRY_TAG, platform="linux/amd64").id)
+        with step(on_progress, f"pulling {REGISTRY_REPOSITORY}:{REGISTRY_TAG} (about 400 MB)"):
+            return str(client.images.pull(REGISTRY_REPOSITORY, tag=REGISTRY_TAG, platform="linux/amd64").id)
     except (docker.errors.DockerException, requests.RequestException) as error:
         if "no space left on device" in str(error).lower():
             raise refused("pulling the root file system", str(error), ImageError) from error
@@ -137,7 +140,7 @@ def _check_debootstrap() -> None:
         raise ImageError(f"no registry answers, and {KEYRING} is missing", _REMEDY)
 
 
-def _debootstrap(target: Path) -> None:
+def _debootstrap(target: Path, on_output: Callable[[str], None]) -> None:
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     command = [
@@ -150,8 +153,10 @@ def _debootstrap(target: Path) -> None:
     ]
     environment = {**os.environ, **_host_proxy(), "LC_ALL": "C"}
     result = _run(command, environment)
+    output = result.stdout.decode("utf-8", "replace")
+    on_output(output)
     if result.returncode != 0:
-        lines = [line for line in result.stdout.decode("utf-8", "replace").splitlines() if line.strip()]
+        lines = [line for line in output.splitlines() if line.strip()]
         shown = "".join(f"\n    {line}" for line in lines[-_NUM_MESSAGE_LINES:])
         raise refused(
             "making the root file system with debootstrap",

@@ -62,3 +62,18 @@ def test_a_profile_for_more_cores_gets_those_that_there_are(resolve, tmp_path, m
 def test_a_proposer_that_does_not_read_the_program_says_so_once(resolve, options, told):
     _, notes = resolve(profile="cpu", **options)
     assert [note for note in notes if "program.md" in note] == told
+
+
+BEGUN = {"profile": "cpu", "train_seconds": "6", "cpus": "1", "memory_bytes": "1073741824", "max_eval_rows": "512"}
+
+
+def test_a_campaign_continues_with_the_settings_that_it_began_with(resolve):
+    config, notes = resolve(tag="demo", recorded=lambda tag: BEGUN if tag == "demo" else {}, proposer="stack")
+    assert (config.profile, config.train_seconds, config.max_eval_rows) == ("cpu", 6.0, 512)
+    assert config.memory_bytes == 2**30 and notes == []
+
+
+def test_a_setting_that_a_person_chooses_wins(resolve, monkeypatch):
+    monkeypatch.setenv("AUTORESEARCH_MAX_EVAL_ROWS", "99")
+    config, _ = resolve(tag="demo", recorded=lambda _: BEGUN, train_seconds=20.0)
+    assert (config.train_seconds, config.max_eval_rows) == (20.0, 99)

@@ -21,7 +21,7 @@ import pytest
 
 SCRIPT = Path(__file__).resolve().parents[3] / "images" / "engine.sh"
 """Programs that the script needs before it can install anything."""
-BASICS = ("bash", "cat", "flock", "id", "mkdir", "mktemp", "rm", "setsid", "sleep", "tail", "touch")
+BASICS = ("bash", "cat", "flock", "id", "mkdir", "setsid", "sleep", "tail", "touch")
 
 
 @contextmanager

@@ -74,7 +74,7 @@ try:
     rootfs.ensure_rootfs.__globals__["_find"] = lambda client, recipe: None
     rootfs.ensure_rootfs.__globals__["_pull"] = lambda client, on_progress: None
     rootfs.ensure_rootfs.__globals__["_check_debootstrap"] = lambda: None
-    rootfs.ensure_rootfs(None, recipe_hash="x", scratch=Path(sys.argv[1]), on_progress=lambda message: None)
+    rootfs.ensure_rootfs(None, recipe_hash="x", state_dir=Path(sys.argv[1]), on_progress=lambda message: None)
 except KeyboardInterrupt:
     sys.exit(130)
 """
@@ -97,7 +97,7 @@ def test_an_interrupted_debootstrap_leaves_no_process_and_no_mount(tmp_path, num
     )
     (bin_folder / "debootstrap").chmod(0o755)
     process = subprocess.Popen(
-        [sys.executable, "-c", BOOTSTRAP, str(scratch)],
+        [sys.executable, "-c", BOOTSTRAP, str(scratch.parent)],
         env={**os.environ, "PATH": f"{bin_folder}:{os.environ['PATH']}"},
         cwd=ROOT,
     )
@@ -120,5 +120,6 @@ def test_a_failed_debootstrap_says_why_and_leaves_no_folder(tmp_path, monkeypatc
     failed = subprocess.CompletedProcess([], 1, b"I: Retrieving InRelease\nE: Failed getting release file\n")
     monkeypatch.setattr(rootfs, "_run", lambda command, environment: failed)
     with pytest.raises(ImageError, match="E: Failed getting release file"):
-        rootfs.ensure_rootfs(None, recipe_hash="x", scratch=tmp_path / "rootfs", on_progress=lambda message: None)
+        rootfs.ensure_rootfs(None, recipe_hash="x", state_dir=tmp_path, on_progress=lambda message: None)
     assert not (tmp_path / "rootfs").exists()
+    assert "E: Failed getting release file" in (tmp_path / "logs" / "setup.log").read_text()
