@@ -64,7 +64,7 @@ class PrivateEngine:
         if not self.socket.exists():
             return False
         try:
-            with contextlib.closing(docker.DockerClient(base_url=self.url, version="1.41", timeout=5)) as client:
+            with contextlib.closing(docker.DockerClient(base_url=self.url, timeout=5)) as client:
                 return bool(client.ping())
         except (docker.errors.DockerException, requests.RequestException):
             return False
