@@ -83,14 +83,16 @@ def build(client: docker.DockerClient, context: Iterator[bytes], options: Build)
             decode=True,
         ):
             if not isinstance(event, Mapping):
-                raise ImageError(f"failed while {doing}: the builder sent a malformed answer", "docker version")
+                raise ImageError(
+                    f"failed while {doing}: the builder sent a malformed answer", "autoresearch doctor"
+                )
             image_id = _image_id(event) or image_id
             output = [*output, *str(event.get("stream", "")).splitlines()][-_TAIL_LINES:]
             if "error" in event:
                 lines = [line for line in (*output, str(event["error"])) if line.strip()]
                 raise refused(doing, "\n    ".join(("", *lines)), ImageError)
     if image_id is None:
-        raise ImageError(f"failed while {doing}: the builder ended without an image", "docker version")
+        raise ImageError(f"failed while {doing}: the builder ended without an image", "autoresearch doctor")
     return image_id
 
 
