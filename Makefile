@@ -75,3 +75,4 @@ $(VENV)/.installed: pyproject.toml
 	@images/step.sh $(SETUP_LOG) "installing the Python packages into $(VENV) (about 40 seconds)" sh -c \
 	  '$(PYTHON) -m venv $(VENV) && $(VENV)/bin/pip install --disable-pip-version-check --progress-bar off --editable ".[dev]"'
 	@touch $@
+	@[ "$$(id -u)" != 0 ] || [ -z "$$SUDO_UID" ] || chown -R "$$SUDO_UID:$$SUDO_GID" $(VENV)

@@ -181,6 +181,10 @@ main() {
   command -v dockerd >/dev/null || [[ $(distribution) == @(debian|ubuntu) ]] ||
     fail "no Docker engine is installed, and this is neither Debian nor Ubuntu" \
       "install Docker (https://docs.docker.com/engine/install/) and start it, then: make engine"
+  # An unprivileged container or pod lets not even root mount or make namespaces, which every container needs.
+  unshare --mount true 2>/dev/null ||
+    fail "no Docker engine answers at $SOCKET, and this container or pod may not start containers itself" \
+      "use a machine or virtual machine of your own, or a privileged pod; then: make engine"
   start_engine
   say "answers at $SOCKET"
 }

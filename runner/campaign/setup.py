@@ -17,6 +17,7 @@ from runner.evaluation.evaluator import EvaluationRows, Evaluator
 from runner.records import Observer
 from runner.sandbox import Engine, connect, images, remove_orphans, run_trusted, swept_when_interrupted
 from runner.sandbox.containers import Owner, Sandbox
+from runner.sandbox.doctor import refuse_unfit
 from runner.sandbox.host import cpu_name, find_gpus
 from runner.sandbox.images.base import base_inputs
 from runner.sandbox.session import Mounts
@@ -54,6 +55,7 @@ def prepare(
     """
     engine = connect(config.docker_host)
     log.info("engine_connected", url=engine.url, daemon=engine.daemon_id, version=engine.version)
+    refuse_unfit(engine, config)
     orphans = remove_orphans(engine, ledger.controller)
     remove_leftovers(paths)
     if orphans:
@@ -129,7 +131,10 @@ def open_controller(
         redactor=Redactor.open(dataset.corpus_index, tokens),
         scratch=paths.audits,
         claims=paths.claims(config.tag),
-        base_image=prepared.base_image,
+        base=images.BaseImage(
+            prepared.base_image,
+            lambda: images.ensure_base(prepared.engine.client, config.profile, paths.root, observer.note),
+        ),
         observer=observer,
     )
     return Controller(

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from importlib import import_module
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
@@ -120,6 +122,18 @@ def main() -> None:
     except OSError as error:
         _silence_stdout()
         _end(str(AutoresearchError(str(error), remedy_of(error))), 1)
+    finally:
+        if "SUDO_UID" in os.environ:
+            _give_back()
+
+
+def _give_back() -> None:
+    """Leave nothing of root's in the clone of the person who typed sudo."""
+    from runner.storage.ownership import give_to_caller
+    from runner.storage.repository import Repository
+
+    with suppress(AutoresearchError, OSError):
+        give_to_caller(Repository(Path.cwd()).root)
 
 
 def _end(reason: str, code: int) -> NoReturn:

@@ -57,7 +57,9 @@ def prepare_command(force: bool, as_json: bool, **settings: Any) -> None:
     from runner.storage.lock import exclusive
 
     with open_workspace(create=True) as workspace:
-        config = resolve_config(workspace.repository.root, lambda text: click.echo(text, err=True), **settings)
+        config = resolve_config(
+            workspace.repository.root, lambda text: click.echo(text, err=True), needs_gpu=False, **settings
+        )
         with exclusive(workspace.paths.root), observing() as observer:
             log_to_file(workspace.paths.log("prepare"))
             prepared = setup.prepare(
@@ -84,7 +86,9 @@ def config_command(as_json: bool, **settings: Any) -> None:
     """Show every setting with its value from the environment, files and options."""
     from runner.storage.repository import Repository
 
-    config = resolve_config(Repository(Path.cwd()).root, lambda text: click.echo(text, err=True), **settings)
+    config = resolve_config(
+        Repository(Path.cwd()).root, lambda text: click.echo(text, err=True), needs_gpu=False, **settings
+    )
     values = config.model_dump(mode="json")
     if as_json:
         print_json(values)

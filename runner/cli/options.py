@@ -73,6 +73,7 @@ def resolve_config(
     note: Callable[[str], None],
     *,
     require_gpu: bool = False,
+    needs_gpu: bool = True,
     recorded: Callable[[str], Mapping[str, str]] = lambda _: {},
     **overrides: object,
 ) -> Config:
@@ -80,6 +81,8 @@ def resolve_config(
 
     Args:
         directory: the repository's root.
+        require_gpu: refuse the profile cpu.
+        needs_gpu: refuse the profile cuda on a machine without a GPU.
         note: called with one line whenever a weaker substitute is used.
         recorded: returns the settings that a campaign of this name began with; empty if there is none.
 
@@ -106,13 +109,13 @@ def resolve_config(
     profile = str(decided.get("profile", fallbacks["profile"]))
     fallbacks |= config.measured(StatePaths.of(directory).noise(profile))
     chosen = config.load(directory, overrides, fallbacks=fallbacks)
-    if (require_gpu or chosen.profile == "cuda") and not gpus:
+    if (require_gpu or (chosen.profile == "cuda" and needs_gpu)) and not gpus:
         raise ConfigError(
             "no NVIDIA GPU was found (nvidia-smi lists none)", "autoresearch doctor, or use --profile cpu"
         )
     if require_gpu and chosen.profile != "cuda":
         raise ConfigError("--require-gpu needs the profile cuda", "leave out --profile, or use --profile cuda")
-    if chosen.profile == "cuda":
+    if chosen.profile == "cuda" and gpus:
         found = [one for index, one in enumerate(gpus) if chosen.gpu in (None, one.uuid, str(index))]
         if not found:
             known = ", ".join(one.uuid for one in gpus)

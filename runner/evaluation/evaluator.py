@@ -14,7 +14,7 @@ import structlog
 from runner.config import Config
 from runner.corpus.redaction import Redactor
 from runner.decision.early_stopping import Calibration
-from runner.errors import EngineError
+from runner.errors import BaseGoneError, EngineError
 from runner.records import Files, Observer
 from runner.sandbox import Engine, images, remove_orphans
 from runner.sandbox.containers import Owner
@@ -80,9 +80,14 @@ class Evaluator:
     redactor: Redactor  # keeps text of the corpus out of logs
     scratch: Path  # rows of the running audit
     claims: Path  # of the champion
-    base_image: str
+    base: images.BaseImage
     observer: Observer
     stopping: Callable[[], bool] = lambda: False  # whether a person asked to stop; polled in long waits
+
+    @property
+    def base_image(self) -> str:
+        """The id of the base image."""
+        return self.base.id
 
     def owner(self, number: int) -> Owner:
         """Labels for everything that belongs to one experiment."""
@@ -93,10 +98,15 @@ class Evaluator:
 
         Raises:
             ImageError: the build failed.
-            BaseGoneError: the base image was removed.
+            BaseGoneError: the base image was removed, and cannot be built again.
             EngineError: the engine failed.
         """
-        return self.find_image(program) or self.build(program)
+        try:
+            return self.find_image(program) or self.build(program)
+        except BaseGoneError as error:
+            self.observer.note(f"{error.message} by another program: building it again")
+            self.base.restore()
+            return self.build(program)
 
     def find_image(self, program: Program) -> images.Image | None:
         """The image of a program that was built before; raises what `ensure_image` does."""

@@ -162,7 +162,8 @@ def refused(
     """
     if "no space left on device" in message.lower():
         return DiskFullError(
-            f"no space left on the engine's disk while {doing}", "docker system df, then: autoresearch clean"
+            f"no space left on the engine's disk while {doing}",
+            "autoresearch clean, or free some disk (df -h)",
         )
     if issubclass(refusal, ImageError):
         return refusal(f"failed while {doing}: {message}", remedy)

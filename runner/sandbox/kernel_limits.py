@@ -5,14 +5,13 @@ and each `systemctl daemon-reload`, removes the swap limit, and the engine still
 
 Not covered: a container whose control group cannot be read from here (another PID or cgroup namespace, files that
 this user may not read) is not checked, and only `autoresearch doctor` says so. Neither is a limit that the kernel
-has no file for, nor swap on a machine that has none. A change in the last `CHECK_SECONDS` of a training, or one
+has no file for, nor swap on a machine that has none. A change in the last tenth of a second of a training, or one
 that was undone between two checks, goes unnoticed.
 """
 
 from __future__ import annotations
 
 import mmap
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,8 +22,6 @@ from runner.sandbox.inspection import has_swap
 
 PROC = Path("/proc")
 CGROUP = Path("/sys/fs/cgroup")
-CHECK_SECONDS = 2.0
-"""Time between two checks of one container."""
 
 _FILES = {
     "memory": ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes"),
@@ -123,11 +120,10 @@ class LimitWatch:
     limits: Limits
     _files: Mapping[str, Path] = field(default_factory=dict)
     _process: int = 0
-    _next: float = 0.0
     _held: bool = False
 
     def check(self, process: int) -> None:
-        """Check the limits, unless the last check was a moment ago. Costs no request to the engine.
+        """Check the limits. Costs no request to the engine.
 
         Args:
             process: PID 1 of the container, as the engine reports it; 0 when it does not run.
@@ -135,11 +131,9 @@ class LimitWatch:
         Raises:
             EngineError: a limit differs; the candidate is not to blame for the outcome.
         """
-        if time.monotonic() >= self._next:
-            self._next = time.monotonic() + CHECK_SECONDS
-            if process and process != self._process:
-                self._process, self._files = process, limit_files(process, self.container_id)
-            self.check_now()
+        if process and process != self._process:
+            self._process, self._files = process, limit_files(process, self.container_id)
+        self.check_now()
 
     def check_now(self) -> None:
         """Check the limits whose files were found before; passes once the container is gone.

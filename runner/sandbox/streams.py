@@ -77,6 +77,9 @@ class Attachment:
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         self._thread.join(5)
+        # docker-py keeps the answer here. Closed after its stream, it would be flushed again when it is collected.
+        if (answer := getattr(self._stream, "_response", None)) is not None:
+            answer.close()
         with contextlib.suppress(OSError):
             self._stream.close()
         with contextlib.suppress(OSError):

@@ -156,7 +156,8 @@ def _failure(path: Path, error: sqlite3.Error | OSError) -> AutoresearchError:
     if disk or code == sqlite3.SQLITE_READONLY:
         return LedgerError(
             what,
-            f"make {path.parent} writable (see ls -ld, df -h, dmesg), then start again: nothing is lost",
+            f'ls -ld {path.parent} shows its owner; if it is another user: sudo chown -R "$USER": {path.parent}; '
+            "else df -h and dmesg say why",
         )
     return LedgerError(what, "autoresearch doctor, then start again: nothing is lost")
 

@@ -136,7 +136,7 @@ def test_without_the_limits_of_the_engine_the_probes_fire(all_cores, ground, eng
     assert found.keys() == {"limits", "network", "mounts", "read-only", "devices", "torch-inside"}, found
     for part in ("memory_bytes", "pids", "oom_score_adj", "open files", "size of a file"):
         assert part in found["limits"]
-    assert ("cores" in found["limits"]) == (len(os.sched_getaffinity(0)) > ground.config.cpus)
+    assert ("cores" in found["limits"]) == (os.cpu_count() > ground.config.cpus)
     assert "/tmp without nosuid" in found["mounts"]
     assert "/ without ro" in found["mounts"]
 
@@ -155,7 +155,7 @@ def test_without_what_the_supervisor_and_the_filter_do_the_probes_fire(evaluatio
     found = bad(probes.look(ground, None))
     wanted = {"user", "capabilities", "privileges", "seccomp", "system-calls", "environment", "read-only"}
     assert found.keys() == wanted, found
-    for part in ("AF_VSOCK", "mknod", "kill PID 1", "a 32-bit call", "read /proc/1/environ"):
+    for part in ("AF_PACKET", "mknod", "kill PID 1", "a 32-bit call", "read /proc/1/environ"):
         assert part in found["system-calls"]
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from dataclasses import replace
 
 import docker
 import pytest
 
 from runner.campaign import night
-from runner.errors import BaseGoneError, DiskFullError, EngineAwayError, EngineError, Interrupted
+from runner.errors import BaseGoneError, DiskFullError, EngineAwayError, EngineError, ImageError, Interrupted
 from runner.records import Phase, RunEnd, Verdict
 from runner.sandbox import engine_outage, images
 from runner.sandbox.engine import LABEL
@@ -53,7 +54,7 @@ def test_a_night_goes_on_through_every_kind_of_failed_request(faulty_site, fault
         breaking(3.0, sleep=2.0),
         breaking(3.1, (r"POST .*/containers/create", Fault.HANG_AFTER), (r"POST .*/start", Fault.CLOSED)),
         breaking(3.2, (r"POST .*/containers/create", Fault.ERROR, Fault.ERROR)),
-        breaking(3.3, (r"POST .*/build", Fault.ERROR, Fault.ERROR)),
+        breaking(3.3, (r"POST .*/commit", Fault.ERROR, Fault.ERROR)),
         breaking(3.4, (r"POST .*/attach", Fault.HANG), (r"POST .*/volumes/create", Fault.NONSENSE)),
         breaking(
             3.5,
@@ -62,7 +63,7 @@ def test_a_night_goes_on_through_every_kind_of_failed_request(faulty_site, fault
             (r"DELETE .*/containers/", Fault.ERROR, Fault.CLOSED),
             (r"DELETE .*/volumes/", Fault.CONFLICT),
         ),
-        breaking(3.6, (r"GET .*/images/.*/json", Fault.DRIP), (r"POST .*/build", Fault.TRUNCATED)),
+        breaking(3.6, (r"GET .*/images/.*/json", Fault.DRIP), (r"POST .*/commit", Fault.TRUNCATED)),
         breaking(3.7),
     ]
     with faulty_site.opened(operator) as controller:
@@ -87,14 +88,14 @@ def test_a_night_goes_on_through_every_kind_of_failed_request(faulty_site, fault
 
 def test_five_in_a_row_that_no_attempt_helps_end_the_night(faulty_site, faulty, monkeypatch):
     monkeypatch.setattr("runner.campaign.measurement.FAULT_PAUSE_SECONDS", 0.0)
-    faulty.fail("POST .*/build", Fault.ERROR, times=1000)
+    faulty.fail("POST .*/commit", Fault.ERROR, times=1000)
     with faulty_site.opened(Operator()) as controller:
         with pytest.raises(EngineError, match=r"5 experiments in a row .*the disk of the engine burns"):
             run(controller, [boost(3.0 + number / 10) for number in range(9)])
         assert [row.verdict for row in controller.ledger.experiments("test")[1:]] == [Verdict.INFRA] * 5
 
 
-@pytest.mark.parametrize("request_line", ["POST .*/build", "POST .*/volumes/create", "POST .*/containers/create"])
+@pytest.mark.parametrize("request_line", ["POST .*/commit", "POST .*/volumes/create", "POST .*/containers/create"])
 def test_a_full_disk_of_the_engine_ends_the_night_and_with_room_it_goes_on(faulty_site, faulty, request_line):
     faulty.fail(request_line, Fault.FULL)
     with faulty_site.opened(Operator()) as controller:
@@ -134,9 +135,16 @@ def test_a_person_who_asks_to_stop_is_not_kept_waiting_for_the_engine(faulty_sit
 def test_a_controller_killed_before_it_knew_the_id_leaves_a_container_that_the_next_one_finds(
     faulty_site, faulty, engine, site
 ):
-    (held,) = faulty.fail("POST .*/containers/create", Fault.HANG_AFTER)
+    held, built = [], threading.Event()
+
+    def hold():
+        held.extend(faulty.fail("POST .*/containers/create", Fault.HANG_AFTER))
+        built.set()
+
+    faulty.before("POST .*/commit", hold)
     with faulty_site.controller(0.0, 3.0) as controller:
-        assert held.hit.wait(60)
+        assert built.wait(60)
+        assert held[0].hit.wait(60)
         controller.kill()
     with site.opened(Operator()) as controller:
         label = {"label": f"{LABEL}controller={controller.ledger.controller}"}
@@ -169,7 +177,7 @@ def test_containers_volumes_and_images_removed_under_a_running_experiment_are_ma
         api.remove_volume(volume["Name"])
 
     def watched(request):
-        faulty.before("POST .*/containers/create", remove_volume)
+        faulty.before("POST .*/commit", lambda: faulty.before("POST .*/containers/create", remove_volume))
         return boost(3.3)
 
     operator.when("phase 1 train", lambda: remove("train"))
@@ -187,33 +195,37 @@ def test_containers_volumes_and_images_removed_under_a_running_experiment_are_ma
     assert operator.notes("the output volume was removed by another program; running it again") == 1
 
 
-def test_without_its_base_image_a_night_ends_and_goes_on_with_a_new_one(site, engine):
+def test_a_base_image_that_is_pruned_is_built_again_and_the_night_goes_on(site, engine):
     api = engine.client.api
+    made = []
 
     def another_base():
         # A child of its own: the real base belongs to everybody here.
         container = api.create_container(image=site.base_image, command=["true"])
-        made = api.commit(container["Id"], changes=["LABEL test=base"])["Id"]
+        made.append(api.commit(container["Id"], changes=[f"LABEL test={len(made)}"])["Id"])
         api.remove_container(container["Id"])
-        return made
+        return made[-1]
 
-    first = another_base()
-    with replace(site, base_image=first).opened(Operator()) as controller:
+    def pruned(_request):
+        """All that `docker system prune -af` takes between two experiments."""
+        images.remove_images(engine.client, {"controller": controller.ledger.controller})
+        with contextlib.suppress(docker.errors.ImageNotFound):  # without a tag, it goes with its last child
+            api.remove_image(made[-1], force=True)
+        return boost(3.0)
 
-        def pruned(_request):
-            api.remove_image(first, force=True)
-            return boost(3.0)
+    operator = Operator()
+    with replace(site, base_image=another_base()).opened(operator) as controller:
+        controller.evaluator.base.rebuild = another_base
+        _, rows, _ = run(controller, [pruned, boost(3.1)])
+        assert [row.verdict for row in rows[1:]] == [Verdict.DISCARD] * 2
+        assert operator.notes("by another program: building it again") == 1
+        assert controller.evaluator.base_image == made[1] != made[0]
 
-        with pytest.raises(BaseGoneError, match=r"the base image .* was removed") as caught:
-            run(controller, [pruned])
-        assert "start again" in caught.value.remedy
-        assert controller.ledger.experiment("test", 1).verdict is None
-    second = another_base()
-    try:
-        with replace(site, base_image=second).opened(Operator()) as controller:
-            _, rows, _ = run(controller, [])
-            assert [row.verdict for row in rows[1:]] == [Verdict.DISCARD]
-            images.remove_images(engine.client, {"controller": controller.ledger.controller})
-    finally:
-        with contextlib.suppress(docker.errors.ImageNotFound):  # it may have gone with its last child
-            api.remove_image(second, force=True)
+        def refuse():
+            raise ImageError("no registry answers", "sudo make prepare, once")
+
+        controller.evaluator.base.rebuild = refuse
+        with pytest.raises(BaseGoneError, match="cannot be built again: no registry answers"):
+            run(controller, [boost(3.0), boost(3.1), pruned], more=1)
+        assert controller.ledger.experiment("test", 3).verdict is None, "it is not the idea's fault"
+        images.remove_images(engine.client, {"controller": controller.ledger.controller})

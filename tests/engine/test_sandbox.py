@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import time
 
 import numpy as np
@@ -254,22 +255,31 @@ def test_the_kernel_keeps_the_limits_of_a_container_that_is_moved(session, engin
         assert deviations(files, limits, swap=True) == []
 
 
-def test_a_training_whose_limits_are_changed_is_lost(session, engine, owner, monkeypatch):
-    """Another program gives it more memory while it runs."""
-    monkeypatch.setattr("runner.sandbox.kernel_limits.CHECK_SECONDS", 0.0)
+@pytest.mark.parametrize(
+    ("changes", "file"),
+    [
+        ({"Memory": 3 << 30, "MemorySwap": 3 << 30}, "memory."),
+        ({"PidsLimit": 4000}, "pids.max"),
+        ({"CpusetCpus": f"0-{os.cpu_count() - 1}"}, "cpuset."),
+    ],
+    ids=["memory", "processes", "cores"],
+)
+def test_a_training_whose_limits_are_changed_is_lost(session, engine, owner, changes, file):
+    """Another program gives it more while it runs, as `docker update` does."""
+    api = engine.client.api
 
     def change():
         labels = [f"{LABEL}controller={owner.controller}", f"{LABEL}kind=train"]
-        (found,) = engine.client.api.containers(filters={"label": labels})
-        engine.client.api.update_container(found["Id"], mem_limit=3 << 30, memswap_limit=3 << 30)
+        (found,) = api.containers(filters={"label": labels})
+        answer = api.post(f"{api.base_url}/v{api.api_version}/containers/{found['Id']}/update", json=changes)
+        answer.raise_for_status()
 
     with (
         session({"train.py": "while True: pass"}) as opened,
-        pytest.raises(EngineError, match=r"of the train container was changed from .* while it ran"),
+        pytest.raises(EngineError, match=rf"{file}\S* of the train container was changed from .* while it ran"),
     ):
         if not limit_files(
-            engine.client.api.inspect_container(opened.scorer.container_id)["State"]["Pid"],
-            opened.scorer.container_id,
+            api.inspect_container(opened.scorer.container_id)["State"]["Pid"], opened.scorer.container_id
         ):
             pytest.skip("the control group of a container cannot be read from here")
         opened.train(seed=1, on_start=change)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+import pytest
 
 from locked_eval.preparation.index import IndexBuilder
 from runner.campaign.campaign import Campaign, Controller
@@ -22,7 +23,7 @@ from runner.evaluation import trial
 from runner.evaluation.evaluator import EvaluationRows, Evaluator, Program, TrialRequest
 from runner.records import AuditPolicy, Proposal, RunRecord, Trial
 from runner.sandbox import Engine
-from runner.sandbox.images import Image
+from runner.sandbox.images import BaseImage, Image
 from runner.sandbox.session import Mounts
 from runner.storage.ledger import Ledger
 from runner.storage.repository import Repository
@@ -39,6 +40,7 @@ class Ground:
     data: Path  # a prepared data set, in the layout of `docs/contract.md`
     locked: Path  # a pinned copy of the locked evaluation
     base_image: str
+    rebuild: Callable[[], str] = lambda: pytest.fail("nothing removes the base image here")
 
     @property
     def mounts(self) -> Mounts:
@@ -80,7 +82,7 @@ def open_controller(
             redactor=Redactor(index=IndexBuilder(0).finish(), tokens=[]),
             scratch=state / "audits",
             claims=state / "claims",
-            base_image=ground.base_image,
+            base=BaseImage(ground.base_image, ground.rebuild),
             observer=observer,
         )
         fields = {"sealed_text": no_sealed_text(), "conditions": dict(CONDITIONS), **changes}
@@ -105,7 +107,7 @@ def changed(
         config=config,
         observer=observer,
         redactor=redactor or controller.evaluator.redactor,
-        base_image=base_image or controller.evaluator.base_image,
+        base=BaseImage(base_image, lambda: base_image) if base_image else controller.evaluator.base,
     )
     return replace(controller, config=config, evaluator=evaluator, observer=observer)
 

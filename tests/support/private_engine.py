@@ -64,7 +64,7 @@ class PrivateEngine:
         try:
             with socket.socket(socket.AF_UNIX) as probe:
                 probe.connect(str(self.socket))  # a client that is refused would leave its own socket open
-            with contextlib.closing(docker.DockerClient(base_url=self.url, version="1.41", timeout=5)) as client:
+            with contextlib.closing(docker.DockerClient(base_url=self.url, timeout=5)) as client:
                 return bool(client.ping())
         except (OSError, docker.errors.DockerException):
             return False

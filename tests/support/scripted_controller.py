@@ -36,7 +36,7 @@ def make_controller(config, ledger, repository, *, conditions, redactor=None, **
     observer = evaluator.pop("observer", None) or SilentObserver()
     parts = {
         "engine": SimpleNamespace(client=None), "mounts": SimpleNamespace(locked=None), "rows": None,
-        "scratch": repository.root, "claims": repository.root, "base_image": "", **evaluator,
+        "scratch": repository.root, "claims": repository.root, "base": SimpleNamespace(id=""), **evaluator,
     }  # fmt: skip
     return Controller(
         config=config,

@@ -218,7 +218,7 @@ def scripted_controller(chosen, ledger, repository, paths, rows, observer=None):
         rows=rows,
         scratch=paths.audits,
         claims=paths.claims(chosen.tag),
-        base_image="base",
+        base=SimpleNamespace(id="base"),
         observer=observer,
     )
 

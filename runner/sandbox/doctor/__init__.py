@@ -8,7 +8,7 @@ versions. `probes` runs candidates of our own (`inside/`) in the sandbox, on the
 Nothing of a campaign is changed. Probes take the controller's lock, so that no campaign is disturbed.
 """
 
-from runner.sandbox.doctor.examination import announce, examine
+from runner.sandbox.doctor.examination import announce, examine, refuse_unfit
 from runner.sandbox.doctor.finding import NAMES, Finding, check_names
 
-__all__ = ["NAMES", "Finding", "announce", "check_names", "examine"]
+__all__ = ["NAMES", "Finding", "announce", "check_names", "examine", "refuse_unfit"]

@@ -11,13 +11,14 @@ from pathlib import Path
 import structlog
 
 from runner.config import Config, load
-from runner.errors import AutoresearchError, ConfigError, LedgerError
+from runner.errors import AutoresearchError, ConfigError, EngineError, LedgerError
 from runner.sandbox import Engine, connect, images, remove_orphans
 from runner.sandbox.containers import Owner, Sandbox
 from runner.sandbox.doctor import daemon, host
 from runner.sandbox.doctor.finding import Finding, accepting, check_names
 from runner.sandbox.doctor.probes import probe
-from runner.sandbox.doctor.versions import collect, version_findings
+from runner.sandbox.doctor.versions import collect, driver_finding, version_findings
+from runner.sandbox.engine import engine_errors
 from runner.sandbox.reservation import Claimant, reserve
 from runner.storage import pinned_evaluation
 from runner.storage.filesystem import this_file_system
@@ -70,7 +71,7 @@ def examine(
         findings.append(Finding(name="docker", level="problem", fact=error.message, remedy=error.remedy))
         return accepting([*findings, *version_findings(None, config.profile)], config.accept)
     try:
-        findings += host.engine_findings(engine, engine.client.info(), config.profile, time.time())
+        findings += host.engine_findings(engine, engine.client.info(), config, time.time())
         base = images.find_base(engine.client, config.profile)
         findings += [host.base_finding(base), *version_findings(engine, config.profile)]
         if probes:
@@ -78,6 +79,23 @@ def examine(
         return accepting(findings, config.accept)
     finally:
         engine.client.close()
+
+
+def refuse_unfit(engine: Engine, config: Config) -> None:
+    """Refuse an engine or a driver with which no candidate can run, before anything is built or downloaded.
+
+    Problems that the operator accepts are skipped.
+
+    Raises:
+        EngineError: names the setting or the version.
+    """
+    with engine_errors("asking the engine for its limits"):
+        findings = host.limit_findings(engine.client.info())
+    if config.profile == "cuda":
+        findings.append(driver_finding())
+    for one in accepting(findings, config.accept):
+        if one.level == "problem":
+            raise EngineError(f"{one.fact}: {one.reason}", one.remedy)
 
 
 def announce(engine: Engine, config: Config, note: Callable[[str], None]) -> None:

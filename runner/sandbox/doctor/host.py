@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import shutil
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +13,7 @@ from typing import Any, Literal
 import locked_eval
 from runner.config import Config
 from runner.errors import AutoresearchError
+from runner.sandbox.container_spec import gpu_request
 from runner.sandbox.doctor.finding import Finding
 from runner.sandbox.engine import Engine
 from runner.sandbox.host import Gpu, find_gpus
@@ -172,48 +174,59 @@ def clock_state() -> int:
 
 def limit_findings(info: dict[str, Any]) -> list[Finding]:
     """Check that this engine can enforce limits, filters system calls, and leaves user ids unchanged."""
+    options = [str(option).removeprefix("name=").partition(",")[0] for option in info.get("SecurityOptions") or ()]
+    if "rootless" in options:
+        return [
+            Finding(
+                name="docker-users",
+                level="problem",
+                fact="the Docker engine is rootless",
+                reason="its limits depend on what systemd delegates to its user, by default not the cores; the "
+                "sandbox has not been shown to hold there",
+                remedy="unset DOCKER_HOST, then: sudo make engine",
+            )
+        ]
     missing = {"MemoryLimit": "limit memory", "PidsLimit": "limit processes", "CPUSet": "pin cores"}
     findings = [
         Finding(
             name="docker-limits",
             level="problem",
-            fact=f"the engine cannot {what}",
+            fact=f"the Docker engine cannot {what}",
             reason="a candidate could take the whole machine",
-            remedy="enable its cgroup controller",
+            remedy="enable its cgroup controller at boot; cat /proc/cgroups lists what the kernel has",
         )
         for key, what in missing.items()
         if info.get(key) is False
     ]
-    options = [str(option).removeprefix("name=").partition(",")[0] for option in info.get("SecurityOptions") or ()]
     if "seccomp" not in options:
         findings.append(
             Finding(
                 name="docker-limits",
                 level="problem",
-                fact="the engine filters no system calls",
+                fact="the Docker engine filters no system calls",
                 reason="the filter of the locked evaluation stands on top of the engine's; it does not replace it",
                 remedy="use an engine and a kernel with seccomp",
             )
         )
-    findings += [
-        Finding(
-            name="docker-users",
-            level="problem",
-            fact=f"the engine runs with {name}",
-            reason="uid 10001 inside is another uid outside, and cannot read the files that it must read",
-            remedy="use an engine without user namespace remapping",
+    if "userns" in options:
+        findings.append(
+            Finding(
+                name="docker-users",
+                level="problem",
+                fact='the Docker engine remaps users ("userns-remap" in /etc/docker/daemon.json)',
+                reason="uid 10001 inside is another uid outside, and cannot write checkpoints",
+                remedy='remove "userns-remap" from /etc/docker/daemon.json, then: sudo systemctl restart docker',
+            )
         )
-        for name in options
-        if name in ("userns", "rootless")
-    ]
     return findings
 
 
-def engine_findings(engine: Engine, info: dict[str, Any], profile: Profile, now: float) -> list[Finding]:
+def engine_findings(engine: Engine, info: dict[str, Any], config: Config, now: float) -> list[Finding]:
     """Examine the engine itself, its disk, its clock, and its GPU support.
 
     Args:
         info: the engine's description of itself.
+        config: settings with the GPU that a campaign would use.
         now: time of that description, in seconds since the epoch.
     """
     findings = [
@@ -221,21 +234,32 @@ def engine_findings(engine: Engine, info: dict[str, Any], profile: Profile, now:
         Finding(name="docker", level="ok", fact=f"{engine.version} at {engine.url}, id {engine.daemon_id[:12]}"),
         *_engine_clock(info, now),
     ]
-    root = Path(info.get("DockerRootDir", "/"))
-    if root.exists():
-        findings += disk_findings("docker-", root, profile)
-    if profile == "cuda":
-        known = "nvidia" in info.get("Runtimes", {}) or bool(engine.cdi_devices)
-        findings.append(
-            Finding(
-                name="gpu-in-containers",
-                level="ok" if known else "problem",
-                fact="Docker knows the GPU" if known else "Docker knows neither an nvidia runtime nor CDI devices",
-                reason=None if known else "containers would get no GPU",
-                remedy="sudo nvidia-ctk runtime configure --runtime=docker && sudo systemctl restart docker",
-            )
-        )
+    with suppress(OSError):  # an ordinary user may not see the engine's folder
+        findings += disk_findings("docker-", Path(info.get("DockerRootDir", "/")), config.profile)
+    if config.gpu is not None:
+        findings.append(_gpu_in_containers(engine, info, config.gpu))
     return findings
+
+
+def _gpu_in_containers(engine: Engine, info: dict[str, Any], gpu: str) -> Finding:
+    """Ask as the night does: for this GPU by its UUID, else for NVIDIA's hook."""
+    if gpu_request(engine, gpu).get("Driver") == "cdi":
+        return Finding(name="gpu-in-containers", level="ok", fact=f"the engine injects {gpu} itself (CDI)")
+    if "nvidia" in info.get("Runtimes", {}):
+        return Finding(name="gpu-in-containers", level="ok", fact="the engine knows the nvidia runtime")
+    if any(name.startswith("nvidia.com/gpu=") for name in engine.cdi_devices):
+        fact = "the engine knows GPUs by their index only (CDI), which changes with the order of the cards"
+        remedy = "sudo nvidia-ctk cdi generate --device-name-strategy=uuid --output=/etc/cdi/nvidia.yaml"
+    else:
+        fact = "the engine knows neither an nvidia runtime nor CDI devices"
+        remedy = "sudo nvidia-ctk runtime configure --runtime=docker && sudo systemctl restart docker"
+    return Finding(
+        name="gpu-in-containers",
+        level="problem",
+        fact=fact,
+        reason="containers would get no GPU",
+        remedy=remedy,
+    )
 
 
 def base_finding(base: str | None) -> Finding:

@@ -138,7 +138,7 @@ def judge_watch(watch: Watch) -> Finding:
             level="note",
             fact=f"{found.fact}; the daemon was not stopped: {watch.why_not}",
             reason="the same must hold while the daemon is away",
-            remedy="sudo autoresearch doctor, while no container runs",
+            remedy="sudo .venv/bin/autoresearch doctor, while no container runs",
         )
     return found
 

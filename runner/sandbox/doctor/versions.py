@@ -264,6 +264,11 @@ def version_findings(engine: Engine | None, profile: images.Kind) -> list[Findin
     return merge_packaged(findings, versions, installed())
 
 
+def driver_finding() -> Finding:
+    """Judge the NVIDIA driver alone; a note when there is none."""
+    return classify(_BY_NAME["driver-version"], collect(None, "cuda")["driver-version"])
+
+
 def _of_engine(answer: Mapping[str, Any]) -> dict[str, str | None]:
     found: dict[str, str | None] = dict.fromkeys(_OF_ENGINE.values())
     for component in answer.get("Components") or ():

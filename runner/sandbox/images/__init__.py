@@ -5,12 +5,13 @@
 images. The connection to the engine belongs to the caller: every function takes a `docker.DockerClient`.
 """
 
-from runner.sandbox.images.base import Kind, ensure_base, find_base
+from runner.sandbox.images.base import BaseImage, Kind, ensure_base, find_base
 from runner.sandbox.images.candidate import Image, build_candidate, exists, find_candidate, layer_tar
 from runner.sandbox.images.cleanup import remove_images
 from runner.sandbox.images.steps import step
 
 __all__ = [
+    "BaseImage",
     "Image",
     "Kind",
     "build_candidate",

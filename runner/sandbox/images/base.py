@@ -14,7 +14,7 @@ from typing import Literal
 
 import docker
 
-from runner.errors import DiskFullError, ImageError
+from runner.errors import BaseGoneError, DiskFullError, ImageError
 from runner.sandbox.engine import LABEL, engine_errors
 from runner.sandbox.images.builder import Build, build, context_tar
 from runner.sandbox.images.cleanup import label_filter, remove_leftovers
@@ -68,6 +68,28 @@ _RECIPES: dict[Kind, _Recipe] = {
 }
 
 
+@dataclass
+class BaseImage:
+    """The base of every candidate of a campaign, built again when another program removes it."""
+
+    id: str
+    rebuild: Callable[[], str]
+
+    def restore(self) -> None:
+        """Build it again.
+
+        Raises:
+            BaseGoneError: that is impossible; a night cannot go on.
+            DiskFullError, EngineError
+        """
+        try:
+            self.id = self.rebuild()
+        except ImageError as error:
+            raise BaseGoneError(
+                f"the base image was removed, and cannot be built again: {error.message}", error.remedy
+            ) from error
+
+
 def base_inputs(kind: Kind) -> str:
     """The tag of a base image, `<kind>-<hash>`; the hash covers Dockerfile, lock and root file system recipe.
 
@@ -99,7 +121,7 @@ def ensure_base(
     Two callers at once build it once. Leftovers of an earlier call that was killed are removed first.
 
     Args:
-        state_dir: folder for downloads and scratch; several GB while building, almost nothing afterwards.
+        state_dir: folder for downloads and scratch; several GB while building, the packages afterwards.
         on_progress: called at the start of each step with a message on what it does and how long it takes.
 
     Returns: the image id, `sha256:…`.
@@ -159,7 +181,9 @@ def _build_base(
         _remove_leftovers(client, state_dir, patience_seconds=10.0)
         raise
     _remove_leftovers(client, state_dir)
-    shutil.rmtree(wheelhouse)  # a failed build keeps them for the next try
+    for other in wheelhouse.parent.glob(f"{kind}-*"):
+        if other != wheelhouse:  # that one is kept: a base that is pruned at night needs no network
+            shutil.rmtree(other, ignore_errors=True)
     return image_id
 
 
@@ -208,7 +232,7 @@ def _check_disk(client: docker.DockerClient, state_dir: Path, kind: Kind) -> Non
             raise DiskFullError(
                 f"building the {kind} base image needs {needed / _GIBI:.0f} GiB of free disk, "
                 f"and {folder} has {free / _GIBI:.1f}",
-                "docker system df, then free some disk",
+                f"autoresearch clean, or free some disk at {folder}",
             )
 
 

@@ -85,7 +85,9 @@ def build(client: docker.DockerClient, context: Iterator[bytes], options: Build)
             decode=True,
         ):
             if not isinstance(event, Mapping):
-                raise ImageError(f"failed while {doing}: the builder sent a malformed answer", "docker version")
+                raise ImageError(
+                    f"failed while {doing}: the builder sent a malformed answer", "autoresearch doctor"
+                )
             image_id = _image_id(event) or image_id
             output += str(event.get("stream", "")).splitlines()
             if "error" in event:
@@ -94,7 +96,7 @@ def build(client: docker.DockerClient, context: Iterator[bytes], options: Build)
                 raise refused(doing, "\n    ".join(("", *lines)), ImageError)
     _hand_over(output, options)
     if image_id is None:
-        raise ImageError(f"failed while {doing}: the builder ended without an image", "docker version")
+        raise ImageError(f"failed while {doing}: the builder ended without an image", "autoresearch doctor")
     return image_id
 
 

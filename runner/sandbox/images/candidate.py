@@ -1,14 +1,13 @@
 """Candidate images: a base plus one commit's `workload/` as a single deterministic layer.
 
-`ADD` of a normalized tar rather than `COPY`, which stamps the destination folder with the current time, so that
-the same files would give another layer digest each time. The image id still differs from build to build, because
-it covers the time of creation: identity is `Image.layers`.
+The layer is put into a container that never starts, and the container is committed. No builder is involved: each
+of its instructions makes an image of its own, for which the containerd image store compares the whole base. The
+image id differs from build to build, because it covers the time of creation: identity is `Image.layers`.
 """
 
 from __future__ import annotations
 
 import io
-import re
 import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,13 +19,14 @@ import docker
 from runner.errors import BaseGoneError, EngineError, ImageError
 from runner.failpoints import Step, around
 from runner.records import Files
+from runner.sandbox.containers import discard, remove_container
 from runner.sandbox.engine import LABEL, engine_errors
-from runner.sandbox.images.builder import Build, build, context_tar
 from runner.sandbox.images.cleanup import label_filter
 
 ROOT = "candidate"
-_BUILD_SECONDS = 60
-_INHERITED = ("Env", "Entrypoint", "Cmd", "User", "WorkingDir", "Volumes", "OnBuild", "Shell", "StopSignal")
+_COMMAND = ["/never-started"]
+"""Command of the container that is committed, since engines refuse one without; it never starts."""
+_INHERITED = ("Env", "Entrypoint", "User", "WorkingDir", "Volumes", "OnBuild", "Shell", "StopSignal")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +93,7 @@ def build_candidate(
     labels: Mapping[str, str],
     tag: str | None = None,
 ) -> Image:
-    """Build a candidate's image (about 0.3 seconds). Nothing of the candidate runs or is read as instructions.
+    """Build a candidate's image (about 0.15 seconds, 3 with the containerd image store). Nothing of it runs.
 
     Args:
         base_id: `sha256:…` of its base.
@@ -106,32 +106,37 @@ def build_candidate(
         BaseGoneError: there is no such base.
         DiskFullError, EngineError
     """
+    _refuse_missing(client, base_id)
+    layer = layer_tar(files)
+    marked = {f"{LABEL}{name}": value for name, value in {**labels, "kind": "candidate"}.items()}
+    with around(Step.IMAGE_BUILT):
+        image_id = _commit(client, base_id, layer, marked, tag)
+    return _checked_image(client, image_id, base_id)
+
+
+def _commit(
+    client: docker.DockerClient, base_id: str, layer: bytes, labels: Mapping[str, str], tag: str | None
+) -> str:
+    """Commit a container with the layer. `remove_orphans` finds what a killed call leaves."""
+    api = client.api
+    repository, _, name = (tag or "").rpartition(":")
+    with engine_errors("building the candidate's image", ImageError):
+        host_config = api.create_host_config(network_mode="none")
+        container = api.create_container(base_id, _COMMAND, labels=dict(labels), host_config=host_config)["Id"]
+        try:
+            api.put_archive(container, "/", layer)
+            image_id: str = api.commit(container, repository or None, name or None)["Id"]
+        finally:
+            discard(remove_container, client, container)
+    return image_id
+
+
+def _refuse_missing(client: docker.DockerClient, base_id: str) -> None:
     if not exists(client, base_id):
         raise BaseGoneError(
             f"the base image {base_id} was removed",
             "start again: it is rebuilt, which takes minutes; nothing is lost",
         )
-    marked = {f"{LABEL}{name}": value for name, value in {**labels, "kind": "candidate"}.items()}
-    context = [
-        ("Dockerfile", f"FROM {base_id}\n{label_instruction(marked)}\nADD {ROOT}.tar /\n".encode()),
-        (f"{ROOT}.tar", layer_tar(files)),
-    ]
-    with around(Step.IMAGE_BUILT):
-        options = Build(doing="building the candidate's image", timeout_seconds=_BUILD_SECONDS, tag=tag)
-        image_id = build(client, context_tar(context), options)
-    return _checked_image(client, image_id, base_id)
-
-
-def label_instruction(labels: Mapping[str, str]) -> str:
-    """Put all labels into one instruction, because the builder starts a container for each instruction.
-
-    Raises:
-        ImageError: an instruction might not take a value literally.
-    """
-    for name, value in labels.items():
-        if not re.fullmatch(r"[\w.:/@-]*", value, re.ASCII):
-            raise ImageError(f"a label may not hold {value!r} ({name})")
-    return "LABEL " + " ".join(f'{name}="{value}"' for name, value in labels.items())
 
 
 def exists(client: docker.DockerClient, image_id: str) -> bool:
@@ -153,11 +158,14 @@ def find_candidate(client: docker.DockerClient, *, base_id: str, campaign: str, 
 
     Raises:
         ImageError: an image with these labels is not the base plus one layer.
+        BaseGoneError: there is one, but no such base.
         EngineError: the engine stopped answering.
     """
     labels = {"kind": "candidate", "campaign": campaign, "commit": commit}
     with engine_errors("looking for a candidate's image", ImageError):
         images = client.images.list(filters=label_filter(labels))
+    if images:
+        _refuse_missing(client, base_id)
     for image in images:
         if _layers(image.attrs)[:-1] == _layers(_inspect(client, base_id)):
             return _checked_image(client, str(image.id), base_id)
@@ -173,6 +181,8 @@ def _checked_image(client: docker.DockerClient, image_id: str, base_id: str) -> 
             f"image {image_id} is not {base_id} plus one layer: the engine's builder cannot be trusted",
             "update the Docker engine",
         )
+    if image["Config"].get("Cmd") not in (_COMMAND, base["Config"].get("Cmd")):
+        raise ImageError(f"image {image_id} has another command than it was given", "update the Docker engine")
     for name in _INHERITED:
         if (image["Config"].get(name) or None) != (base["Config"].get(name) or None):
             raise ImageError(f"image {image_id} differs from its base in {name}", "update the Docker engine")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from http import HTTPStatus
+from typing import Any
 
 import docker
 
@@ -29,6 +31,9 @@ def remove_images(client: docker.DockerClient, labels: Mapping[str, str]) -> int
     removed = 0
     with engine_errors("removing images", ImageError):
         for image in client.images.list(filters=label_filter(labels)):
+            # The containerd image store would remove a base below its candidates without a word.
+            if (above := _image_on(client, image)) is not None:
+                raise _in_use(image, f"image {above} is built on it")
             try:
                 client.api.remove_image(image.id, force=True)
             except docker.errors.ImageNotFound:
@@ -36,13 +41,30 @@ def remove_images(client: docker.DockerClient, labels: Mapping[str, str]) -> int
             except docker.errors.APIError as error:
                 if error.status_code != HTTPStatus.CONFLICT:
                     raise
-                name = ", ".join(image.tags) or image.id
-                raise ImageError(
-                    f"image {name} is in use: {error.explanation}",
-                    "autoresearch clean, in every clone whose containers or candidates use it",
-                ) from error
+                raise _in_use(image, error.explanation) from error
             removed += 1
     return removed
+
+
+def _image_on(client: docker.DockerClient, image: Any) -> str | None:
+    """The id of an image of ours that is built on a base or a root file system."""
+    if image.labels.get(f"{LABEL}kind") == "candidate":
+        return None
+    layers = image.attrs["RootFS"]["Layers"]
+    for other in client.api.images(filters={"label": f"{LABEL}kind"}, quiet=True):
+        with suppress(docker.errors.ImageNotFound):  # removed meanwhile
+            found = client.api.inspect_image(other)["RootFS"]["Layers"]
+            if len(found) > len(layers) and found[: len(layers)] == layers:
+                return str(other)
+    return None
+
+
+def _in_use(image: Any, why: str) -> ImageError:
+    name = ", ".join(image.tags) or image.id
+    return ImageError(
+        f"image {name} is in use: {why}",
+        "autoresearch clean, in every clone whose containers or candidates use it",
+    )
 
 
 def remove_leftovers(

@@ -46,10 +46,7 @@ LEFT_OUT = (
 RECIPE = f"{REGISTRY_REPOSITORY}:{REGISTRY_TAG} | debootstrap {SUITE} {' '.join(PACKAGES)} - {' '.join(LEFT_OUT)}"
 """Everything that determines its contents; part of the base images' tag."""
 
-_REMEDY = (
-    f"sudo apt-get install debootstrap debian-archive-keyring, or give the engine a registry "
-    f"(docker pull {REGISTRY_REPOSITORY}:{REGISTRY_TAG})"
-)
+_REMEDY = "sudo apt-get install debootstrap debian-archive-keyring, then run this again"
 _NUM_MESSAGE_LINES = 8
 
 
@@ -132,7 +129,10 @@ def _registry_answers(client: docker.DockerClient) -> bool:
 
 def _check_debootstrap() -> None:
     if os.geteuid() != 0:
-        raise ImageError("no registry answers, and debootstrap needs root", "run this once as root; or " + _REMEDY)
+        raise ImageError(
+            f"no registry has {REGISTRY_REPOSITORY}:{REGISTRY_TAG} for the engine, and debootstrap needs root",
+            "sudo make prepare, once; then run this again",
+        )
     missing = [tool for tool in ("debootstrap", "unshare", "setpriv", "tar") if shutil.which(tool) is None]
     if missing:
         raise ImageError(f"no registry answers, and {missing[0]} is not installed", _REMEDY)
@@ -204,7 +204,7 @@ def _import(client: docker.DockerClient, root: Path, recipe_hash: str) -> str:
         raise ImageError("tar could not read the whole root file system", "run this again")
     found = _find(client, recipe_hash)
     if found is None:
-        raise ImageError("the engine imported the root file system but does not list it", "docker image ls")
+        raise ImageError("the engine imported the root file system but does not list it", "autoresearch doctor")
     return found
 
 

@@ -232,11 +232,11 @@ def test_an_error_that_no_repetition_helps_ends_the_measurement_with_the_trial_c
 
 
 def test_an_error_before_the_trial_is_opened_leaves_no_row(campaign, measured, monkeypatch):
-    def gone(*_, **__):
-        raise BaseGoneError("gone")
+    def full(*_, **__):
+        raise DiskFullError("full")
 
-    monkeypatch.setattr(evaluator.images, "find_candidate", gone)
-    with pytest.raises(BaseGoneError):
+    monkeypatch.setattr(evaluator.images, "find_candidate", full)
+    with pytest.raises(DiskFullError):
         measured(Attempt())
     assert recorded(campaign) == []
 

@@ -377,7 +377,8 @@ def test_a_stop_that_others_may_have_caused_is_repeated_as_any_training_is(monke
     monkeypatch.setattr(contention, "busy_seconds", lambda _: next(seen))
     monkeypatch.setattr(trial, "open_session", lambda *_, **__: nullcontext(Session()))
     evaluator = Evaluator(
-        config=load(Path("/nonexistent"), {"profile": "cpu"}, environ={}), engine=None, base_image="",
+        config=load(Path("/nonexistent"), {"profile": "cpu"}, environ={}),
+        engine=None, base=SimpleNamespace(id=""),
         mounts=SimpleNamespace(locked=None), observer=SilentObserver(), controller="c",
         rows=SimpleNamespace(val_targets=np.zeros(1)), redactor=SimpleNamespace(redact=lambda text: text),
         scratch=None, claims=None,

@@ -37,7 +37,8 @@ def place(tmp_path):
         config=config.model_copy(update={"vocab_size": VOCAB_SIZE, "context_length": CONTEXT}),
         engine=None, controller="c", mounts=SimpleNamespace(locked=None), rows=ROWS,
         redactor=SimpleNamespace(redact=lambda text: text.replace("secret", "[withheld]")),
-        scratch=tmp_path / "audits", claims=tmp_path / "claims", base_image="", observer=SilentObserver(),
+        scratch=tmp_path / "audits", claims=tmp_path / "claims",
+        base=SimpleNamespace(id=""), observer=SilentObserver(),
     )  # fmt: skip
 
 

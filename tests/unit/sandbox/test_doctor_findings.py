@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from structlog.testing import capture_logs
 
 from runner.cli import cli
 from runner.config import load
-from runner.errors import ConfigError
+from runner.errors import ConfigError, EngineError
 from runner.sandbox import doctor
 from runner.sandbox.doctor import host
 from runner.sandbox.doctor.finding import NAMES, Finding, accepting, check_names
@@ -32,6 +34,10 @@ FINE = {
     "Runtimes": {"runc": {}},
 }
 ENGINE = Engine(url="unix:///x", daemon_id="abc", version="28.2.2", client=None)
+CPU = load(Path("/nonexistent"), {"profile": "cpu"}, environ={})
+CUDA = load(Path("/nonexistent"), {"profile": "cuda", "gpu": "GPU-1"}, environ={})
+USERNS = {"SecurityOptions": ["name=seccomp,profile=builtin", "name=userns"]}
+ROOTLESS = {"CPUSet": False, "SecurityOptions": ["name=seccomp,profile=builtin", "name=rootless"]}
 
 
 def levels(findings):
@@ -39,7 +45,7 @@ def levels(findings):
 
 
 def test_a_good_engine_has_no_finding():
-    found = host.engine_findings(ENGINE, FINE, "cpu", NOW)
+    found = host.engine_findings(ENGINE, FINE, CPU, NOW)
     assert levels(found)["docker"] == "ok"
     assert {one.level for one in found if one.name not in ("docker-disk", "docker-inodes")} == {"ok"}
 
@@ -58,26 +64,115 @@ def test_a_good_engine_has_no_finding():
     ],
 )
 def test_what_an_engine_lacks_is_a_problem_with_reason_and_remedy(change, name):
-    found = [one for one in host.engine_findings(ENGINE, FINE | change, "cpu", NOW) if one.level == "problem"]
+    found = [one for one in host.engine_findings(ENGINE, FINE | change, CPU, NOW) if one.level == "problem"]
     assert name in {one.name for one in found}
     assert all(one.reason and one.remedy for one in found)
 
 
 @pytest.mark.parametrize("time", ["2026-11-25T12:00:02Z", "2026-11-25T11:59:58.9Z"])
 def test_a_second_between_question_and_answer_is_no_other_clock(time):
-    assert levels(host.engine_findings(ENGINE, FINE | {"SystemTime": time}, "cpu", NOW))["docker-clock"] == "ok"
+    assert levels(host.engine_findings(ENGINE, FINE | {"SystemTime": time}, CPU, NOW))["docker-clock"] == "ok"
 
 
 @pytest.mark.parametrize("time", [None, "", "soon", "2026-11-25T14:00:00+02:00"])
 def test_a_clock_that_an_engine_does_not_report_in_utc_is_not_judged(time):
-    assert "docker-clock" not in levels(host.engine_findings(ENGINE, FINE | {"SystemTime": time}, "cpu", NOW))
+    assert "docker-clock" not in levels(host.engine_findings(ENGINE, FINE | {"SystemTime": time}, CPU, NOW))
 
 
-def test_a_gpu_that_the_engine_does_not_know_is_a_problem_on_the_cuda_profile_only():
-    assert levels(host.engine_findings(ENGINE, FINE, "cuda", NOW))["gpu-in-containers"] == "problem"
-    known = FINE | {"Runtimes": {"nvidia": {}}}
-    assert levels(host.engine_findings(ENGINE, known, "cuda", NOW))["gpu-in-containers"] == "ok"
-    assert "gpu-in-containers" not in levels(host.engine_findings(ENGINE, FINE, "cpu", NOW))
+def engine_with(*devices):
+    return replace(ENGINE, cdi_devices=frozenset(devices))
+
+
+@pytest.mark.parametrize(
+    ("engine", "runtimes", "level", "remedy"),
+    [
+        (engine_with("nvidia.com/gpu=GPU-1"), {}, "ok", None),
+        (ENGINE, {"nvidia": {}}, "ok", None),
+        (engine_with("nvidia.com/gpu=0", "nvidia.com/gpu=all"), {"nvidia": {}}, "ok", None),
+        (engine_with("nvidia.com/gpu=0", "nvidia.com/gpu=all"), {}, "problem", "cdi generate"),
+        (engine_with("nvidia.com/gpu=GPU-2"), {}, "problem", "cdi generate"),
+        (engine_with("vendor.com/net=0"), {}, "problem", "runtime configure"),
+        (ENGINE, {}, "problem", "runtime configure"),
+    ],
+)
+def test_the_doctor_asks_for_the_gpu_as_the_night_does(engine, runtimes, level, remedy):
+    (found,) = [
+        one
+        for one in host.engine_findings(engine, FINE | {"Runtimes": runtimes}, CUDA, NOW)
+        if one.name == "gpu-in-containers"
+    ]
+    assert found.level == level
+    assert remedy is None or remedy in found.remedy
+
+
+def test_without_a_gpu_its_support_is_no_question():
+    assert "gpu-in-containers" not in levels(host.engine_findings(ENGINE, FINE, CPU, NOW))
+
+
+def test_a_rootless_engine_is_one_finding_and_not_its_consequences():
+    (found,) = host.limit_findings(FINE | ROOTLESS)
+    assert (found.name, found.level) == ("docker-users", "problem")
+
+
+class Described:
+    """A client of an engine that describes itself."""
+
+    def __init__(self, info):
+        self.described = info
+
+    def info(self):
+        return self.described
+
+
+@pytest.mark.parametrize(
+    ("change", "message", "remedy"),
+    [
+        (USERNS, "remaps users", "/etc/docker/daemon.json"),
+        (ROOTLESS, "is rootless", "make engine"),
+        ({"MemoryLimit": False}, "cannot limit memory", "cgroup"),
+    ],
+)
+def test_a_start_refuses_an_engine_that_cannot_hold_candidates(change, message, remedy):
+    engine = replace(ENGINE, client=Described(FINE | change))
+    with pytest.raises(EngineError, match=message) as caught:
+        doctor.refuse_unfit(engine, CPU)
+    assert remedy in caught.value.remedy
+    accept = {"docker-users": "a test", "docker-limits": "a test"}
+    doctor.refuse_unfit(engine, CPU.model_copy(update={"accept": accept}))
+
+
+def driver(folder, version):
+    """A program that reports a driver's version."""
+    tool = folder / "nvidia-smi"
+    tool.write_text(f"#!/bin/sh\necho {version}\n")
+    tool.chmod(0o755)
+
+
+def test_a_driver_that_is_too_old_is_refused_before_anything_is_downloaded(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    engine = replace(ENGINE, client=Described(FINE))
+    doctor.refuse_unfit(engine, CUDA)  # no driver at all: images and data may be prepared beforehand
+    driver(tmp_path, "535.183.01")
+    with pytest.raises(EngineError, match=r"NVIDIA driver 535\.183\.01 is older than 580\.0"):
+        doctor.refuse_unfit(engine, CUDA)
+    doctor.refuse_unfit(engine, CPU)
+    driver(tmp_path, "580.95.05")
+    doctor.refuse_unfit(engine, CUDA)
+
+
+def test_a_folder_of_the_engine_that_this_user_may_not_see_is_not_examined(tmp_path):
+    if os.geteuid() != 0:
+        pytest.skip("only root can become another user")
+    closed = tmp_path / "closed"
+    (closed / "data").mkdir(parents=True)
+    closed.chmod(0o700)
+    real = os.geteuid()
+    os.seteuid(12345)
+    try:
+        found = host.engine_findings(ENGINE, FINE | {"DockerRootDir": str(closed / "data")}, CPU, NOW)
+    finally:
+        os.seteuid(real)
+    assert "docker-disk" not in levels(found)
 
 
 def test_the_clock_is_judged_by_its_time_and_its_synchronization():

@@ -68,6 +68,7 @@ class Machine:
             found = shutil.which(tool)
             assert found is not None, tool
             (self.bin / tool).symlink_to(found)
+        (self.bin / "unshare").symlink_to(shutil.which("true"))
         (self.bin / "curl").symlink_to(shutil.which("curl") or "/nonexistent")
         (folder / "os-release").write_text("ID=debian\n")
         text = SCRIPT.read_text()
@@ -222,6 +223,12 @@ def test_no_permission_on_the_socket_names_the_group(machine):
 def test_another_distribution_gets_a_link_to_docker(machine):
     (machine.folder / "os-release").write_text('ID=fedora\nID_LIKE="rhel centos"\n')
     assert "neither Debian nor Ubuntu" in clear_error(machine.run())
+
+
+def test_a_pod_that_may_not_start_containers_is_one_sentence(machine):
+    setpriv, unshare = shutil.which("setpriv"), shutil.which("unshare")
+    machine.add("unshare", f'exec {setpriv} --bounding-set=-sys_admin {unshare} "$@"')
+    assert "this container or pod may not start containers itself" in clear_error(machine.run())
 
 
 def test_an_argument_is_refused(machine):

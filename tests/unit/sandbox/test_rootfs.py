@@ -54,7 +54,7 @@ def test_a_registry_that_breaks_off_is_not_the_end():
 
 def test_without_registry_and_root_the_error_names_both_ways(monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    with pytest.raises(ImageError, match=r"(?s)needs root.*docker pull python:"):
+    with pytest.raises(ImageError, match=r"(?s)needs root.*sudo make prepare"):
         rootfs._check_debootstrap()
 
 

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import sqlite3
+from contextlib import closing
 
 import pytest
 
@@ -73,9 +74,8 @@ def test_a_file_that_is_no_ledger_is_named(tmp_path):
 @pytest.mark.parametrize("version", [1, 7, 9, 99])
 def test_a_ledger_of_another_format_is_refused_in_one_sentence_and_left_as_it_is(ledger, tmp_path, version):
     path = tmp_path / "ledger.db"
-    with sqlite3.connect(path) as db:
+    with closing(sqlite3.connect(path)) as db:
         db.execute(f"PRAGMA user_version = {version}")
-    db.close()
     with pytest.raises(LedgerError) as caught:
         Ledger(path)
     assert (

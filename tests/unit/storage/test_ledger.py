@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 
 import pytest
 
@@ -189,7 +190,7 @@ def test_a_deleted_campaign_leaves_nothing(ledger, tmp_path):
     ledger.open_trial("t", number, TrialKind.CONTROL, 2)
     sealed = SealedScores(ledger.database)
     sealed.add("t", SealedScore(number=number, seed=1, val_bpb=1.5, test_bpb=1.6), "h")
-    with sqlite3.connect(tmp_path / "ledger.db") as db:
+    with closing(sqlite3.connect(tmp_path / "ledger.db")) as db:
 
         def counts():
             return [db.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in TABLES]
@@ -197,7 +198,6 @@ def test_a_deleted_campaign_leaves_nothing(ledger, tmp_path):
         assert all(counts())
         ledger.delete_campaign("t")
         assert not any(counts())
-    db.close()
 
 
 def test_the_controller_id_and_the_campaign_survive_reopening(ledger, tmp_path):
