@@ -11,7 +11,7 @@ TAG         ?=
 ARGS        ?=
 WORKERS     ?= 2
 
-STARTED     := $(shell date +%s)
+STARTED     := $(shell cut -d " " -f 1 /proc/uptime)
 SETUP_LOG   := .autoresearch/logs/setup.log
 
 # With bytecode, also where the environment forbids it: tests start hundreds of Python processes.

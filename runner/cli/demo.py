@@ -34,7 +34,11 @@ STYLES = {"KEPT": "bold green", "DISCARDED": "yellow", "CRASHED": "bold red", "R
     type=click.IntRange(0),
     help="Experiments of the offline proposer after the tour (default: 2, at a later start 8).",
 )
-@click.option("--since", type=float, help="Unix time at which the set-up began, to tell its share of the time.")
+@click.option(
+    "--since",
+    type=float,
+    help="Uptime of the machine in seconds when the setup began, to tell its share of the time.",
+)
 def demo_command(tag: str, experiments: int | None, since: float | None) -> None:
     """Take a tour of a few minutes on the CPU, without a key: every verdict once, from real trainings.
 
@@ -44,20 +48,20 @@ def demo_command(tag: str, experiments: int | None, since: float | None) -> None
     from runner.proposers.tour import FOLDER, Tour, TourProposer
     from runner.storage.repository import Repository
 
-    began = since or time.time()
+    began = since or _uptime_seconds()
     root = Repository(Path.cwd()).root
     tour = Tour.read(root / FOLDER)
     settings: dict[str, Any] = {**tour.settings, "profile": "cpu", "tag": tag, "proposer": "optuna"}
     with open_night(verdicts=False, **settings) as (controller, stop):
         guide, story = TourProposer(tour), Story(controller, tour)
-        set_up_seconds = time.time() - began
+        set_up_seconds = _uptime_seconds() - began
         story.introduce(guide)
         try:
             tours.run(story.heard_by(controller), guide, stop, experiments)
         finally:
             *_, picture = write_night_reports(controller)
         lines = story.closing()
-    click.echo("\n".join([*lines, _times(time.time() - began, set_up_seconds)]))
+    click.echo("\n".join([*lines, _times(_uptime_seconds() - began, set_up_seconds)]))
     again = f"make demo{'' if tag == 'demo' else f' TAG={tag}'}"
     if stop.requested:
         click.echo(f"\nStopped; nothing is lost: {again} goes on.")
@@ -213,3 +217,8 @@ def _next_steps(tag: str, patch: Path, picture: Path, again: str) -> list[str]:
         "      a real night: with an NVIDIA GPU and ANTHROPIC_API_KEY, else like this one",
         f"({again} lets the offline proposer go on.)",
     ]
+
+
+def _uptime_seconds() -> float:
+    """The clock of /proc/uptime, which `make` reads."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)

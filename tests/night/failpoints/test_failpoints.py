@@ -43,7 +43,7 @@ def test_every_point_is_reached_or_has_a_reason(uninterrupted):
 
 def test_the_page_says_what_a_restart_makes_of_every_step():
     page = (ROOT / "docs" / "reliability.md").read_text("utf-8")
-    recovery = page.partition("### What a restart makes of each")[2].partition("\n## ")[0]
+    recovery = page.partition("### How a restart recovers from each step")[2].partition("\n## ")[0]
     assert sorted(re.findall(r"`([a-z]+_[a-z_]+)`", recovery)) == sorted(Step)
 
 

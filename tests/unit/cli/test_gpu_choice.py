@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from runner.cli.options import resolve_config
@@ -12,6 +14,7 @@ from runner.errors import ConfigError
 def machine(tmp_path, monkeypatch):
     """A machine with so many cards; none: no driver is installed."""
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
     for name in ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"):
         monkeypatch.delenv(name, raising=False)
 
@@ -30,11 +33,11 @@ def resolved(tmp_path, **settings):
 
 
 @pytest.mark.parametrize("cards", [1, 8])
-def test_the_first_card_is_taken_unless_another_one_is_chosen(machine, tmp_path, cards):
+def test_a_card_is_left_to_the_reservation_unless_one_is_chosen(machine, tmp_path, cards):
     machine(cards)
     for gpu in {None, "0", str(cards - 1), f"GPU-{cards - 1}"}:
         chosen, notes = resolved(tmp_path, profile="cuda", gpu=gpu)
-        assert chosen.gpu == ("GPU-0" if gpu in (None, "0") else f"GPU-{cards - 1}")
+        assert chosen.gpu == {None: None, "0": "GPU-0"}.get(gpu, f"GPU-{cards - 1}")
         assert notes == []
     with pytest.raises(ConfigError, match="there is no GPU '8'"):
         resolved(tmp_path, profile="cuda", gpu="8")
@@ -53,6 +56,6 @@ def test_without_a_card_nothing_runs_but_everything_can_be_prepared(machine, tmp
 def test_a_card_is_used_unless_the_profile_is_cpu(machine, tmp_path):
     machine(1)
     chosen, _ = resolved(tmp_path)
-    assert (chosen.profile, chosen.gpu) == ("cuda", "GPU-0")
+    assert (chosen.profile, chosen.gpu) == ("cuda", None)
     chosen, _ = resolved(tmp_path, profile="cpu")
     assert (chosen.profile, chosen.gpu) == ("cpu", None)

@@ -17,12 +17,13 @@ from runner.decision import early_stopping, effect_prior, history, keep_rule
 from runner.decision.early_stopping import NUM_FRACTIONS, Line, calibrate, fraction, promising_boundary, sampled
 from runner.decision.keep_rule import Action, Belief, Rule
 from runner.decision.memory import Memory
-from runner.evaluation import contention, trial
+from runner.evaluation import trial
 from runner.evaluation.evaluator import Evaluator, Program, TrialRequest
 from runner.evaluation.loss_monitor import MAX_HEARD, LossMonitor
 from runner.evaluation.outcome import Failure, training_failure
 from runner.evaluation.outcome import contention as disturbance
 from runner.records import Curve, Experiment, Outcome, Phase, RunEnd, RunRecord, StopReason, Verdict
+from runner.sandbox import core_meter
 from runner.sandbox.supervision import GivenUp, Reports, State, record
 from runner.untrusted import training_loss
 from tests.support.silent_observer import SilentObserver
@@ -374,7 +375,7 @@ def test_a_stop_that_others_may_have_caused_is_repeated_as_any_training_is(monke
             return replace(stopped_run(), cpu_seconds=9.0, others_cpu_seconds=None, curve=None)
 
     seen = iter([0.0, busy])  # core seconds of everybody
-    monkeypatch.setattr(contention, "busy_seconds", lambda _: next(seen))
+    monkeypatch.setattr(core_meter, "busy_seconds", lambda _: next(seen))
     monkeypatch.setattr(trial, "open_session", lambda *_, **__: nullcontext(Session()))
     evaluator = Evaluator(
         config=load(Path("/nonexistent"), {"profile": "cpu"}, environ={}),

@@ -234,7 +234,7 @@ def _default(schema):
 
 def test_prose_is_answered_by_a_nudge_and_ends_the_conversation_after_the_last_one(propose):
     outcome, chat = propose(*[says("I would raise the rate.")] * (MAX_NUDGES + 1))
-    assert "prose" in outcome.reason
+    assert "without a tool call" in outcome.reason
     assert not outcome.unfinished
     assert len(chat.asked) == MAX_NUDGES + 1
     assert chat.asked[1].exchanges[0].words == prompt.NUDGE
