@@ -17,6 +17,7 @@ from runner.errors import EngineError
 from runner.records import Phase, RunEnd
 from runner.sandbox import remove_orphans
 from runner.sandbox.containers import move_container
+from runner.sandbox.core_meter import STRETCH
 from runner.sandbox.engine import LABEL
 from runner.sandbox.kernel_limits import deviations, limit_files
 
@@ -137,7 +138,8 @@ def load(path, device):
         opened.train(seed=1)
         began = time.monotonic()
         _, claims = opened.score(seed=1)
-        assert time.monotonic() - began < 3.0 + LATE + 2
+        # What reads its flood works on its core here, and counts as another program.
+        assert time.monotonic() - began < STRETCH * 3.0 + LATE + 2
     assert claims is None
 
 

@@ -124,7 +124,9 @@ def measure_once(controller: Controller, files: dict[str, bytes]) -> tuple[Trial
         lambda _: AuditPolicy(audit=False),
         None,
     )
-    return made, campaign.experiments[opened.number].runs
+    recorded = controller.ledger.experiment("test", opened.number)
+    assert recorded is not None
+    return made, recorded.runs
 
 
 def examine_once(
