@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import tempfile
 from pathlib import Path
 
@@ -58,6 +59,9 @@ def pytest_configure(config):
     """
     gc.disable()  # until the tests are collected
     short_pauses.shorten()
+    # A caller in the background ignores these, and every process that a test starts would inherit it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     replicates.full = config.getoption("--full")
     settings.register_profile("ours", deadline=None, max_examples=replicates.replicates(100))
     settings.load_profile("ours")
