@@ -64,11 +64,6 @@ def run_baseline(campaign: Campaign, experiment: Experiment) -> Experiment:
     return promote(campaign, closed)
 
 
-def has_failed(experiments: tuple[Experiment, ...]) -> bool:
-    """Whether the baseline of these experiments failed: nothing can follow it."""
-    return bool(experiments) and experiments[history.BASELINE].verdict not in (None, Verdict.KEEP)
-
-
 def _refuse_failed(campaign: Campaign, trial: Trial) -> None:
     if trial.outcome is Outcome.SCORED:
         return

@@ -30,7 +30,7 @@ def champion_workload(ledger: Ledger, repository: Repository, tag: str) -> Files
     Raises:
         RepositoryError: its commit has no workload.
     """
-    row, best = ledger.campaign(tag), history.champion(ledger.experiments(tag))
+    row, best = ledger.campaign(tag), history.champion(ledger.keeps(tag))
     if best is not None and best.kept_commit is not None:
         return repository.read_workload(best.kept_commit)
     return repository.read_workload(repository.resolve("HEAD") if row is None else row.base_commit)

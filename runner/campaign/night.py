@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import structlog
 
 from runner import edits
-from runner.campaign.baseline import ensure_baseline, has_failed
+from runner.campaign.baseline import ensure_baseline
 from runner.campaign.budget import budget_reason
 from runner.campaign.campaign import Campaign, Controller
 from runner.campaign.champion import run_control
@@ -18,6 +18,7 @@ from runner.campaign.ideas import IdeaQueue, read_program
 from runner.campaign.machine_doubt import refuse_broken_machine
 from runner.campaign.recovery import reconcile
 from runner.campaign.stop_switch import StopSwitch
+from runner.decision import history
 from runner.decision.keep_rule import LAST_RUNS
 from runner.errors import EngineError, ProposerError, RepositoryError
 from runner.evaluation import smoke_test
@@ -49,7 +50,9 @@ def open_campaign(controller: Controller) -> Campaign:
     tag, ledger, repository = controller.config.tag, controller.ledger, controller.repository
     repository.refuse_checked_out(controller.branch)
     row = ledger.campaign(tag)
-    failed = row is not None and has_failed(ledger.experiments(tag))
+    failed = row is not None and history.baseline_failed(
+        ledger.experiments(tag, history.BASELINE, history.BASELINE)
+    )
     if row is not None and not failed:
         controller.refuse_other_conditions(row)
         lost = ledger.close_lost_trials(tag)

@@ -39,6 +39,13 @@ def champion(experiments: Iterable[Experiment]) -> Experiment | None:
     return max(kept, key=lambda one: (one.kept_seq == 0, one.kept_seq, one.number)) if kept else None
 
 
+def baseline_failed(experiments: Sequence[Experiment]) -> bool:
+    """Whether the baseline, the first of these experiments, failed: nothing can follow it."""
+    if not experiments or experiments[0].number != BASELINE:
+        return False
+    return experiments[0].verdict not in (None, Verdict.KEEP)
+
+
 def champion_claims(experiment: Experiment | None) -> str | None:
     """Hash of the claims that audits of its challengers compare with; None where none were audited."""
     audited = [] if experiment is None else [trial for trial in experiment.trials if trial.audited]

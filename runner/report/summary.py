@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from runner.decision.history import baseline_failed
 from runner.records import Experiment, Verdict
 
 BASELINE = 0
@@ -71,9 +72,7 @@ def summarize(experiments: Sequence[Experiment]) -> Summary:
 
 def baseline_failure(experiments: Sequence[Experiment]) -> str | None:
     """Verdict and reason of a baseline that failed."""
-    if not experiments or experiments[0].number != BASELINE or experiments[0].verdict in (None, Verdict.KEEP):
-        return None
-    return f"{experiments[0].verdict}: {experiments[0].reason}"
+    return f"{experiments[0].verdict}: {experiments[0].reason}" if baseline_failed(experiments) else None
 
 
 def summary_text(experiments: Sequence[Experiment]) -> str:
