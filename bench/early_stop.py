@@ -127,7 +127,7 @@ def replayed(experiments):
         ):
             print(
                 f"experiment {one.number}: at {stop_reason.fraction:.0%}, "
-                f"gap {stop_reason.loss - stop_reason.champion_loss:+.3f}, chance {stop_reason.chance:.2%}; "
+                f"gap {stop_reason.loss - stop_reason.tip_loss:+.3f}, chance {stop_reason.chance:.2%}; "
                 f"it ended {one.figures.first_delta_bpb:+.4f} bpb from its champion"
             )
     print(tally)

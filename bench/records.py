@@ -62,7 +62,7 @@ REFUSAL = AuditRecord(
     repeat=0.0, suffix=0.3, neighbours=1e-6, finding="suffix", reason="its claims depend on later tokens",
 )  # fmt: skip
 LOSSES = tuple(6.0 - 0.2 * k for k in range(12))
-STOP = StopReason(fraction=0.25, loss=6.0, champion_loss=5.0, chance=0.001)
+STOP = StopReason(fraction=0.25, loss=6.0, tip_loss=5.0, chance=0.001)
 LOG = "\n".join(f"step {n} loss 3.14159 tokens/s 31,000" for n in range(50))
 
 

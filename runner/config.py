@@ -15,7 +15,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from runner.errors import ConfigError
 
@@ -23,6 +23,8 @@ ENV_PREFIX = "AUTORESEARCH_"
 CONFIG_FILE = "autoresearch.toml"
 STATE_DIR = ".autoresearch"
 PROFILES = ("cpu", "cuda")
+TIP_SUFFIX = "-tip"
+"""Ends the name of the branch of accepted edits; no campaign may be called so."""
 
 MEBI = 2**20
 
@@ -32,6 +34,13 @@ _REFERENCE = "docs/commands.md lists every setting"
 def _from_text(value: object) -> object:
     """Parse a list or a table from the environment, where it is JSON."""
     return json.loads(value) if isinstance(value, str) else value
+
+
+def _not_a_tip(tag: str) -> str:
+    """Refuse the name that the branch of another campaign's tip would have."""
+    if tag.endswith(TIP_SUFFIX):
+        raise ValueError(f"a tag may not end in {TIP_SUFFIX}: that is the branch of another campaign's tip")
+    return tag
 
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -44,7 +53,7 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True, allow_inf_nan=False)
 
     profile: Literal["cpu", "cuda"] = Field(description="set of values that suits the machine")
-    tag: str = Field(
+    tag: Annotated[str, AfterValidator(_not_a_tip)] = Field(
         default="night",
         pattern=r"^[a-z0-9][a-z0-9_-]{0,47}$",
         description="name of the campaign and of its branch",
@@ -93,20 +102,33 @@ class Config(BaseModel):
     effect_scale_bpb: float = Field(
         gt=0, description="typical effect of an edit until this campaign has measured its own"
     )
-    max_false_keep_probability: float = Field(
-        default=0.05, gt=0, lt=0.5, description="largest probability that a kept candidate is no improvement"
+    accept_probability: float = Field(
+        default=0.6, ge=0.5, lt=1, description="least probability that an edit on the tip is an improvement"
     )
-    min_trials: int = Field(default=2, ge=1, description="trials that a keep needs at least")
-    max_trials: int = Field(default=8, ge=1, description="trials after which an unclear candidate is discarded")
-    stack_sigmas: float = Field(
-        default=5.0,
+    certify: Literal["together", "each"] = Field(
+        default="together",
+        description="whether accepted edits are certified together, or each of them before the next is tried",
+    )
+    certify_sigmas: float = Field(
+        default=12.0,
         ge=0,
-        description="near misses are combined when together worth this many noise standard deviations; 0: never",
+        description="worth of the tip from which it is certified, in noise standard deviations",
+    )
+    certify_trials: int = Field(default=30, ge=0, description="trials between two certificates, at least")
+    min_pairs: int = Field(
+        default=2, ge=1, description="pairs of trials, tip and champion, that a certificate needs at least"
+    )
+    max_pairs: int = Field(default=5, ge=1, description="pairs after which a certificate ends as unclear")
+    max_false_keep_probability: float = Field(
+        default=0.01,
+        gt=0,
+        lt=0.5,
+        description="largest probability, at each look, to certify a tip that is no improvement",
     )
     control_interval: int = Field(
         default=20,
         ge=0,
-        description="runs between controls of the champion, the first at once; 0: only between trials",
+        description="trials between two controls of the tip; 0: only in certificates",
     )
 
     # Early stop.
@@ -114,7 +136,7 @@ class Config(BaseModel):
         default=0.05,
         ge=0,
         lt=0.5,
-        description="a first trial with a smaller chance of a near miss or more is stopped; 0: never",
+        description="a trial with a smaller chance to be accepted is stopped; 0: never",
     )
     early_stop_min_trials: int = Field(
         default=12, ge=3, description="finished candidates required before any is stopped"

@@ -12,8 +12,10 @@ from typing import Any, Protocol
 class Verdict(StrEnum):
     """How an experiment ended."""
 
-    KEEP = "keep"
+    KEEP = "keep"  # of a certificate, or of the baseline: it is the champion
+    ACCEPT = "accept"  # an edit that is on the tip, not certified yet
     DISCARD = "discard"
+    UNCLEAR = "unclear"  # a certificate that proved nothing, either way
     CRASH = "crash"  # the candidate's program failed, hung without a checkpoint, or could not be scored
     INVALID = "invalid"  # edits refused, claims that no model makes, or claims that the audit refutes
     INFRA = "infra"  # our fault: says nothing about the candidate
@@ -113,9 +115,7 @@ class Proposal:
     model: str | None = None
     parameters: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     """The choice of a numeric proposer, so that it can rebuild its state from the ledger."""
-    combines: tuple[
-        int, ...
-    ] = ()  # numbers of the near misses that it tries together; see `runner/proposers/combine.py`
+    certifies: tuple[int, ...] = ()  # accepted edits whose sum it compares with the champion
     transcript: object | None = None  # JSON of the conversation, for people
 
 
@@ -195,7 +195,7 @@ class StopReason:
 
     fraction: float  # of its time, when that was found
     loss: float  # mean that it printed, in whatever unit; untrusted
-    champion_loss: float  # mean of its champion's runs at the same time
+    tip_loss: float  # of the tip under the same seed at the same time
     chance: float  # predicted, to be a near miss or more
 
 
@@ -309,8 +309,6 @@ class Figures:
     effect_bpb: float  # posterior mean of it
     low_bpb: float  # ends of its central 90 %
     high_bpb: float
-    first_delta_bpb: float  # after the first trial alone: what a campaign learns from
-    first_se_bpb: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -343,9 +341,10 @@ class Experiment:
     model: str | None = None
     parameters: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     retry_of: int | None = None
-    combines: tuple[int, ...] = ()  # near misses that it tries together
+    certifies: tuple[int, ...] = ()  # of a certificate: the accepted edits that it compares with the champion
     diff: str = ""
-    champion: int | None = None  # number of the experiment that it was compared with
+    champion: int | None = None  # number of the experiment that was kept last when it was opened
+    parent: int | None = None  # … of the one whose program it edits: the tip then, or its champion
     tried_commit: str | None = None
     kept_commit: str | None = None
     val_bpb: float | None = None
@@ -363,6 +362,16 @@ class Experiment:
     opened_seq: int = 0  # ticks of the campaign's logical clock; 0: not yet
     closed_seq: int = 0
     kept_seq: int = 0
+
+    @property
+    def is_certificate(self) -> bool:
+        """Whether it compares the tip with the champion."""
+        return bool(self.certifies)
+
+    @property
+    def commit(self) -> str | None:
+        """The commit of its program: on the champion's branch, else its own."""
+        return self.kept_commit or self.tried_commit
 
     @property
     def runs(self) -> tuple[RunRecord, ...]:

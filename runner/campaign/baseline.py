@@ -5,10 +5,10 @@ from __future__ import annotations
 import structlog
 
 from runner.campaign.campaign import Campaign
-from runner.campaign.candidate import stage
-from runner.campaign.comparison import VERDICTS
+from runner.campaign.candidate import program_of, stage
+from runner.campaign.case import VERDICTS
 from runner.campaign.measurement import LedgerBook, measure
-from runner.campaign.promotion import promote
+from runner.campaign.promotion import point_tip, promote
 from runner.decision import history, keep_rule
 from runner.errors import BaselineError, EngineError, Interrupted
 from runner.evaluation.evaluator import TrialRequest
@@ -29,7 +29,7 @@ def ensure_baseline(campaign: Campaign) -> Experiment:
     if campaign.experiments and campaign.experiments[history.BASELINE].verdict is not None:
         return campaign.experiments[history.BASELINE]
     if not campaign.experiments:
-        campaign.open(Proposal(hypothesis="baseline", edits=(), proposer="baseline"), diff="")
+        campaign.open(Proposal(hypothesis="baseline", edits=(), proposer="baseline"), diff="", parent=None)
     baseline = run_baseline(campaign, campaign.experiments[history.BASELINE])
     campaign.observer.closed(baseline, baseline.val_bpb)
     return baseline
@@ -61,7 +61,25 @@ def run_baseline(campaign: Campaign, experiment: Experiment) -> Experiment:
     )
     closed = campaign.close(experiment.number, ruling)
     log.info("verdict_reached", campaign=campaign.tag, experiment=0, verdict=closed.verdict, sigma_bpb=sigma)
-    return promote(campaign, closed)
+    closed = promote(campaign, closed)
+    point_tip(campaign)
+    return closed
+
+
+def measure_again(campaign: Campaign) -> Experiment:
+    """Measure the baseline once more, under a fresh seed, whatever the champion is by now; returns it."""
+    baseline = campaign.experiments[history.BASELINE]
+    campaign.observer.note("measuring the baseline again")
+    measure(
+        campaign.evaluator,
+        TrialRequest(
+            program=program_of(campaign, baseline), seed=campaign.seed(baseline.number, len(baseline.trials))
+        ),
+        LedgerBook(campaign, baseline.number),
+        lambda _: AuditPolicy(audit=True),
+        history.champion_claims(baseline),
+    )
+    return campaign.experiments[history.BASELINE]
 
 
 def _refuse_failed(campaign: Campaign, trial: Trial) -> None:

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from runner.config import Config
+from runner.config import TIP_SUFFIX, Config
 from runner.decision.memory import Memory
 from runner.edits.contamination import SealedText
 from runner.errors import ConfigError
@@ -39,6 +39,11 @@ class Controller:
     def branch(self) -> str:
         """The campaign's branch."""
         return f"autoresearch/{self.config.tag}"
+
+    @property
+    def tip_branch(self) -> str:
+        """The branch of single edits that are not certified yet."""
+        return f"{self.branch}{TIP_SUFFIX}"
 
     @property
     def sealed(self) -> SealedScores:
@@ -128,22 +133,34 @@ class Campaign:
         return best
 
     @property
+    def tip(self) -> Experiment:
+        """The experiment whose program is the tip: every idea is an edit of it."""
+        known = self.memory.tip
+        assert known is not None
+        return self.experiments[known.number]
+
+    @property
     def open_experiment(self) -> Experiment | None:
         """The experiment without a verdict, if there is one."""
         return self.memory.open_experiment
 
     @property
     def num_done(self) -> int:
-        """Closed experiments, the baseline excluded."""
+        """Ideas that were judged: closed experiments, baseline and certificates excluded."""
         return self.memory.num_done
 
     def parent_of(self, experiment: Experiment) -> str:
-        """The commit that a candidate is based on: its champion's, or the campaign's first."""
-        if experiment.champion is None:
+        """The commit that a candidate is based on: its parent's, or the campaign's first."""
+        if experiment.parent is None:
             return self.row.base_commit
-        commit = self.experiments[experiment.champion].kept_commit
+        commit = self.experiments[experiment.parent].commit
         assert commit is not None
         return commit
+
+    def knows(self, commit: str) -> bool:
+        """Whether a commit is one of its own."""
+        own = (one.tried_commit if one.tried_commit == commit else one.kept_commit for one in self.experiments)
+        return commit in own
 
     def seed(self, number: int, index: int) -> int:
         """The seed of trial `index` of an experiment: issued by the host, the same after a crash."""
@@ -161,17 +178,23 @@ class Campaign:
         proposal: Proposal,
         *,
         diff: str,
+        parent: int | None,
         retry_of: int | None = None,
         refused: Refused | None = None,
         conversation: int | None = None,
     ) -> Experiment:
-        """Record a proposal against the present champion; see `Ledger.open_experiment`."""
+        """Record a proposal; see `Ledger.open_experiment`.
+
+        Args:
+            parent: the experiment whose program it edits; None for the baseline.
+        """
         best = self.memory.champion
         number = self.ledger.open_experiment(
             self.tag,
             proposal,
             diff=diff,
             champion=None if best is None else best.number,
+            parent=parent,
             retry_of=retry_of,
             refused=refused,
             conversation=conversation,

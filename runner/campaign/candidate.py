@@ -17,14 +17,14 @@ def tried_ref(tag: str, number: int) -> str:
 
 
 def candidate_files(campaign: Campaign, experiment: Experiment) -> Files:
-    """The tree of an experiment, rebuilt from the ledger: its champion's files and its diff.
+    """The tree of an experiment, rebuilt from the ledger: its parent's files and its diff.
 
     Raises:
         RepositoryError: the diff does not apply.
     """
     parent = campaign.parent_of(experiment)
     files = campaign.repository.read_workload(parent)
-    if experiment.champion is None:
+    if experiment.parent is None:
         return files
     applied = edits.apply(files, (Patch(text=experiment.diff),))
     if isinstance(applied, edits.Refusal):
@@ -32,6 +32,12 @@ def candidate_files(campaign: Campaign, experiment: Experiment) -> Files:
             f"the diff of experiment {experiment.number} does not apply to {parent}: {applied.reason}"
         )
     return applied
+
+
+def program_files(campaign: Campaign, experiment: Experiment) -> Files:
+    """`workload/` of an experiment that was kept or accepted, from git."""
+    assert experiment.commit is not None
+    return campaign.repository.read_workload(experiment.commit)
 
 
 def commit_candidate(campaign: Campaign, experiment: Experiment, files: Files) -> Staged:
@@ -53,11 +59,11 @@ def stage(campaign: Campaign, experiment: Experiment) -> Program:
     return Program(number=experiment.number, files=files, commit=commit, labels={"tree": tree})
 
 
-def kept_program(campaign: Campaign, experiment: Experiment) -> Program:
-    """A kept experiment as a program to measure again."""
-    assert experiment.kept_commit is not None and experiment.tried_commit is not None
+def program_of(campaign: Campaign, experiment: Experiment) -> Program:
+    """An experiment that was kept or accepted, as a program to measure again."""
+    assert experiment.tried_commit is not None
     return Program(
         number=experiment.number,
-        files=campaign.repository.read_workload(experiment.kept_commit),
+        files=program_files(campaign, experiment),
         commit=experiment.tried_commit,
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from runner.records import AuditRecord, Experiment
 from runner.untrusted import clean, cut, one_line
@@ -24,6 +24,7 @@ INDENT = "    "
 def kept_message(
     experiment: Experiment,
     *,
+    edits: Sequence[Experiment] = (),
     base_image: str | None = None,
     data: str | None = None,
     evaluation: str | None = None,
@@ -32,6 +33,7 @@ def kept_message(
 
     Args:
         experiment: a kept experiment.
+        edits: those that it certifies; a single one gives the message its subject, several are listed.
         base_image: name of the base image; one that does not change when the same inputs are built again.
         data: hash of the prepared data's manifest.
         evaluation: hash of the locked evaluation.
@@ -44,6 +46,7 @@ def kept_message(
     audits = [trial.audit for trial in experiment.trials if trial.audited and trial.audit is not None]
     trailers = {
         "Experiment": str(experiment.number),
+        "Edits": ", ".join(map(str, experiment.certifies)) or None,
         "Val-Bpb": f"{experiment.val_bpb:.6f}",
         "Delta-Bpb": None if experiment.delta_bpb is None else f"{experiment.delta_bpb:+.6f}",
         "Trials": str(len(audits)) if audits else None,
@@ -54,11 +57,12 @@ def kept_message(
         "Base-Image": base_image,
         "Data": data,
         "Evaluation": evaluation,
-        "Combines": _combined(experiment),
-        "Proposer": experiment.proposer,
-        "Model": experiment.model,
+        "Proposer": ", ".join(dict.fromkeys(one.proposer for one in edits)) or experiment.proposer,
+        "Model": ", ".join(dict.fromkeys(one.model for one in edits if one.model)) or experiment.model,
     }
-    return _message("keep", experiment, _outcome(experiment), trailers)
+    ideas = [f"#{one.number} ({one.delta_bpb or 0.0:+.4f}) {one_line(one.hypothesis)}" for one in edits]
+    text = "\n".join(ideas) if len(edits) > 1 else experiment.hypothesis
+    return _message("keep", experiment, text, _outcome(experiment), trailers)
 
 
 def tried_message(experiment: Experiment) -> str:
@@ -66,15 +70,10 @@ def tried_message(experiment: Experiment) -> str:
     trailers = {
         "Experiment": str(experiment.number),
         "Retry-Of": None if experiment.retry_of is None else str(experiment.retry_of),
-        "Combines": _combined(experiment),
         "Proposer": experiment.proposer,
         "Model": experiment.model,
     }
-    return _message("try", experiment, None, trailers)
-
-
-def _combined(experiment: Experiment) -> str | None:
-    return ", ".join(map(str, experiment.combines)) or None
+    return _message("try", experiment, experiment.hypothesis, None, trailers)
 
 
 def _audited(audit: AuditRecord) -> str:
@@ -93,9 +92,11 @@ def _outcome(experiment: Experiment) -> str:
     return f"{score}, {experiment.delta_bpb:+.6f} against {against}{noise}."
 
 
-def _message(word: str, experiment: Experiment, outcome: str | None, trailers: Mapping[str, str | None]) -> str:
+def _message(
+    word: str, experiment: Experiment, text: str, outcome: str | None, trailers: Mapping[str, str | None]
+) -> str:
     subject = f"{word} {experiment.number:04d}: {one_line(experiment.hypothesis) or 'no hypothesis'}"
-    paragraphs = [cut(subject, SUBJECT_CHARS), _quoted(experiment.hypothesis)]
+    paragraphs = [cut(subject, SUBJECT_CHARS), _quoted(text)]
     if outcome is not None:
         paragraphs.append(outcome)
     paragraphs.append(
@@ -105,7 +106,7 @@ def _message(word: str, experiment: Experiment, outcome: str | None, trailers: M
 
 
 def _quoted(hypothesis: str) -> str:
-    """The hypothesis wrapped and indented; blank lines are dropped, so it stays one paragraph."""
+    """Hypotheses wrapped and indented; blank lines are dropped, so it stays one paragraph."""
     text = clean(hypothesis, max_lines=BODY_LINES, max_chars_per_line=BODY_LINES * BODY_CHARS)
     wrapped = [part for line in text.split("\n") for part in textwrap.wrap(line, BODY_CHARS - len(INDENT))]
     if len(wrapped) > BODY_LINES:

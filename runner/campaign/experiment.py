@@ -6,20 +6,21 @@ import structlog
 
 from runner.campaign.backstop import Bug, guarded
 from runner.campaign.campaign import Campaign
-from runner.campaign.candidate import stage
-from runner.campaign.champion import run_control
-from runner.campaign.comparison import Comparison
+from runner.campaign.candidate import program_of, stage
+from runner.campaign.case import Case
+from runner.campaign.certificate import Certificate
+from runner.campaign.exploration import Exploration
 from runner.campaign.measurement import LedgerBook, measure
-from runner.campaign.promotion import promote
+from runner.campaign.promotion import point_tip, promote
 from runner.decision import history
 from runner.evaluation.evaluator import Program, TrialRequest
-from runner.records import Experiment, Outcome, Ruling, Trial, Verdict
+from runner.records import Experiment, Outcome, Ruling, Trial, TrialKind, Verdict
 
 log = structlog.get_logger()
 
 
 def run_experiment(campaign: Campaign, experiment: Experiment) -> Experiment:
-    """Try a candidate until the keep rule decides. Trials in the ledger count: a restart goes on where it was.
+    """Try a candidate until its case is decided. Trials in the ledger count: a restart goes on where it was.
 
     Returns the experiment without a verdict when a person asked to stop between two trials. A bug of ours that it
     brings to light closes it as infra: the next start would meet the same bug.
@@ -39,42 +40,45 @@ def run_experiment(campaign: Campaign, experiment: Experiment) -> Experiment:
 
 
 def _until_decided(campaign: Campaign, experiment: Experiment) -> Experiment:
-    """The loop: a candidate's next trial, and the champion's in between, until there is a verdict."""
+    """The loop: trial after trial, of the candidate or of its champion, until there is a verdict."""
     candidate = stage(campaign, experiment)
-    comparison, last = Comparison.open(campaign, experiment), None
-    while (ruling := comparison.verdict(last)) is None:
-        if comparison.trials:
-            _announce_another(campaign, comparison)
+    case, last = open_case(campaign, experiment), None
+    while (ruling := case.verdict(last)) is None:
+        if case.state is not None:
+            campaign.observer.note(f"experiment {experiment.number}: {case.state}; another trial follows")
             if campaign.stopping():
                 return campaign.experiments[experiment.number]
-        if comparison.needs_control:
-            comparison = comparison.with_champion(run_control(campaign, comparison.champion))
-        last = _next_trial(campaign, candidate, comparison)
-        comparison = comparison.with_candidate(campaign.experiments[experiment.number])
+        last = _next_trial(campaign, candidate, case)
+        case = case.refreshed(campaign)
     closed = campaign.close(experiment.number, ruling)
     log.info("verdict_reached", experiment=closed.number, verdict=ruling.verdict, reason=ruling.reason)
-    return promote(campaign, closed) if ruling.keep else closed
+    closed = promote(campaign, closed) if ruling.keep else closed
+    point_tip(campaign)
+    return closed
 
 
-def _announce_another(campaign: Campaign, comparison: Comparison) -> None:
-    number, judgement = comparison.experiment.number, comparison.judgement
-    campaign.observer.note(f"experiment {number}: {judgement.reason}; another trial follows")
-    log.info("trial_judged", experiment=number, trials=len(comparison.trials), delta_bpb=judgement.delta_bpb)
+def open_case(campaign: Campaign, experiment: Experiment) -> Case:
+    """All that an open experiment is judged with."""
+    if experiment.is_certificate:
+        return Certificate.open(campaign, experiment)
+    return Exploration.open(campaign, experiment)
 
 
-def _next_trial(campaign: Campaign, candidate: Program, comparison: Comparison) -> Trial | None:
-    """Run the candidate's next trial; returns it when the infrastructure gave it up, which the ledger forgets."""
-    number, done = candidate.number, len(comparison.trials)
+def _next_trial(campaign: Campaign, candidate: Program, case: Case) -> Trial | None:
+    """Run the next trial; returns it when the infrastructure gave it up, which the ledger forgets."""
+    champion = case.champion_next
+    program = candidate if champion is None else program_of(campaign, champion)
+    kind = TrialKind.CANDIDATE if champion is None else TrialKind.CONTROL
     trial = measure(
         campaign.evaluator,
         TrialRequest(
-            program=candidate,
-            seed=campaign.seed(number, done),
-            score_limit_seconds=comparison.score_limit_seconds,
-            early_stop=None if done else comparison.early_stop,
+            program=program,
+            seed=case.seed,
+            score_limit_seconds=case.score_limit_seconds if champion is None else None,
+            early_stop=case.early_stop,
         ),
-        LedgerBook(campaign, number),
-        comparison.policy,
-        history.champion_claims(comparison.champion),
+        LedgerBook(campaign, program.number, kind),
+        case.policy,
+        history.champion_claims(campaign.champion),
     )
     return trial if trial.outcome is Outcome.LOST else None

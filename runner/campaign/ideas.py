@@ -1,10 +1,9 @@
 """The idea queue: which proposer is asked for the next idea, on what basis, and ahead of time where that pays.
 
-Near misses that are worth a try together come first: they cost no answer. While a candidate is measured, a
-proposer that takes its time is asked for the idea after it. It knows the verdicts up to then, and what is running.
-When that candidate is kept, the prefetched idea is moved to the new champion, unless both change the same lines;
-then another one is asked for. So a discard costs no waiting. A crash of the running candidate is repaired after
-the prefetched idea: meanwhile its repair is written.
+While a candidate is measured, a proposer that takes its time is asked for the idea after it. It knows the verdicts
+up to then, and what is running. When that candidate is accepted, the prefetched idea is moved to the new tip,
+unless both change the same lines; then another one is asked for. So a discard costs no waiting. A crash of the
+running candidate is repaired after the prefetched idea: meanwhile its repair is written.
 
 At most one conversation with a proposer is open. Its basis is in the ledger, so that a restart asks the same.
 """
@@ -20,8 +19,8 @@ import structlog
 from runner.campaign.backstop import Bug, guarded
 from runner.campaign.budget import LedgerJournal
 from runner.campaign.campaign import Campaign
-from runner.campaign.placement import champion_files, place, place_stack
-from runner.decision import history
+from runner.campaign.candidate import program_files
+from runner.campaign.placement import place
 from runner.errors import ConfigError
 from runner.evaluation.evaluator import Evaluator
 from runner.proposers import Proposer
@@ -57,14 +56,12 @@ class IdeaQueue:
     Args:
         check: runs a submission for a moment; None: nothing is run before its experiment.
         budget_usd: of the campaign; 0: no limit.
-        stacks: whether near misses are tried together.
     """
 
     campaign: Campaign
     proposer: Proposer
     budget_usd: float
     check: Check | None = None
-    stacks: bool = True
     _prefetched: _Prefetch | None = None
     _leaving: threading.Event = field(default_factory=threading.Event)
 
@@ -76,10 +73,6 @@ class IdeaQueue:
         ahead.thread = threading.Thread(target=self._fetch, args=(ahead,), name="proposer", daemon=True)
         self._prefetched = ahead
         ahead.thread.start()
-
-    def next_stack(self, *, ending: bool) -> Experiment | None:
-        """Open the experiment of near misses that are due together; see `place_stack`."""
-        return place_stack(self.campaign, self.campaign.config.stack_sigmas if self.stacks else 0.0, ending=ending)
 
     def next_idea(self) -> Experiment | NoProposal:
         """Open the experiment of the next idea, or of the second version of a crashed one.
@@ -191,7 +184,7 @@ class IdeaQueue:
             program=read_program(campaign.repository),
             profile=config.profile,
             train_seconds=config.train_seconds,
-            files=champion_files(campaign, history.champion(past)),  # on another thread than the memory's
+            files=program_files(campaign, experiments[campaign.memory.tip_after(conversation.seen)]),
             history=past,
             running=None if conversation.running is None else _unjudged(experiments[conversation.running]),
             failed=None if conversation.retry_of is None else experiments[conversation.retry_of],
@@ -208,7 +201,7 @@ def _to_repair(
     tried_again: set[int | None] = set()
     num_seen = 0
     for one in reversed(experiments):
-        if one.verdict is not None and not one.combines:
+        if one.verdict is not None and not one.is_certificate:
             num_seen += 1
             first_crash = one.verdict is Verdict.CRASH and one.retry_of is None and one.number > 0
             own = one.proposer == proposer and one.number not in tried_again
@@ -230,9 +223,10 @@ def _unjudged(experiment: Experiment) -> Experiment:
         category=experiment.category,
         model=experiment.model,
         retry_of=experiment.retry_of,
-        combines=experiment.combines,
+        certifies=experiment.certifies,
         diff=experiment.diff,
         champion=experiment.champion,
+        parent=experiment.parent,
     )
 
 

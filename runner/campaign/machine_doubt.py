@@ -1,7 +1,7 @@
 """A machine that breaks in the middle of a night, such as a GPU that is lost or a driver that is replaced.
 
-Every program crashes then, each with the same message. So after a few such crashes of different ideas the champion
-is measured again: where it crashes too, the ideas are not to blame.
+Every program crashes then, each with the same message. So after a few such crashes of different ideas the tip is
+measured again, which has run before: where it crashes too, the ideas are not to blame.
 
 Not covered: a machine on which programs crash in different ways.
 """
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import structlog
 
 from runner.campaign.campaign import Campaign
-from runner.campaign.champion import run_control
+from runner.campaign.tip_control import run_control
 from runner.errors import EngineError, without_figures
 from runner.records import Experiment, Outcome, Verdict
 from runner.untrusted import one_line
@@ -21,11 +21,11 @@ from runner.untrusted import one_line
 log = structlog.get_logger()
 
 MAX_ALIKE = 3
-"""Ideas in a row that crash with one message before the champion is measured again."""
+"""Ideas in a row that crash with one message before the tip is measured again."""
 
 
 def refuse_broken_machine(campaign: Campaign) -> None:
-    """Measure the champion again after crashes that are alike, unless it has run since.
+    """Measure the tip again after crashes that are alike, unless it has run since.
 
     Raises:
         EngineError: it crashed as well. The verdicts of these crashes are infra now.
@@ -33,17 +33,16 @@ def refuse_broken_machine(campaign: Campaign) -> None:
     alike = _crashes_alike(campaign.experiments)
     if len({one.retry_of or one.number for one in alike}) < MAX_ALIKE:
         return
-    champion = campaign.champion
+    tip = campaign.tip
     if any(
-        trial.outcome is Outcome.SCORED and trial.opened_seq > alike[0].opened_seq
-        for trial in champion.control_trials
+        trial.outcome is Outcome.SCORED and trial.opened_seq > alike[0].opened_seq for trial in tip.control_trials
     ):
         return
     campaign.observer.note(f"{len(alike)} experiments in a row crashed alike: is it the machine?")
-    *_, trial = run_control(campaign, champion).control_trials
+    trial = run_control(campaign)
     if trial.outcome is not Outcome.CRASH:
         return
-    again = f"the champion, experiment {champion.number}, crashed as well: {trial.reason}"
+    again = f"the tip, experiment {tip.number}, crashed as well: {trial.reason}"
     campaign.ledger.excuse(campaign.tag, {one.number: f"{again}; was a crash: {one.reason}" for one in alike})
     for one in alike:
         campaign.reload(one.number)

@@ -9,17 +9,17 @@ from dataclasses import dataclass
 import structlog
 
 from runner import edits
+from runner.campaign import certificate
 from runner.campaign.baseline import ensure_baseline
 from runner.campaign.budget import budget_reason
 from runner.campaign.campaign import Campaign, Controller
-from runner.campaign.champion import run_control
 from runner.campaign.experiment import run_experiment
 from runner.campaign.ideas import IdeaQueue, read_program
 from runner.campaign.machine_doubt import refuse_broken_machine
 from runner.campaign.recovery import reconcile
 from runner.campaign.stop_switch import StopSwitch
+from runner.campaign.tip_control import run_control
 from runner.decision import history
-from runner.decision.keep_rule import LAST_RUNS
 from runner.errors import EngineError, ProposerError, RepositoryError
 from runner.evaluation import smoke_test
 from runner.proposers import Proposer
@@ -48,7 +48,8 @@ def open_campaign(controller: Controller) -> Campaign:
         RepositoryError: HEAD cannot start one, its branch was moved, or git lost what cannot be made again.
     """
     tag, ledger, repository = controller.config.tag, controller.ledger, controller.repository
-    repository.refuse_checked_out(controller.branch)
+    for branch in (controller.branch, controller.tip_branch):
+        repository.refuse_checked_out(branch)
     row = ledger.campaign(tag)
     failed = row is not None and history.baseline_failed(
         ledger.experiments(tag, history.BASELINE, history.BASELINE)
@@ -87,8 +88,7 @@ def run(controller: Controller, proposer: Proposer, stop: StopSwitch, *, more: i
     gets `config.experiments` more.
 
     Args:
-        more: run this many more experiments and leave the target as it is; all of them are the proposer's, no
-        stacks.
+        more: run this many more experiments and leave the target as it is; nothing is certified.
     """
     controller = controller.listening(lambda: stop.requested)
     config = controller.config
@@ -109,10 +109,9 @@ def run(controller: Controller, proposer: Proposer, stop: StopSwitch, *, more: i
         proposer,
         budget_usd=0 if more is not None else config.budget_usd,
         check=smoke_test.check if config.smoke_seconds else None,
-        stacks=more is None,
     )
     with closing(ideas):
-        reason = _Loop(campaign, ideas, stop, target, ends_at).run()
+        reason = _Loop(campaign, ideas, stop, target, ends_at, certifies=more is None).run()
     log.info("campaign_ended", campaign=campaign.tag, reason=reason)
     return reason
 
@@ -126,6 +125,7 @@ class _Loop:
     stop: StopSwitch
     target: int
     ends_at: float  # on the monotonic clock
+    certifies: bool = True  # whether tips are certified
     empty: int = 0  # conversations without a proposal, in a row
     quarantined: int = 0  # experiments that ended as infra, in a row
 
@@ -137,7 +137,7 @@ class _Loop:
                 refuse_broken_machine(self.campaign)
                 if (reason := self._end_reason()) is not None:
                     return reason
-                following = self._next()
+                following = self._certificate() or self._done_reason() or self._next()
                 if isinstance(following, str):
                     return following
                 if following is None:
@@ -158,11 +158,10 @@ class _Loop:
         campaign = self.campaign
         # Before an idea is paid for.
         await_engine(campaign.evaluator.engine, note=campaign.observer.note, stopping=campaign.stopping)
-        if campaign.memory.control_due(campaign.champion, campaign.config.control_interval):
-            run_control(campaign, campaign.champion)
-            if self.stop.requested:
-                return None
-        following = self.ideas.next_stack(ending=self._is_ending()) or self.ideas.next_idea()
+        if campaign.memory.control_due(campaign.config.control_interval):
+            run_control(campaign)
+            return None
+        following = self.ideas.next_idea()
         if isinstance(following, NoProposal):
             return self._without_idea(following)
         self.empty = 0
@@ -200,20 +199,27 @@ class _Loop:
         in_time = time.monotonic() + self.campaign.config.train_seconds < self.ends_at
         return self.campaign.num_done + 1 < self.target and not self.campaign.stopping() and in_time
 
-    def _is_ending(self) -> bool:
-        """Whether only few more trials will follow; an experiment takes about two, controls included."""
-        left_seconds = self.ends_at - time.monotonic()
-        few = 2 * (self.target - self.campaign.num_done) <= LAST_RUNS
-        return few or left_seconds <= LAST_RUNS * self.campaign.config.train_seconds
+    def _certificate(self) -> Experiment | None:
+        """Open the certificate that is due; the tip is certified before the night ends, where there is time."""
+        campaign = self.campaign
+        left = (self.ends_at - time.monotonic()) / campaign.config.train_seconds
+        if campaign.num_done >= self.target:
+            left = 0.0
+        if not self.certifies or not certificate.is_due(campaign, left):
+            return None
+        await_engine(campaign.evaluator.engine, note=campaign.observer.note, stopping=campaign.stopping)
+        return certificate.open_certificate(campaign)
 
     def _budget_reason(self) -> str | None:
         return budget_reason(self.campaign.ledger.conversations, self.campaign.tag, self.ideas.budget_usd)
 
+    def _done_reason(self) -> str | None:
+        target = self.target
+        return f"{target} of {target} experiments done" if self.campaign.num_done >= target else None
+
     def _end_reason(self) -> str | None:
         if self.stop.requested:
             return STOPPED
-        if self.campaign.num_done >= self.target:
-            return f"{self.target} of {self.target} experiments done"
         if time.monotonic() >= self.ends_at:
             return f"{self.campaign.config.hours:g} hours are over"
         return self._budget_reason()

@@ -1,4 +1,4 @@
-"""From a keep to a commit on the champion's branch."""
+"""From a verdict to git: a keep advances the champion's branch, and the tip's branch follows the tip."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import structlog
 
 from runner.campaign.campaign import Campaign
 from runner.campaign.commit_message import kept_message
+from runner.errors import RepositoryError
 from runner.records import Experiment
 from runner.storage.git import write_again
 
@@ -20,6 +21,27 @@ def promote(campaign: Campaign, experiment: Experiment) -> Experiment:
     return campaign.reload(experiment.number)
 
 
+def point_tip(campaign: Campaign) -> None:
+    """Make the branch of the tip stand at the tip; where it stood does not matter, since the ledger knows.
+
+    Raises:
+        RepositoryError: it is checked out, or stands at a commit that the ledger does not know: nothing of a
+            person's is lost.
+    """
+    branch, commit, repository = campaign.controller.tip_branch, campaign.tip.commit, campaign.repository
+    assert commit is not None
+    head = repository.branch_head(branch)
+    if head == commit:
+        return
+    if head is not None and not campaign.knows(head):
+        raise RepositoryError(
+            f"the branch {branch} is at {head}, which is no commit of this campaign",
+            f"git branch -m {branch} NAME",
+        )
+    repository.advance(branch, commit, expected_old=head)
+    log.info("tip_moved", experiment=campaign.tip.number, commit=commit)
+
+
 def commit_keep(campaign: Campaign, experiment: Experiment) -> str:
     """Make the commit of a kept candidate on its champion's; repeating it gives the same commit."""
     assert experiment.tried_commit is not None and experiment.ended_at is not None
@@ -29,6 +51,7 @@ def commit_keep(campaign: Campaign, experiment: Experiment) -> str:
         parent=campaign.parent_of(experiment),
         message=kept_message(
             experiment,
+            edits=[campaign.experiments[number] for number in experiment.certifies],
             base_image=conditions["base_image"],  # by its inputs: ids differ between builds
             data=conditions["data"],
             evaluation=conditions["evaluation"],
@@ -38,7 +61,7 @@ def commit_keep(campaign: Campaign, experiment: Experiment) -> str:
 
 
 def _advance(campaign: Campaign, experiment: Experiment) -> str:
-    if experiment.champion is None:
+    if experiment.parent is None:
         parent, commit = None, campaign.row.base_commit
     else:
         parent, commit = campaign.parent_of(experiment), commit_keep(campaign, experiment)

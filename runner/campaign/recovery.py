@@ -14,7 +14,7 @@ import structlog
 
 from runner.campaign.campaign import Campaign
 from runner.campaign.candidate import candidate_files, commit_candidate, tried_ref
-from runner.campaign.promotion import commit_keep, promote
+from runner.campaign.promotion import commit_keep, point_tip, promote
 from runner.errors import RepositoryError
 from runner.records import Experiment, Verdict
 
@@ -22,7 +22,7 @@ log = structlog.get_logger()
 
 
 def reconcile(campaign: Campaign) -> None:
-    """Restore what git lost, put the branch back to the champion, and finish a keep that was interrupted.
+    """Restore what git lost, put both branches back, and finish a keep that was interrupted.
 
     Raises:
         RepositoryError: the branch stands at a commit that the ledger does not know, and nothing is overwritten;
@@ -33,6 +33,8 @@ def reconcile(campaign: Campaign) -> None:
     for experiment in campaign.experiments:
         if _is_pending(experiment):
             promote(campaign, experiment)
+    if campaign.memory.tip is not None:
+        point_tip(campaign)
 
 
 def _is_pending(experiment: Experiment) -> bool:
@@ -58,7 +60,7 @@ def _restore_commits(campaign: Campaign) -> None:
         files = candidate_files(campaign, experiment)
         made = commit_candidate(campaign, experiment, files).commit
         _refuse_another(experiment.number, made, experiment.tried_commit)
-        if experiment.kept_commit is not None and experiment.champion is not None:
+        if experiment.kept_commit is not None and experiment.parent is not None:
             _refuse_another(experiment.number, commit_keep(campaign, experiment), experiment.kept_commit)
         campaign.observer.note(f"git had lost a commit of experiment {experiment.number}; recreating it")
         log.warning("commits_restored", experiment=experiment.number)

@@ -140,10 +140,9 @@ def baseline_command(repeats: int, as_json: bool, **settings: Any) -> None:
     """Measure the unmodified workload several times, which also measures the noise.
 
     With --repeats, prints mean, standard deviation, and noise with its degrees of freedom. Repeats count as
-    controls of experiment 0, even if another experiment is the champion by now.
+    trials of experiment 0, even if another experiment is the champion by now.
     """
-    from runner.campaign.baseline import ensure_baseline
-    from runner.campaign.champion import run_control
+    from runner.campaign.baseline import ensure_baseline, measure_again
     from runner.campaign.night import open_campaign
     from runner.report.notes import measure_noise, noise_line
 
@@ -152,7 +151,7 @@ def baseline_command(repeats: int, as_json: bool, **settings: Any) -> None:
         baseline = ensure_baseline(campaign)
         asked = 0
         while asked < repeats and not stop.requested:
-            baseline = run_control(campaign, baseline)
+            baseline = measure_again(campaign)
             asked += 1
         noise = measure_noise(campaign.experiments, controller.config)
     if as_json:
@@ -171,12 +170,12 @@ def baseline_command(repeats: int, as_json: bool, **settings: Any) -> None:
 def try_command(patch: Path, as_json: bool, **settings: Any) -> None:
     """Take PATCH, a git unified diff against the repository root, through the whole pipeline.
 
-    It is an experiment of the campaign like any other: recorded, and kept if it beats the champion. A patch that
-    does not apply to the champion is an error, and no experiment. The exit code is 1 when it got no score:
+    It is an experiment of the campaign like any other: recorded, and accepted onto the tip if it is probably
+    better. A patch that does not apply to the tip is an error, and no experiment. The exit code is 1 when it got no score:
     refused, crashed, or lost to infrastructure.
     """
     from runner.campaign import night
-    from runner.campaign.champion import champion_workload
+    from runner.campaign.tip_control import tip_workload
     from runner.errors import Interrupted
     from runner.proposers.replay import SinglePatch
     from runner.records import Verdict
@@ -184,7 +183,7 @@ def try_command(patch: Path, as_json: bool, **settings: Any) -> None:
     proposer = SinglePatch(patch)
 
     def check(config: Config, records: Workspace | Controller) -> None:
-        proposer.check(champion_workload(records.ledger, records.repository, config.tag))
+        proposer.check(tip_workload(records.ledger, records.repository, config.tag))
 
     with open_night(check, **settings) as (controller, stop):
         reason = night.run(controller, proposer, stop, more=1)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from runner.records import Experiment, RunRecord, SealedScore
     from runner.report.effort import Effort
     from runner.report.findings import Findings
-    from runner.report.notes import EarlyStops, Stacks
+    from runner.report.notes import Certificates, EarlyStops
     from runner.report.overview import Overview
     from runner.report.summary import Summary
     from runner.storage.ledger import Ledger
@@ -57,6 +57,8 @@ def status_command(tag: str | None, as_json: bool) -> None:
     click.echo(f"campaign {name} ({state}): {done}{wanted} experiments")
     if last is not None and (last.number > 0 or last.verdict is not None):
         click.echo("\n".join([summary_paragraph(found.summary), *_status_notes(found, sealed)]))
+    if found.tip:
+        click.echo(_tip_line(found.tip))
     if last is not None and last.verdict is None:
         from runner.cli.display import first_line
 
@@ -102,8 +104,8 @@ def show_command(number: int, tag: str | None, as_json: bool, with_transcript: b
         name = choose_tag(workspace.ledger, tag)
         conversation = workspace.ledger.conversations.transcript(name, number) if with_transcript else None
         experiment = workspace.ledger.experiment(name, number)
-        best = None if experiment is None else experiment.champion
-        champion = None if best is None else workspace.ledger.experiment(name, best)
+        parent = None if experiment is None else experiment.parent
+        other = None if parent is None else workspace.ledger.experiment(name, parent)
         sealed = [one for one in sealed_scores(workspace.ledger, name) if one.number == number]
         duty = duty_name(workspace.recorded(name).get("profile"))
     if experiment is None:
@@ -113,11 +115,11 @@ def show_command(number: int, tag: str | None, as_json: bool, with_transcript: b
         return
     if as_json:
         facts = experiment_json(experiment, full=True)
-        facts["rests_on"] = [asdict(one) for one in rests_on(experiment, champion)]
+        facts["rests_on"] = [asdict(one) for one in rests_on(experiment, other)]
         facts["sealed"] = [asdict(one) for one in sealed]
         print_json(facts)
         return
-    for line in _experiment_lines(experiment, champion, duty):
+    for line in _experiment_lines(experiment, other, duty):
         click.echo(line)
     for score in sealed:
         click.echo(f"sealed test rows (as claimed): test_bpb {score.test_bpb:.6f}  seed {score.seed}")
@@ -189,26 +191,30 @@ def count_effort(
 
 
 def campaign_notes(experiments: Sequence[Experiment], sealed: Sequence[SealedScore]) -> list[str]:
-    """Describe refusals, sealed scores, findings, early stops and stacks; nothing about what there is none of."""
+    """Describe refusals, sealed scores, findings, early stops and certificates; nothing about what there is none of."""
     from runner.decision.history import strikes
     from runner.report.findings import find
-    from runner.report.notes import early_stops, stacks
+    from runner.report.notes import certificates, early_stops
     from runner.report.sealed import sealed_gaps
 
     found = find(experiments, sealed_gaps(sealed))
-    return _note_lines(strikes(experiments), sealed, found, early_stops(experiments), stacks(experiments))
+    return _note_lines(strikes(experiments), sealed, found, early_stops(experiments), certificates(experiments))
 
 
 def _status_notes(found: Overview, sealed: Sequence[SealedScore]) -> list[str]:
-    return _note_lines(found.strikes, sealed, found.findings, found.early_stops, found.stacks)
+    return _note_lines(found.strikes, sealed, found.findings, found.early_stops, found.certificates)
 
 
 def _note_lines(
-    strikes: Counter[int], sealed: Sequence[SealedScore], findings: Findings, early: EarlyStops, stacks: Stacks
+    strikes: Counter[int],
+    sealed: Sequence[SealedScore],
+    findings: Findings,
+    early: EarlyStops,
+    certified: Certificates,
 ) -> list[str]:
     from runner.report.explain import strikes_line
     from runner.report.findings import finding_lines
-    from runner.report.notes import early_line, stack_line
+    from runner.report.notes import certificate_line, early_line
     from runner.report.sealed import sealed_line
 
     lines = [
@@ -216,7 +222,7 @@ def _note_lines(
         sealed_line(sealed),
         *finding_lines(findings),
         early_line(early),
-        stack_line(stacks),
+        certificate_line(certified),
     ]
     return [line for line in lines if line is not None]
 
@@ -276,8 +282,17 @@ def _status_json(
         "sealed": [asdict(one) for one in sealed],
         "findings": asdict(found.findings),
         "early_stop": asdict(found.early_stops),
-        "stacks": asdict(found.stacks),
+        "certificates": asdict(found.certificates),
+        "tip": [one.number for one in found.tip],
     }
+
+
+def _tip_line(edits: Sequence[Experiment]) -> str:
+    """Describe the edits that wait for a certificate."""
+    worth = -sum(one.delta_bpb or 0.0 for one in edits)
+    numbers = ", ".join(str(one.number) for one in edits)
+    noun = "edit" if len(edits) == 1 else "edits"
+    return f"tip: {len(edits)} accepted {noun} ({numbers}), expected to gain {worth:.4f} bpb, not certified yet"
 
 
 def _print_transcript(number: int, conversation: object, *, as_json: bool, full: bool) -> None:
@@ -293,7 +308,7 @@ def _print_transcript(number: int, conversation: object, *, as_json: bool, full:
         click.echo(transcript(conversation, full=full))
 
 
-def _experiment_lines(experiment: Experiment, champion: Experiment | None, duty_name: str) -> list[str]:
+def _experiment_lines(experiment: Experiment, other: Experiment | None, duty_name: str) -> list[str]:
     """Describe an experiment from its verdict to its runs."""
     from runner.records import TrialKind
     from runner.report.effort import duty, duty_line
@@ -301,7 +316,7 @@ def _experiment_lines(experiment: Experiment, champion: Experiment | None, duty_
     from runner.untrusted import one_line
 
     lines = [explain(experiment)]
-    if basis := rests_on(experiment, champion):
+    if basis := rests_on(experiment, other):
         lines += ["the verdict rests on:", *basis_lines(basis)]
     for title, value in (
         ("tried commit", experiment.tried_commit),

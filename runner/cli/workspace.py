@@ -134,7 +134,7 @@ def as_json(experiment: Experiment, *, full: bool = False) -> dict[str, Any]:
         "model": experiment.model,
         "parameters": dict(experiment.parameters),
         "retry_of": experiment.retry_of,
-        "combines": list(experiment.combines),
+        "certifies": list(experiment.certifies),
         "champion": experiment.champion,
         "tried_commit": experiment.tried_commit,
         "kept_commit": experiment.kept_commit,

@@ -15,10 +15,9 @@ import numpy.typing as npt
 
 from runner.decision import effect_prior, tip
 from runner.decision.effect_prior import Floats
-from runner.decision.synthetic import Outcome
 from runner.decision.tip import TipRule
 from runner.decision.tip_campaigns import TipCampaigns
-from runner.decision.worlds import Setting
+from runner.decision.worlds import Outcome, Setting
 
 
 @dataclass(frozen=True, kw_only=True)

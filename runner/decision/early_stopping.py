@@ -1,47 +1,42 @@
-"""Early stopping: the probability that a running candidate is promising, from the loss that it prints. Pure
-functions.
+"""Early stopping: the probability that a running trial is promising, from the loss that it prints. Pure functions.
 
-A first trial is promising when its candidate will be a near miss or more: kept, tried again, or worth something in
-combination with others (`runner/proposers/combine.py`). Otherwise the rest of its time is better spent on the next
-idea. The training loss shows early how a run will end. At a fraction k of the time, its gap is
+A trial on the tip is promising when its edit would be accepted. Otherwise the rest of its time is better spent on
+the next idea. The training loss shows early how a run will end. It is compared with the training of the tip itself
+under the same seed, so that the order of the data cancels. At a fraction k of the time, its gap is
 
-    gap = loss − mean loss of its champion's runs at the same fraction    (as printed, by convention nats per
-    token)
+    gap = loss − loss of the tip under the same seed, at the same fraction    (as printed, usually nats per token)
 
-For every finished first trial of this campaign, the gap x at k is known, and the difference Δ of its score to its
-champion's (bpb, negative is better). So are those of the champions' own runs, each against the others. Least
-squares over all of them give Δ ≈ a + b x with residual standard deviation s and n − 2 degrees of freedom, and for
-a gap g
+For every finished trial of this campaign, the gap x at k is known, and the difference Δ of its score to the level
+of the tip (bpb, negative is better). Least squares over all of them give Δ ≈ a + b x with residual standard
+deviation s and n − 2 degrees of freedom, and for a gap g
 
     chance = P(t < (boundary − a − b g) / (s √(1 + 1/n + (g − x̄)² / Σ (x − x̄)²)))
 
-The boundary is the largest Δ with which a candidate is a near miss (for most just below zero). The chance is never
-less than the share of finished candidates with a gap of g or more that were promising: if some catch up late, the
-formula alone would not see it.
+The boundary is the largest Δ with which the edit is accepted. The chance is never less than the share of finished
+trials with a gap of g or more that were promising: if some catch up late, the formula alone would not see it.
 
 A run is unpromising when its chance is below a threshold at one of the fractions of `LEAST_FRACTION` or more.
 Checking often does no harm: a run that is stopped was below the threshold at that moment. No run is unpromising
-before `early_stop_min_trials` candidates are finished, at fractions where the gap does not grow with Δ, if nothing
-was printed, or with a loss that is not above the champion's.
+before `early_stop_min_trials` trials are finished, at fractions where the gap does not grow with Δ, if nothing
+was printed, or with a loss that is not above the tip's.
 
 Not covered:
 
 - Schedules that catch up late, before the first ones were finished, and better generalization at a worse loss. The
   calibration learns this from those that were finished; for that purpose a random share of the unpromising ones
   always is.
-- A program that prints another loss than its champion's (with a regularizer, or a sum instead of a mean).
+- A program that prints another loss than the tip (with a regularizer, or a sum instead of a mean).
 - Selection: at later fractions the finished ones among those with a large gap are better than average, which errs
   on the side of finishing.
 - Lies. The output is the candidate's: it can keep itself running, or stop itself, and no lie makes a keep. A
   candidate whose score belies its curve makes later chances larger, not smaller: outliers widen s, and gaps and
   differences count as at most `CUT` times their median size (differences up to `DELTA_CUT` standard errors). Next
-  to a champion that printed less than the truth, a challenger that prints the truth looks unpromising.
+  to a tip that printed less than the truth, an edit that prints the truth looks unpromising.
 """
 
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
@@ -49,7 +44,7 @@ from statistics import fmean, median
 import numpy as np
 
 from runner.decision import history
-from runner.records import Experiment, RunRecord, StopReason, Trial, Verdict
+from runner.records import Experiment, Outcome, RunRecord, StopReason, Trial, Verdict
 
 NUM_FRACTIONS = 12
 LEAST_FRACTION = 0.25
@@ -58,7 +53,7 @@ CUT = 5.0
 """Gaps and differences count as at most this many times their median size: a run that diverges must not bend the
 line for all others."""
 DELTA_CUT = 10.0
-"""Differences always count up to this many standard errors of a first trial."""
+"""Differences always count up to this many of their standard errors."""
 RECENT = 500
 """Number of the newest experiments that a campaign is calibrated with: no judgement takes longer than the last."""
 REACH_SIGMAS = 20.0
@@ -67,12 +62,12 @@ REACH_SIGMAS = 20.0
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """A finished run against its champion."""
+    """A finished trial against the tip."""
 
     gaps: tuple[float | None, ...]  # by fraction, in the unit that is printed
     delta_bpb: float
-    se_bpb: float  # standard error of that; 0 where it does not matter
-    promising: bool | None  # whether the candidate was a near miss or more; None: a run of the champion itself
+    se_bpb: float  # standard error of that
+    promising: bool  # whether the edit was accepted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,9 +98,9 @@ class Line:
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """Everything needed to watch the first trial of a candidate."""
+    """Everything needed to watch a trial on the tip."""
 
-    champion: tuple[float | None, ...]  # mean loss of its champion's runs by fraction
+    tip: tuple[float | None, ...]  # loss of the tip under the same seed, by fraction
     lines: tuple[Line | None, ...]  # by fraction
     boundary_bpb: float
     early_stop_threshold: float
@@ -117,13 +112,13 @@ class Calibration:
             index: of the fraction, from 0.
             loss: as in `sampled`.
         """
-        line, own = self.lines[index], self.champion[index]
+        line, own = self.lines[index], self.tip[index]
         if loss is None or line is None or own is None or loss <= own:
             return None
         chance = line.chance(loss - own, self.boundary_bpb)
         if chance >= self.early_stop_threshold:
             return None
-        return StopReason(fraction=fraction(index), loss=loss, champion_loss=own, chance=chance)
+        return StopReason(fraction=fraction(index), loss=loss, tip_loss=own, chance=chance)
 
 
 def reason(run: RunRecord) -> str:
@@ -131,10 +126,10 @@ def reason(run: RunRecord) -> str:
     stop_reason = None if run.curve is None else run.curve.stop_reason
     if stop_reason is None:
         return "stopped early: it was unpromising"
-    away = stop_reason.loss - stop_reason.champion_loss
+    away = stop_reason.loss - stop_reason.tip_loss
     return (
         f"stopped at {stop_reason.fraction:.0%} of its time: its loss {stop_reason.loss:.3f} is {away:.3f} above "
-        f"the champion's there; a chance of {stop_reason.chance:.1%} to be a near miss or more"
+        f"the tip's there; a chance of {stop_reason.chance:.1%} to be accepted"
     )
 
 
@@ -158,7 +153,8 @@ def sampled(heard: Sequence[tuple[float, float]]) -> tuple[float | None, ...]:
 
 def calibrate(
     experiments: Sequence[Experiment],
-    champion: Experiment,
+    tip: Experiment,
+    seed: int,
     *,
     boundary_bpb: float | None,
     early_stop_threshold: float,
@@ -167,30 +163,32 @@ def calibrate(
     """Fit the calibration of a campaign; `None` as long as no run is to be stopped.
 
     Args:
-        experiments: of the campaign.
-        champion: of the candidate that is to be watched.
-        boundary_bpb: largest Δ with which that candidate is promising, see `promising_boundary`.
+        experiments: of the campaign, by number.
+        tip: the experiment whose program is edited.
+        seed: the exploration seed.
+        boundary_bpb: largest Δ with which the edit is accepted, see `promising_boundary`.
         early_stop_threshold: chance below which a run is unpromising; 0: never.
-        early_stop_min_trials: required number of finished candidates.
+        early_stop_min_trials: required number of finished trials.
     """
     if not early_stop_threshold or boundary_bpb is None:
         return None
-    known = _recent(experiments)
-    points = [*candidates(known), *champions(known)]
-    curve = mean_curve(history.champion_pool(champion))
-    lines = tuple(_line(points, index, early_stop_min_trials) for index in range(NUM_FRACTIONS))
+    known = points(experiments)
+    lines = tuple(_line(known, index, early_stop_min_trials) for index in range(NUM_FRACTIONS))
     if not any(lines):
         return None
     return Calibration(
-        champion=curve, lines=lines, boundary_bpb=boundary_bpb, early_stop_threshold=early_stop_threshold
+        tip=reference_curve(tip, seed),
+        lines=lines,
+        boundary_bpb=boundary_bpb,
+        early_stop_threshold=early_stop_threshold,
     )
 
 
 def promising_boundary(is_promising: Callable[[float], bool], sigma_bpb: float) -> float | None:
-    """Find the largest Δ of a first trial that makes its candidate promising; `None` if there is none.
+    """Find the largest Δ of a trial that makes its edit promising; `None` if there is none.
 
     Args:
-        is_promising: whether a candidate with a given Δ is promising; must be monotone: true below some Δ, false
+        is_promising: whether an edit with a given Δ is accepted; must be monotone: true below some Δ, false
         above.
         sigma_bpb: noise standard deviation of one run.
     """
@@ -203,62 +201,55 @@ def promising_boundary(is_promising: Callable[[float], bool], sigma_bpb: float) 
     return low
 
 
-def _recent(experiments: Sequence[Experiment]) -> list[Experiment]:
-    """The newest experiments, and the champions that they were compared with."""
-    newest = experiments[-RECENT:]
-    earlier = {one.champion for one in newest if one.champion is not None and one.champion < newest[0].number}
-    places = (bisect_left(experiments, number, key=lambda one: one.number) for number in sorted(earlier))
-    return [*(experiments[place] for place in places), *newest]
+def points(experiments: Sequence[Experiment]) -> list[Point]:
+    """Collect the finished trials of ideas on a tip, the newest `RECENT` experiments of a campaign.
 
-
-def candidates(experiments: Sequence[Experiment]) -> list[Point]:
-    """Collect the finished first trials of a campaign."""
+    Args:
+        experiments: of the campaign, by number.
+    """
     found = []
-    by_number = {one.number: one for one in experiments}
-    for one in experiments:
-        figures, champion = one.figures, by_number.get(one.champion if one.champion is not None else -1)
-        if figures is None or champion is None or one.verdict is None:
+    for one in experiments[-RECENT:]:
+        figures, training = one.figures, first_training(one)
+        if one.is_certificate or one.parent is None or figures is None or one.verdict is None:
             continue
-        first = next(iter(history.scored(one.trials)), None)
-        if first is None or first.training is None or first.training.curve is None:
+        if training is None or training.curve is None:
             continue
-        own = mean_curve(history.champion_pool(champion, first.opened_seq))
+        tip = reference_curve(experiments[one.parent], training.seed, one.opened_seq)
         found.append(
             Point(
-                gaps=_gaps(first.training.curve.losses, own),
-                delta_bpb=figures.first_delta_bpb,
-                se_bpb=figures.first_se_bpb,
+                gaps=_gaps(training.curve.losses, tip),
+                delta_bpb=figures.delta_bpb,
+                se_bpb=figures.se_bpb,
                 promising=is_promising(one),
             )
         )
     return found
 
 
-def champions(experiments: Sequence[Experiment]) -> list[Point]:
-    """Compare each run of a champion with its others: the points of a candidate that changes nothing."""
-    found = []
-    for one in experiments:
-        pool = history.champion_pool(one) if one.verdict is Verdict.KEEP else ()
-        for trial in pool if len(pool) > 1 else ():
-            others = [other for other in pool if other is not trial]
-            delta = (trial.val_bpb or 0.0) - fmean(history.scores(others))
-            gaps = _gaps(mean_curve([trial]), mean_curve(others))
-            found.append(Point(gaps=gaps, delta_bpb=delta, se_bpb=0.0, promising=None))
-    return found
+def reference_curve(tip: Experiment, seed: int, before_seq: int | None = None) -> tuple[float | None, ...]:
+    """Mean losses of a program's trainings under one seed, by fraction.
+
+    Args:
+        before_seq: only of trials that were closed before.
+    """
+    return mean_curve(
+        trial
+        for trial in (*tip.trials, *tip.control_trials)
+        if trial.seed == seed
+        and trial.outcome is Outcome.SCORED
+        and (before_seq is None or trial.closed_seq < before_seq)
+    )
 
 
 def first_training(experiment: Experiment) -> RunRecord | None:
-    """The training of the first look at a candidate that gave a score; None where there is none."""
+    """The training of the first trial that gave a score; None where there is none."""
     first = next(iter(history.scored(experiment.trials)), None)
     return None if first is None else first.training
 
 
 def is_promising(experiment: Experiment) -> bool:
-    """Whether the first trial of a finished candidate made it a near miss or more."""
-    figures = experiment.figures
-    if figures is None:
-        return False
-    return experiment.verdict is Verdict.KEEP or len(figures.trials) > 1 or history.is_near_miss(experiment)
+    """Whether a finished edit was accepted."""
+    return experiment.verdict is Verdict.ACCEPT
 
 
 def mean_curve(trials: Iterable[Trial]) -> tuple[float | None, ...]:
@@ -273,10 +264,7 @@ def mean_curve(trials: Iterable[Trial]) -> tuple[float | None, ...]:
 def _line(points: Sequence[Point], index: int, early_stop_min_trials: int) -> Line | None:
     """Fit the line; `None` where it says nothing: too few candidates, no gaps, or larger ones that end better."""
     known = [(gap, one) for one in points if (gap := one.gaps[index]) is not None]
-    if (
-        fraction(index) < LEAST_FRACTION
-        or sum(one.promising is not None for _, one in known) < early_stop_min_trials
-    ):
+    if fraction(index) < LEAST_FRACTION or len(known) < early_stop_min_trials:
         return None
     cut = CUT * median(abs(gap) for gap, _ in known)
     usual = CUT * median(abs(one.delta_bpb) for _, one in known)
@@ -299,15 +287,11 @@ def _line(points: Sequence[Point], index: int, early_stop_min_trials: int) -> Li
         mean_gap=float(x.mean()),
         squares=squares,
         cut=cut,
-        seen=tuple(
-            (float(gap), one.promising)
-            for gap, (_, one) in zip(x, known, strict=True)
-            if one.promising is not None
-        ),
+        seen=tuple((float(gap), one.promising) for gap, (_, one) in zip(x, known, strict=True)),
     )
 
 
-def _gaps(losses: Sequence[float | None], champion: Sequence[float | None]) -> tuple[float | None, ...]:
+def _gaps(losses: Sequence[float | None], tip: Sequence[float | None]) -> tuple[float | None, ...]:
     return tuple(
-        None if loss is None or own is None else loss - own for loss, own in zip(losses, champion, strict=True)
+        None if loss is None or own is None else loss - own for loss, own in zip(losses, tip, strict=True)
     )

@@ -5,32 +5,47 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-import numpy as np
-
 from runner.config import Config
-from runner.decision.keep_rule import (
-    POOL_RUNS,
-    Judgement,
-    Rule,
-    drifted,
-    near_miss,
-)
+from runner.decision.keep_rule import POOL_RUNS, Judgement
+from runner.decision.tip import TipRule
 from runner.records import Experiment, Figures, Outcome, Trial, Verdict
 
 BASELINE = 0
+ROLLED_BACK = (Verdict.DISCARD, Verdict.CRASH, Verdict.INVALID)
+"""Verdicts on a certificate that end its tip."""
 
 
-def rule(config: Config) -> Rule:
-    """The keep rule as a campaign is configured."""
-    return Rule(
-        max_false_keep_probability=config.max_false_keep_probability,
-        min_trials=config.min_trials,
-        max_trials=config.max_trials,
-        stack_sigmas=config.stack_sigmas,
+def rule(config: Config) -> TipRule:
+    """The rule as a campaign is configured; certifying each edit means that the first one is enough."""
+    from scipy.special import ndtri  # lazy: most commands decide nothing
+
+    each = config.certify == "each"
+    return TipRule(
+        accept_probability=config.accept_probability,
+        certify_sigmas=0.0 if each else config.certify_sigmas,
+        certify_trials=0 if each else config.certify_trials,
+        certify_z=float(ndtri(config.max_false_keep_probability)),
+        min_pairs=config.min_pairs,
+        max_pairs=config.max_pairs,
     )
 
 
 # -------------------------------------------------------------------- lineage
+
+
+def tip(experiments: Iterable[Experiment]) -> Experiment | None:
+    """The experiment whose program was the tip after these: the last accepted one, unless it was rolled back."""
+    best: Experiment | None = None
+    champion: Experiment | None = None
+    closed = (one for one in experiments if one.verdict is not None)
+    for one in sorted(closed, key=lambda one: one.closed_seq):
+        if one.verdict is Verdict.KEEP:
+            best = champion = one
+        elif one.verdict is Verdict.ACCEPT:
+            best = one
+        elif one.is_certificate and one.verdict in ROLLED_BACK:
+            best = champion
+    return best
 
 
 def champion(experiments: Iterable[Experiment]) -> Experiment | None:
@@ -47,14 +62,9 @@ def baseline_failed(experiments: Sequence[Experiment]) -> bool:
 
 
 def champion_claims(experiment: Experiment | None) -> str | None:
-    """Hash of the claims that audits of its challengers compare with; None where none were audited."""
-    audited = [] if experiment is None else [trial for trial in experiment.trials if trial.audited]
-    return audited[-1].claims_sha256 if audited else None
-
-
-def stack_of(experiments: Iterable[Experiment]) -> dict[int, int]:
-    """For each near miss that was tried again together with others, by its number: the experiment that did."""
-    return {piece: one.number for one in experiments for piece in one.combines}
+    """Hash of the stored claims that audits of a champion's challengers compare with; None where there are none."""
+    stored = [] if experiment is None else [trial for trial in experiment.trials if trial.audited and trial.sealed]
+    return stored[-1].claims_sha256 if stored else None
 
 
 def strikes(experiments: Iterable[Experiment]) -> Counter[int]:
@@ -68,23 +78,13 @@ def strikes(experiments: Iterable[Experiment]) -> Counter[int]:
     )
 
 
-def is_near_miss(experiment: Experiment) -> bool:
-    """Whether it was discarded, and may be worth a little beside others."""
-    figures = experiment.figures
-    return (
-        experiment.verdict is Verdict.DISCARD
-        and figures is not None
-        and bool(near_miss(np.array(figures.effect_bpb), np.array(figures.sigma_bpb)))
-    )
-
-
 def was_lucky(experiment: Experiment) -> bool:
-    """Whether it was discarded although its first number was better than its champion's.
+    """Whether it was discarded although its score was lower than that of the tip.
 
-    A greedy rule, which runs everything once and keeps every better number, would have kept it.
+    A greedy rule, which runs everything once and keeps every lower score, would have kept it.
     """
     figures = experiment.figures
-    return experiment.verdict is Verdict.DISCARD and figures is not None and figures.first_delta_bpb < 0
+    return experiment.verdict is Verdict.DISCARD and figures is not None and figures.delta_bpb < 0
 
 
 # --------------------------------------------------------------------- trials
@@ -109,73 +109,39 @@ def scores(trials: Iterable[Trial]) -> tuple[float, ...]:
     return tuple(trial.val_bpb for trial in trials if trial.val_bpb is not None)
 
 
-def settled(experiment: Experiment) -> tuple[Trial, ...]:
-    """Trials of a program, controls included, that need no repetition, by seed."""
-    every = (*experiment.trials, *experiment.control_trials)
-    found = {trial.seed: trial for trial in every if trial.outcome not in (Outcome.LOST, Outcome.CONTENDED)}
-    return tuple(found.values())
+def under_seed(experiment: Experiment, seed: int) -> tuple[Trial, ...]:
+    """All trials of a program with a score under one seed, controls included."""
+    trials = (*experiment.trials, *experiment.control_trials)
+    return tuple(one for one in trials if one.seed == seed and one.outcome is Outcome.SCORED)
 
 
-def champion_pool(champion: Experiment, before_seq: int | None = None) -> tuple[Trial, ...]:
-    """The newest audited trials of a champion that were not chosen for their scores.
-
-    The first trial made the candidate a candidate for a keep: it is left out, where there are others.
+def champion_pool(champion: Experiment, *, since_seq: int = 0, before_seq: int | None = None) -> tuple[Trial, ...]:
+    """The newest audited trials of a champion, its controls included.
 
     Args:
-        before_seq: only trials that were closed before, as they were known then.
+        since_seq: only trials that were opened since.
+        before_seq: only trials that were closed before.
     """
-    own = scored(champion.trials, audited=True)
-    if champion.number != BASELINE and len(own) > 1:
-        own = own[1:]
-    pool = (*own, *scored(champion.control_trials, audited=True))
-    return tuple(trial for trial in pool if before_seq is None or trial.closed_seq < before_seq)[-POOL_RUNS:]
-
-
-def comparable(pool: Sequence[Trial], candidate: Sequence[Trial], sigma_bpb: float) -> tuple[Trial, ...]:
-    """The trials of a champion that a candidate is compared with.
-
-    Those made between the candidate's trials are made by the same machine. When they say that it has changed
-    (`keep_rule.DRIFT_Z`), the earlier ones do not count.
-
-    Args:
-        pool: of the champion.
-        candidate: trials of the candidate, in order.
-        sigma_bpb: noise standard deviation of one trial.
-    """
-    opened = min((trial.opened_seq for trial in candidate), default=None)
-    if opened is None:
-        return tuple(pool)
-    old = [trial for trial in pool if trial.closed_seq < opened]
-    fresh = [trial for trial in pool if trial.closed_seq > opened]
-    if not old or not fresh:
-        return tuple(pool)
-    means = [sum(scores(some)) / len(some) for some in (fresh, old)]
-    moved = drifted(np.array(means[0] - means[1]), np.array(len(fresh)), np.array(len(old)), np.array(sigma_bpb))
-    return tuple(fresh) if moved else tuple(pool)
-
-
-def control_due_between_trials(champion: Experiment, candidate: Sequence[Trial]) -> bool:
-    """Whether the champion has not been measured since the candidate's last trial.
-
-    Args:
-        candidate: its trials so far.
-    """
-    last = max((trial.closed_seq for trial in candidate), default=0)
-    return last > max((trial.closed_seq for trial in settled(champion)), default=0)
+    pool = scored((*champion.trials, *champion.control_trials), audited=True)
+    return tuple(
+        trial
+        for trial in pool
+        if trial.opened_seq >= since_seq and (before_seq is None or trial.closed_seq < before_seq)
+    )[-POOL_RUNS:]
 
 
 # ---------------------------------------------------------------------- noise
 
 
 def noise_group(experiment: Experiment, before_seq: int | None = None) -> list[float]:
-    """Scores of one program under different seeds.
+    """Scores of one program under different seeds, controls left out: they share their seeds with other trials.
 
     Args:
         before_seq: only of trials that were closed before.
     """
     return [
         trial.val_bpb or 0.0
-        for trial in scored((*experiment.trials, *experiment.control_trials))
+        for trial in scored(experiment.trials)
         if before_seq is None or trial.closed_seq < before_seq
     ]
 
@@ -185,25 +151,21 @@ def noise_groups(experiments: Iterable[Experiment]) -> list[list[float]]:
     return [noise_group(one) for one in experiments if one.verdict is not None]
 
 
-def figures(last: Judgement, first: Judgement, candidate: Sequence[Trial], pool: Sequence[Trial]) -> Figures:
+def figures(judged: Judgement, candidate: Sequence[Trial], pool: Sequence[Trial]) -> Figures:
     """Collect the figures that a verdict rests on, for the ledger.
 
     Args:
-        last: of all trials.
-        first: of the first one alone.
         candidate: trials that gave the candidate's scores.
-        pool: trials of its champion.
+        pool: trials that they are compared with.
     """
     return Figures(
         trials=tuple(trial.id for trial in candidate),
         pool=tuple(trial.id for trial in pool),
-        delta_bpb=last.delta_bpb,
-        se_bpb=last.se_bpb,
-        sigma_bpb=last.sigma_bpb,
-        better=last.better,
-        effect_bpb=last.effect_bpb,
-        low_bpb=last.low_bpb,
-        high_bpb=last.high_bpb,
-        first_delta_bpb=first.delta_bpb,
-        first_se_bpb=first.se_bpb,
+        delta_bpb=judged.delta_bpb,
+        se_bpb=judged.se_bpb,
+        sigma_bpb=judged.sigma_bpb,
+        better=judged.better,
+        effect_bpb=judged.effect_bpb,
+        low_bpb=judged.low_bpb,
+        high_bpb=judged.high_bpb,
     )

@@ -1,22 +1,25 @@
 """A campaign in memory: its experiments, with running figures of everything that the loop asks at each step.
 
-An experiment that changes is put in again; that costs the same however long the campaign is. What is known never
-depends on how it came to be known: a memory that followed a night equals one that is filled from the ledger.
+An experiment that changes is put in again; that costs the same however long the campaign is. Whatever happened is
+taken in the order in which it happened, so what is known never depends on how it came to be known: a memory that
+followed a night equals one that is filled from the ledger.
 """
 
 from __future__ import annotations
 
 import math
 from array import array
-from bisect import bisect_right, insort
-from collections.abc import Sequence
-
-import numpy as np
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
 
 from runner.config import Config
-from runner.decision import effect_prior, history
-from runner.decision.keep_rule import LEAST_POOL, Belief, pooled_sigma_of, spread_of
-from runner.records import Experiment, Outcome, Verdict
+from runner.decision import effect_prior, history, tip_state
+from runner.decision.keep_rule import Belief, pooled_sigma_of, spread_of
+from runner.decision.tip_state import Tip
+from runner.records import Experiment, Outcome, Trial, TrialKind, Verdict
+
+Event = tuple[int, int, Trial | None]
+"""Tick of the campaign's clock, number of an experiment, and what was closed: a trial of it, or (None) itself."""
 
 
 class Memory:
@@ -25,28 +28,26 @@ class Memory:
     def __init__(self, experiments: Sequence[Experiment], config: Config) -> None:
         self._config = config
         self._prior = effect_prior.prior(config.effect_scale_bpb)
-        self._counts = effect_prior.first_counts(self._prior)  # (K,) what first trials have taught so far
+        self._counts = effect_prior.first_counts(self._prior)  # (K,) what single trials have taught so far
         self._experiments: list[Experiment] = []
-        self._is_closed = bytearray()  # by number
-        self._num_trials = array("q")  # by number: own trials that are counted in `_measured`
-        self._squares, self._freedom = array("d"), array("d")  # by number: Σ (x − x̄)² and n − 1 of its scores
-        self._last_seq = array("q")  # by number: when the last trial of one with a verdict was closed
-        self._measured: list[tuple[int, int]] = []  # closed_seq and number of trials that are no controls
+        self._seen: dict[int, int] = {}  # by number, of experiments that may still change: last tick taken
+        self._spreads: dict[int, tuple[float, float]] = {}  # by number: of programs with several seeds
+        self._measured: list[tuple[int, int]] = []  # closed_seq and number of own trials with a claim
+        self._tips = array("q")  # by number: the tip after its verdict
         self._open: set[int] = set()
         self._kept: dict[int, Experiment] = {}
         self._champion: int | None = None
-        self._near_misses: dict[int, Experiment] = {}
-        self._combined: set[int] = set()
+        self._tip: Tip | None = None
         self.num_done = 0
         for one in experiments:
-            self._make_room(one)
-        for one in sorted(experiments, key=lambda one: (one.verdict is None, one.closed_seq)):
-            self._take(one)
+            self._store(one)
+        self._follow(event for one in self._experiments for event in _events(one))
 
     def put(self, experiment: Experiment) -> None:
         """Add an experiment, or replace it by what it is now."""
-        self._make_room(experiment)
-        self._take(experiment)
+        self._store(experiment)
+        last = self._seen.get(experiment.number, -1)
+        self._follow(event for event in _events(experiment) if event[0] > last)
 
     @property
     def experiments(self) -> Sequence[Experiment]:
@@ -58,94 +59,113 @@ class Memory:
         """The experiment that was kept last."""
         return None if self._champion is None else self._kept[self._champion]
 
-    def champion_up_to(self, number: int) -> Experiment | None:
-        """The champion as it was when the experiment of this number had its verdict."""
-        return history.champion(one for one in self._kept.values() if one.number <= number)
+    @property
+    def tip(self) -> Tip | None:
+        """What is known of the tip; None before the baseline is measured."""
+        return self._tip
+
+    def tip_after(self, number: int) -> int:
+        """The experiment whose program was the tip when the one of this number had its verdict."""
+        return self._tips[number]
 
     @property
     def open_experiment(self) -> Experiment | None:
         """The experiment without a verdict, if there is one."""
         return self._experiments[max(self._open)] if self._open else None
 
-    def shelf(self) -> list[Experiment]:
-        """Near misses that no stack has used."""
-        return list(self._near_misses.values())
-
-    def control_due(self, champion: Experiment, interval: int) -> bool:
-        """Whether the champion is due for a control.
-
-        It is after `interval` other trials since its last one, or as long as a new champion has too few.
+    def control_due(self, interval: int) -> bool:
+        """Whether the tip is due to be measured again: after `interval` trials of others, or if the last control was
+        suspect.
 
         Args:
             interval: 0 for never.
         """
-        own = history.settled(champion)
-        if not interval:
+        if not interval or self._tip is None:
             return False
-        if champion.number != history.BASELINE and len(own) <= LEAST_POOL:  # the one that chose it does not count
+        if self._tip.suspect_bpb is not None:
             return True
-        last = max((trial.closed_seq for trial in own), default=0)
-        since = self._measured[bisect_right(self._measured, (last, math.inf)) :]
-        return sum(number != champion.number for _, number in since) >= interval
+        own = self._experiments[self._tip.number]
+        trials = (*own.trials, *own.control_trials)
+        last = max((trial.closed_seq for trial in trials if trial.outcome is Outcome.SCORED), default=0)
+        return len(self._measured) - bisect_right(self._measured, (last, math.inf)) >= interval
 
     def belief(self, before_seq: int | None = None) -> Belief:
-        """What the campaign has learned from its closed experiments: the noise, and how often edits help.
-
-        Stacks are not ideas of their own: they teach the noise alone.
+        """What the campaign has learned: the noise, and how often edits help. Certificates teach the noise alone.
 
         Args:
             before_seq: without trials that were closed later, as while the open experiment is measured.
         """
-        squares, freedom = np.array(self._squares), np.array(self._freedom)  # (N,), (N,)
+        spreads = self._spreads
         if before_seq is not None:
-            for number in np.flatnonzero(np.array(self._last_seq) >= before_seq).tolist():
-                scores = history.noise_group(self._experiments[number], before_seq)
-                squares[number], freedom[number] = spread_of(scores)
-        # Summed anew each time: a running sum would depend on the order in which it came about.
-        sigma = pooled_sigma_of(float(squares.sum()), float(freedom.sum()), self._config.noise_prior_bpb)
+            late = {number for number in spreads if self._last_own(number) >= before_seq}
+            again = {
+                number: spread_of(history.noise_group(self._experiments[number], before_seq)) for number in late
+            }
+            spreads = {**spreads, **again}
+        sigma = pooled_sigma_of(spreads.values(), self._config.noise_prior_bpb)
         return Belief(prior=self._prior, weights=self._counts / self._counts.sum(), sigma_bpb=sigma)
 
-    def _make_room(self, experiment: Experiment) -> None:
-        if experiment.number < len(self._experiments):
-            self._experiments[experiment.number] = experiment
-            return
-        self._experiments.append(experiment)
-        self._is_closed.append(False)
-        for column in (self._num_trials, self._squares, self._freedom, self._last_seq):
-            column.append(0)
+    def _last_own(self, number: int) -> int:
+        return max((trial.closed_seq for trial in self._experiments[number].trials), default=0)
 
-    def _take(self, one: Experiment) -> None:
-        number = one.number
-        for trial in one.trials[self._num_trials[number] :]:
-            if trial.outcome is Outcome.STOPPED or trial.claimed_bpb is not None:
-                insort(self._measured, (trial.closed_seq, number))
-        self._num_trials[number] = len(one.trials)
-        if one.combines:
-            self._combined.update(one.combines)
-            for piece in one.combines:
-                self._near_misses.pop(piece, None)
-        if one.verdict is None:
+    def _store(self, experiment: Experiment) -> None:
+        number = experiment.number
+        if number < len(self._experiments):
+            self._experiments[number] = experiment
+        else:
+            self._experiments.append(experiment)
+            self._tips.append(-1)
+        if experiment.verdict is None:
             self._open.add(number)
-            return
-        if not self._is_closed[number]:
-            self._close(one)
-        self._squares[number], self._freedom[number] = spread_of(history.noise_group(one))
-        closings = (trial.closed_seq for trial in (*one.trials, *one.control_trials))
-        self._last_seq[number] = max(closings, default=one.closed_seq)
-        if one.verdict is Verdict.KEEP:
-            self._kept[number] = one
-            best = history.champion(kept for kept in (self.champion, one) if kept is not None)
+        elif experiment.verdict is Verdict.KEEP:
+            self._kept[number] = experiment
+            best = history.champion(kept for kept in (self.champion, experiment) if kept is not None)
             self._champion = None if best is None else best.number
 
-    def _close(self, one: Experiment) -> None:
+    def _follow(self, events: Iterable[Event]) -> None:
+        for seq, number, trial in sorted(events, key=lambda event: event[:2]):
+            self._seen[number] = seq
+            if trial is None:
+                self._take_verdict(self._experiments[number])
+            elif trial.kind is TrialKind.CONTROL:
+                self._take_control(number, trial)
+            else:
+                self._take_trial(number, trial)
+
+    def _take_trial(self, number: int, trial: Trial) -> None:
+        if trial.outcome is Outcome.STOPPED or trial.claimed_bpb is not None:
+            self._measured.append((trial.closed_seq, number))
+        one = self._experiments[number]
+        if len(one.trials) > 1:
+            spread = spread_of(history.noise_group(one, trial.closed_seq + 1))
+            if spread[1]:
+                self._spreads[number] = spread
+
+    def _take_control(self, number: int, trial: Trial) -> None:
+        known = self._tip
+        if known is not None and number == known.number and trial.seed == known.seed and trial.audited:
+            self._tip = tip_state.after_control(known, self.belief().sigma_bpb, trial)
+
+    def _take_verdict(self, one: Experiment) -> None:
         """Learn from a verdict, once."""
-        self._is_closed[one.number] = True
         self._open.discard(one.number)
-        self.num_done += one.number > 0
-        if one.combines:
-            return
-        if one.figures is not None:
-            first = (one.figures.first_delta_bpb, one.figures.first_se_bpb)
-            self._counts = effect_prior.learned_counts(self._prior, self._counts, *first)
-        if history.is_near_miss(one) and one.number not in self._combined:
-            self._near_misses[one.number] = one
+        self.num_done += one.number > 0 and not one.is_certificate
+        known, belief = self._tip, self.belief()
+        if one.number == history.BASELINE:
+            self._tip = tip_state.first(one, belief.sigma_bpb) if one.verdict is Verdict.KEEP else None
+        elif known is not None and one.is_certificate:
+            assert one.champion is not None
+            champion = self._experiments[one.champion]
+            self._tip = tip_state.after_certificate(known, belief.sigma_bpb, one, champion)
+        elif known is not None:
+            self._tip = tip_state.after_idea(known, belief, one)
+            if one.figures is not None and self._tip.trials > known.trials:
+                measured = one.figures.delta_bpb, one.figures.se_bpb
+                self._counts = effect_prior.learned_counts(self._prior, self._counts, *measured)
+        self._tips[one.number] = -1 if self._tip is None else self._tip.number
+
+
+def _events(one: Experiment) -> list[Event]:
+    """What was closed of an experiment so far."""
+    closed = [(trial.closed_seq, one.number, trial) for trial in (*one.trials, *one.control_trials)]
+    return [*closed, *([] if one.verdict is None else [(one.closed_seq, one.number, None)])]

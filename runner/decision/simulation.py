@@ -1,11 +1,9 @@
 """A comparison of keep rules on synthetic campaigns: true gains, and false beliefs, where the truth is known.
 
-Every candidate has a true effect, drawn from a mix of edits. A run measures the truth with the noise of a seed
-and, on request, on a machine that drifts. A rule has a budget of runs, baseline and controls included, and decides
-what to run and what to keep (`runner/decision/synthetic.py`).
-
-The rule called `ours` calls `runner/decision/keep_rule.py` and `runner/decision/effect_prior.py` themselves. Near
-misses are combined as in `runner/proposers/combine.py`; here effects add up, and all edits fit together.
+Every idea has a true effect, drawn from a mix of edits (`runner/decision/worlds.py`). A run measures the truth with
+the noise of a seed and, on request, on a machine that drifts. A rule has a budget of runs, baseline and controls
+included, and decides what to run and what to keep. The rule called `tip` is that of a campaign, and calls
+`runner/decision/tip.py` itself.
 """
 
 from __future__ import annotations
@@ -17,26 +15,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from runner.decision import effect_prior, keep_rule
 from runner.decision.effect_prior import Floats
-from runner.decision.keep_rule import Rule
-from runner.decision.synthetic import (
-    CONTROL_INTERVAL,
-    EFFECT_SCALE,
-    GRID_POINTS,
-    Decisions,
-    Outcome,
-    Policy,
-    Trials,
-    run_sequential,
-)
 from runner.decision.tip_campaigns import tip_rule
-from runner.decision.worlds import Ideas, Machine, Setting
+from runner.decision.worlds import Ideas, Machine, Outcome, Setting
 
 CHUNK = 500
 """Number of campaigns side by side: few enough that the arrays stay in the processor's cache."""
-
-DEFAULT_RULE = Rule()
 
 Simulate = Callable[[Setting, int, np.random.Generator], Outcome]
 
@@ -91,39 +75,6 @@ def _best_number(
     return Outcome(-truth, first - best, keeps, false, keeps, false, np.zeros(num), tried, tried * repeats)
 
 
-def ours(
-    setting: Setting,
-    num: int,
-    rng: np.random.Generator,
-    *,
-    rule: Rule = DEFAULT_RULE,
-    control_interval: int = CONTROL_INTERVAL,
-) -> Outcome:
-    """Apply the rule of `runner/decision/keep_rule.py`."""
-    start = effect_prior.prior(EFFECT_SCALE, GRID_POINTS)
-
-    def decide(trials: Trials) -> Decisions:
-        known = effect_prior.posterior(start, trials.weights, trials.delta, trials.se)
-        keep, discard = keep_rule.clear_cases(
-            rule,
-            trials=trials.number,
-            delta=trials.delta,
-            se=trials.se,
-            better=known.better,
-            needed=keep_rule.LEAST_SIGMAS * trials.sigma,
-        )
-        return Decisions(keep, discard, known.better, known.mean)
-
-    policy = Policy(
-        decide=decide,
-        control_interval=control_interval,
-        least_pool=keep_rule.LEAST_POOL,
-        heeds_drift=True,
-        stack_sigmas=rule.stack_sigmas,
-    )
-    return run_sequential(setting, num, rng, policy)
-
-
 def oracle(setting: Setting, num: int, rng: np.random.Generator) -> Outcome:
     """Accept exactly the edits that help, after one trial each: the ceiling for rules that try edits in turn."""
     ideas = Ideas(setting, rng, num)
@@ -137,26 +88,8 @@ def oracle(setting: Setting, num: int, rng: np.random.Generator) -> Outcome:
     return Outcome(-truth, -truth, keeps, none, keeps, none, none, tried, tried)
 
 
-GROUP_KEEP_Z = np.array([-3.0, -2.4, -2.1, -2.0])
-GROUP_DISCARD_Z = np.array([-0.8, -0.8, -1.0, -np.inf])
-
-
-def group_sequential(setting: Setting, num: int, rng: np.random.Generator) -> Outcome:
-    """Apply fixed boundaries for z at up to four trials; a control before each but the first, every tenth run."""
-
-    def decide(trials: Trials) -> Decisions:
-        z, at = trials.delta / trials.se, trials.number.astype(np.int64) - 1
-        keep = (z <= GROUP_KEEP_Z[at]) & (trials.delta <= -keep_rule.LEAST_SIGMAS * trials.sigma)
-        return Decisions(keep, ~keep & (z >= GROUP_DISCARD_Z[at]), np.ones(len(z)), np.zeros(len(z)))
-
-    policy = Policy(decide=decide, control_interval=10, least_pool=3, heeds_drift=False)
-    return run_sequential(setting, num, rng, policy)
-
-
 RULES: dict[str, Simulate] = {
-    "ours": ours,
     "tip": tip_rule,
-    "group sequential": group_sequential,
     "greedy": greedy,
     "one seed": one_seed,
     "fixed margin": fixed_margin,

@@ -9,10 +9,12 @@ import numpy.typing as npt
 
 from runner.decision import effect_prior, keep_rule, tip
 from runner.decision.effect_prior import Floats
-from runner.decision.synthetic import BASELINE_RUNS, EFFECT_SCALE, Outcome
 from runner.decision.tip import Level, Pairs, TipRule
-from runner.decision.worlds import Ideas, Machine, Setting
+from runner.decision.worlds import Ideas, Machine, Outcome, Setting
 
+BASELINE_RUNS = 3
+EFFECT_SCALE = 0.0005
+"""The prior's, in bpb: that of the profile `cuda`, whatever the mix is."""
 GRID_POINTS = 101
 LOST_SHARE = 0.05
 """Share of small improvements whose trial is stopped early by mistake, where trials may be stopped."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -149,3 +150,17 @@ class Machine:
             fresh = self.setting.drift_sigmas * np.sqrt(1 - kept**2)
             self.drift = kept * self.drift + fresh * self.rng.normal(size=self.shape)
         return self.setting.sigma_bpb * self.drift
+
+
+class Outcome(NamedTuple):
+    """Results of campaigns; arrays (N,)."""
+
+    true_gain: Floats  # bpb, of the last champion over the baseline
+    reported_gain: Floats  # bpb, according to the rule
+    keeps: Floats  # commits on the champion's branch
+    false_keeps: Floats  # whose true effect is no improvement
+    edits: Floats  # in these commits
+    false_edits: Floats  # whose own true effect is no improvement
+    expected_false: Floats  # number of false keeps that the rule expected; 0 where it does not say
+    candidates: Floats
+    trials: Floats  # runs of candidates

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from runner.decision.keep_rule import AS_GOOD
 from runner.records import AuditRecord, Experiment, Figures, Phase, RunEnd, RunRecord, Trial, Verdict
 from runner.report.summary import BASELINE, counted, score_of
 from runner.untrusted import clean, one_line
@@ -15,6 +14,8 @@ MAX_STRIKES = 5
 
 _OPENINGS = {
     Verdict.KEEP: "Kept",
+    Verdict.ACCEPT: "Accepted onto the tip",
+    Verdict.UNCLEAR: "Unclear",
     Verdict.DISCARD: "Discarded",
     Verdict.CRASH: "Crashed",
     Verdict.INVALID: "Invalid",
@@ -32,8 +33,9 @@ def explain(experiment: Experiment) -> str:
         sentences = [f"{_OPENINGS[experiment.verdict]}: {_why(experiment)}."]
     if experiment.retry_of is not None:
         sentences.append(f"This was the only retry of experiment {experiment.retry_of}.")
-    if experiment.combines:
-        sentences.append(f"It combines the near misses {', '.join(map(str, experiment.combines))}.")
+    if experiment.is_certificate:
+        edits = "edit" if len(experiment.certifies) == 1 else "edits"
+        sentences.append(f"It certifies the {edits} {', '.join(map(str, experiment.certifies))}.")
     if experiment.verdict is Verdict.CRASH:
         last = clean(experiment.log_tail, max_lines=1)
         if last:
@@ -94,31 +96,18 @@ def _why(experiment: Experiment) -> str:
 
 
 def _evidence(experiment: Experiment, figures: Figures) -> str:
-    """Put the evidence for a verdict into one clause.
+    """Put the evidence for a verdict into one clause: the ledger's reason, and the interval of the effect.
 
-    `better by 0.0123 ± 0.0031 bpb; 4 trials against 6 of experiment 12; 97% certain; …`. The ledger's reason
-    follows where figures alone do not explain the verdict: a discard that looks better, a simplification.
+    `63% sure to be better; the tip takes an edit from 60%; expected effect −0.0012 bpb (90% interval …)`
     """
-    pool = "the champion" if experiment.champion is None else f"experiment {experiment.champion}"
-    is_better = figures.delta_bpb < 0
-    sure = figures.better if is_better else 1 - figures.better
-    parts = [
-        f"{'better' if is_better else 'worse'} by {abs(figures.delta_bpb):.4f} ± {figures.se_bpb:.4f} bpb",
-        f"{counted(len(figures.trials), 'trial')} against {len(figures.pool)} of {pool}",
-        f"{percent(sure)} certain",
-        f"noise {figures.sigma_bpb:.4f}",
-    ]
-    if experiment.verdict is Verdict.KEEP:
-        parts.append(
-            f"estimated gain {-figures.effect_bpb:.4f} (90% interval {-figures.high_bpb:.4f} to "
-            f"{-figures.low_bpb:.4f})"
-        )
-    if (experiment.verdict is Verdict.KEEP) != is_better or (
-        experiment.reason is not None and experiment.reason.startswith(AS_GOOD)
-    ):
-        reason = one_line(experiment.reason or "", 400).rstrip(".")
-        parts += [f"keep rule: {reason}"] if reason else []
-    return "; ".join(parts)
+    gain = "measured gain" if experiment.is_certificate else "expected gain"
+    return "; ".join(
+        [
+            one_line(experiment.reason or "", 400).rstrip("."),
+            f"{gain} {-figures.effect_bpb:.4f} bpb (90% interval {-figures.high_bpb:.4f} to {-figures.low_bpb:.4f})",
+            f"noise {figures.sigma_bpb:.4f}",
+        ]
+    )
 
 
 def percent(share: float) -> str:

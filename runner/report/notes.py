@@ -1,14 +1,14 @@
-"""Short notes on a campaign: runs stopped early, near misses tried together, and noise."""
+"""Short notes on a campaign: runs stopped early, certificates, and noise."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
 from runner.config import Config
 from runner.decision.early_stopping import first_training, is_promising
-from runner.decision.history import is_near_miss, noise_groups, scored, scores, stack_of
+from runner.decision.history import noise_groups, scored, scores
 from runner.decision.keep_rule import PRIOR_WEIGHT, noise_freedom, pooled_sigma
 from runner.records import Experiment, Phase, RunEnd, RunRecord, Verdict
 from runner.report.effort import duration
@@ -22,15 +22,14 @@ CONFIDENCE = 0.90
 class EarlyStops:
     """What early stopping saved, and how often it was wrong.
 
-    A random share of the unpromising runs is finished anyway (`early_stop_holdout`). The share of near misses or
-    better among these is an unbiased estimate of the share of wrong stops. It does not say what a wrongly stopped
-    idea was worth: most near misses never become part of a keep.
+    A random share of the unpromising runs is finished anyway (`early_stop_holdout`). The share of accepted ones
+    among these is an unbiased estimate of the share of wrong stops.
     """
 
     stopped: int  # first runs that were ended early
     saved_seconds: float  # of training and scoring, against the baseline's
     finished: int  # unpromising runs that were finished anyway, and scored
-    promising: int  # of these, near misses or better
+    promising: int  # of these, accepted
     wrong_at_most: float | None  # upper limit of the share of wrong stops; None: none was finished
 
     @property
@@ -62,9 +61,9 @@ def early_line(stops: EarlyStops) -> str | None:
     line = f"Stopped early: {runs}, {duration(stops.saved_seconds)} of training and scoring saved; "
     if stops.wrong is None or stops.wrong_at_most is None:
         return line + "none was finished anyway so far, so the share of wrong stops is unknown."
-    promising = "1 was a near miss" if stops.promising == 1 else f"{stops.promising} were near misses"
+    promising = "1 was" if stops.promising == 1 else f"{stops.promising} were"
     return line + (
-        f"of {stops.finished} finished anyway, {promising} or better "
+        f"of {stops.finished} finished anyway, {promising} accepted "
         f"(wrong stops {stops.wrong:.0%}, at most {stops.wrong_at_most:.0%} with {CONFIDENCE:.0%} confidence)."
     )
 
@@ -102,35 +101,36 @@ def usual_seconds(experiments: Sequence[Experiment]) -> float:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stacks:
-    """Near misses of a campaign, and what trying them together brought."""
+class Certificates:
+    """Verdicts on the tips of a campaign."""
 
-    near_misses: int
-    used: int  # of these, in stacks with a verdict
-    tried: int  # stacks with a verdict
+    tried: int
     kept: int
+    edits: int  # in those that were kept
 
 
-def stacks(experiments: Sequence[Experiment]) -> Stacks:
-    """Count near misses and stacks."""
-    tried = [one for one in experiments if one.combines and one.verdict is not None]
-    return Stacks(
-        near_misses=sum(is_near_miss(one) and not one.combines for one in experiments),
-        used=len(stack_of(tried)),
-        tried=len(tried),
-        kept=sum(one.verdict is Verdict.KEEP for one in tried),
-    )
+def certificates(experiments: Sequence[Experiment]) -> Certificates:
+    """Count the certificates that have a verdict."""
+    judged = [
+        (one.verdict, one.certifies) for one in experiments if one.is_certificate and one.verdict is not None
+    ]
+    return count_certificates(judged)
 
 
-def stack_line(found: Stacks) -> str | None:
-    """Describe near misses for people; None when there were none."""
-    if not found.near_misses:
-        return None
-    misses = "1 near miss" if found.near_misses == 1 else f"{found.near_misses:,} near misses"
+def count_certificates(judged: Iterable[tuple[Verdict, tuple[int, ...]]]) -> Certificates:
+    """Count certificates, given verdict and edits of each."""
+    judged = list(judged)
+    kept = [edits for verdict, edits in judged if verdict is Verdict.KEEP]
+    return Certificates(tried=len(judged), kept=len(kept), edits=sum(map(len, kept)))
+
+
+def certificate_line(found: Certificates) -> str | None:
+    """Describe certificates for people; None when there were none."""
     if not found.tried:
-        return f"Near misses: {misses}, not tried together so far."
-    return f"Near misses: {misses}, {found.used} of them tried together in {counted(found.tried, 'stack')}; " + (
-        f"{found.kept} kept."
+        return None
+    return (
+        f"Certificates: {found.kept} of {found.tried} kept, with {counted(found.edits, 'edit')}; "
+        "only these advance the champion's branch."
     )
 
 

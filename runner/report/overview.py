@@ -10,10 +10,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from runner.decision.keep_rule import NEAR_MISS_SIGMAS
+from runner.decision import history
 from runner.records import Experiment, Verdict
 from runner.report.findings import Findings, Level, findings_of, raw_curve
-from runner.report.notes import EarlyStops, Stacks, upper_limit, usual_seconds
+from runner.report.notes import Certificates, EarlyStops, count_certificates, upper_limit, usual_seconds
 from runner.report.sealed import Gap
 from runner.report.summary import BASELINE, Summary, baseline_failure, is_kept
 from runner.storage.aggregates import Aggregates
@@ -35,7 +35,8 @@ class Overview:
     strikes: Counter[int]
     findings: Findings
     early_stops: EarlyStops
-    stacks: Stacks
+    certificates: Certificates
+    tip: tuple[Experiment, ...]  # the accepted edits that are not certified yet, without their trials
 
 
 def overview(ledger: Ledger, tag: str, gaps: Sequence[Gap] = ()) -> Overview:
@@ -44,7 +45,7 @@ def overview(ledger: Ledger, tag: str, gaps: Sequence[Gap] = ()) -> Overview:
     Args:
         gaps: between validation and the sealed rows.
     """
-    sums = Aggregates(ledger.database, tag, near_miss_sigmas=NEAR_MISS_SIGMAS)
+    sums = Aggregates(ledger.database, tag)
     number = ledger.num_experiments(tag)
     newest = ledger.experiments(tag, max(0, number - NUM_NEWEST))
     baseline = ledger.experiments(tag, BASELINE, BASELINE)
@@ -70,7 +71,8 @@ def overview(ledger: Ledger, tag: str, gaps: Sequence[Gap] = ()) -> Overview:
         strikes=sums.strikes(),
         findings=findings_of(kept, champions, raw, sigma, gaps),
         early_stops=_early_stops(sums, baseline),
-        stacks=_stacks(sums),
+        certificates=count_certificates(sums.certificates()),
+        tip=_tip(ledger.lineage(tag)),
     )
 
 
@@ -94,11 +96,10 @@ def _early_stops(sums: Aggregates, baseline: Sequence[Experiment]) -> EarlyStops
     )
 
 
-def _stacks(sums: Aggregates) -> Stacks:
-    tried = sums.stacks()
-    return Stacks(
-        near_misses=sums.near_misses(),
-        used=len({piece for _, pieces in tried for piece in pieces}),
-        tried=len(tried),
-        kept=sum(verdict is Verdict.KEEP for verdict, _ in tried),
-    )
+def _tip(lineage: Sequence[Experiment]) -> tuple[Experiment, ...]:
+    """The edits on the tip, oldest first."""
+    parents, tip, edits = {one.number: one for one in lineage}, history.tip(lineage), list[Experiment]()
+    while tip is not None and tip.verdict is Verdict.ACCEPT:
+        edits.insert(0, tip)
+        tip = parents.get(-1 if tip.parent is None else tip.parent)
+    return tuple(edits)

@@ -11,22 +11,13 @@ from collections import Counter
 from runner.records import Verdict
 from runner.storage.database import Database
 
-_NEAR_MISS = (
-    "(verdict = 'discard' AND json_extract(figures, '$.effect_bpb') < -? * json_extract(figures, '$.sigma_bpb'))"
-)
-
 
 class Aggregates:
-    """Aggregates of one campaign. Every method raises what `Database` raises.
+    """Aggregates of one campaign. Every method raises what `Database` raises."""
 
-    Args:
-        near_miss_sigmas: expected improvement from which a discard is a near miss, in noise standard deviations.
-    """
-
-    def __init__(self, database: Database, tag: str, *, near_miss_sigmas: float) -> None:
+    def __init__(self, database: Database, tag: str) -> None:
         self._read = database.read
         self._tag = tag
-        self._near_miss_sigmas = near_miss_sigmas
 
     def verdicts(self) -> Counter[Verdict]:
         """How many experiments ended with each verdict, the baseline not counted."""
@@ -47,12 +38,12 @@ class Aggregates:
         return float(rows[0][0]) if rows else None
 
     def lowest_claim(self) -> tuple[int, float] | None:
-        """The lowest claimed score of a candidate that was kept or discarded, with its number."""
+        """The lowest claimed score of an edit that was accepted or discarded, with its number."""
         rows = self._read(
             "SELECT number, runs.val_bpb FROM runs CROSS JOIN trials ON trials.id = trial"
             " CROSS JOIN experiments ON experiments.tag = trials.tag AND number = experiment"
             " WHERE phase = 'score' AND runs.val_bpb IS NOT NULL AND experiments.tag = ? AND kind = 'candidate'"
-            " AND outcome IS NOT NULL AND verdict IN ('keep', 'discard') AND experiments.val_bpb IS NOT NULL"
+            " AND outcome IS NOT NULL AND verdict IN ('accept', 'discard') AND experiments.val_bpb IS NOT NULL"
             " ORDER BY runs.val_bpb LIMIT 1",
             self._tag,
         )
@@ -82,31 +73,21 @@ class Aggregates:
         return int(row[0]), float(row[1])
 
     def finished_anyway(self) -> tuple[int, int]:
-        """How many unpromising first trials were finished and judged, and how many of these were near misses or
-        better."""
+        """How many unpromising trials were finished and judged, and how many of these edits were accepted."""
         (row,) = self._read(
-            f"SELECT count(*), coalesce(sum({_NEAR_MISS} OR verdict = 'keep'"  # noqa: S608
-            " OR json_array_length(figures, '$.trials') > 1), 0) FROM runs CROSS JOIN trials ON trials.id = trial"
+            "SELECT count(*), coalesce(sum(verdict = 'accept'), 0) FROM runs CROSS JOIN trials ON trials.id = trial"
             " CROSS JOIN experiments ON experiments.tag = trials.tag AND number = experiment"
             " WHERE json_extract(curve, '$.stop_reason') IS NOT NULL AND trials.tag = ? AND kind = 'candidate'"
             " AND outcome = 'scored' AND figures IS NOT NULL",
-            *(self._near_miss_sigmas, self._tag),
+            self._tag,
         )
         return int(row[0]), int(row[1])
 
-    def near_misses(self) -> int:
-        """How many experiments were near misses, stacks not counted."""
-        (row,) = self._read(
-            f"SELECT count(*) FROM experiments WHERE {_NEAR_MISS} AND tag = ? AND combines = '[]'",  # noqa: S608
-            *(self._near_miss_sigmas, self._tag),
-        )
-        return int(row[0])
-
-    def stacks(self) -> list[tuple[Verdict, tuple[int, ...]]]:
-        """Verdict and pieces of each stack that was judged."""
+    def certificates(self) -> list[tuple[Verdict, tuple[int, ...]]]:
+        """Verdict and edits of each certificate that was judged."""
         rows = self._read(
-            "SELECT verdict, combines FROM experiments"
-            " WHERE tag = ? AND verdict IS NOT NULL AND combines <> '[]' ORDER BY number",
+            "SELECT verdict, certifies FROM experiments"
+            " WHERE tag = ? AND verdict IS NOT NULL AND certifies <> '[]' ORDER BY number",
             self._tag,
         )
-        return [(Verdict(verdict), tuple(json.loads(combines))) for verdict, combines in rows]
+        return [(Verdict(verdict), tuple(json.loads(certifies))) for verdict, certifies in rows]

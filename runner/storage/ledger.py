@@ -140,6 +140,7 @@ class Ledger:
         *,
         diff: str,
         champion: int | None,
+        parent: int | None,
         retry_of: int | None = None,
         refused: Refused | None = None,
         conversation: int | None = None,
@@ -167,8 +168,9 @@ class Ledger:
                 "model": proposal.model,
                 "parameters": json.dumps(dict(proposal.parameters)),
                 "retry_of": retry_of,
-                "combines": json.dumps(proposal.combines),
+                "certifies": json.dumps(proposal.certifies),
                 "champion": champion,
+                "parent": parent,
                 "diff": diff,
                 "verdict": None if refused is None else refused.verdict,
                 "reason": None if refused is None else refused.reason,
@@ -279,6 +281,14 @@ class Ledger:
     def keeps(self, tag: str) -> tuple[Experiment, ...]:
         """All experiments with the verdict keep, without their trials and costs."""
         query = "SELECT * FROM experiments WHERE tag = ? AND verdict = 'keep' ORDER BY number"
+        return tuple(experiment_of(row, (), 0.0) for row in self.database.read(query, tag))
+
+    def lineage(self, tag: str) -> tuple[Experiment, ...]:
+        """All experiments that say what the tip is: keeps, accepted edits, certificates; without trials and costs."""
+        query = (
+            "SELECT * FROM experiments WHERE tag = ? AND (verdict IN ('keep', 'accept') OR certifies <> '[]')"
+            " ORDER BY number"
+        )
         return tuple(experiment_of(row, (), 0.0) for row in self.database.read(query, tag))
 
     def experiment(self, tag: str, number: int) -> Experiment | None:

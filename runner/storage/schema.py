@@ -1,8 +1,8 @@
-"""Tables of the ledger, format 8."""
+"""Tables of the ledger, format 9."""
 
 from __future__ import annotations
 
-FORMAT = 8
+FORMAT = 9
 
 TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
@@ -28,8 +28,9 @@ CREATE TABLE experiments (
     model TEXT,
     parameters TEXT NOT NULL,           -- JSON
     retry_of INTEGER,
-    champion INTEGER,                   -- experiment that it is compared with
-    diff TEXT NOT NULL,                 -- against the champion's tree
+    champion INTEGER,                   -- experiment that was kept last when it was opened
+    parent INTEGER,                     -- experiment whose program it edits: the tip then, or its champion
+    diff TEXT NOT NULL,                 -- against the parent's tree
     tried_commit TEXT,
     image_id TEXT,
     layer_digest TEXT,
@@ -41,7 +42,7 @@ CREATE TABLE experiments (
     kept_commit TEXT,
     kept_seq INTEGER,
     figures TEXT,                       -- JSON: what the verdict rests on
-    combines TEXT NOT NULL,             -- JSON: near misses that it tries together
+    certifies TEXT NOT NULL,            -- JSON: of a certificate, the accepted edits that it compares
     PRIMARY KEY (tag, number)
 ) STRICT;
 CREATE INDEX experiments_by_verdict ON experiments (tag, verdict, number);

@@ -9,7 +9,7 @@ from tests.support.ledgers import TAG, record_trial
 from tests.support.trials import CLEAN, failed, run, scored
 
 REFUSED = replace(CLEAN, finding="not_causal", reason="r")
-STOP = Curve(losses=(1.0,) * 12, stop_reason=StopReason(fraction=0.5, loss=2.0, champion_loss=1.0, chance=0.01))
+STOP = Curve(losses=(1.0,) * 12, stop_reason=StopReason(fraction=0.5, loss=2.0, tip_loss=1.0, chance=0.01))
 OUTCOMES = {
     Verdict.CRASH: Outcome.CRASH, Verdict.INVALID: Outcome.INVALID, Verdict.INFRA: Outcome.LOST,
 }  # fmt: skip

@@ -30,7 +30,7 @@ import numpy as np
 
 from runner import edits
 from runner.campaign.campaign import Controller
-from runner.campaign.comparison import score_limit
+from runner.campaign.case import score_limit
 from runner.campaign.studies.interleave import Bench, Series
 from runner.decision import effect_prior, history, keep_rule
 from runner.decision.history import BASELINE, champion, champion_claims

@@ -31,7 +31,7 @@ from typing import Any
 
 from runner import edits
 from runner.campaign.campaign import Controller
-from runner.campaign.comparison import score_limit
+from runner.campaign.case import score_limit
 from runner.campaign.measurement import TrialBook
 from runner.campaign.studies.interleave import Bench, Scored, Series
 from runner.decision.history import BASELINE, champion, champion_claims

@@ -55,7 +55,7 @@ class Researcher:
 
     def propose(self, request: ProposalRequest) -> Proposal | NoProposal:
         """Hold one conversation, or continue one that was cut off."""
-        stuck = plateau(request.history, self._plateau_after, running=request.running)
+        stuck = plateau(request.history, self._plateau_after)
         chat = self._chat if stuck is None else self._plateau_chat
         conversation = _Conversation(request=request, opening=prompt.opening(request, stuck))
         with chat.connect(stopping=request.leaving) as connection:

@@ -7,10 +7,9 @@ beyond it are only counted; `read_experiments` shows them. The same history give
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
-from runner.decision.history import stack_of
-from runner.proposers import combine
+from runner.decision import history as lineage
 from runner.proposers.researcher.outcome import category_of, effect_of, lesson_of
 from runner.proposers.researcher.submit_tool import CATEGORIES
 from runner.records import Experiment, Verdict
@@ -24,7 +23,7 @@ SHORT_CHARACTERS = 120
 """Of a hypothesis in a long list."""
 RARE = 0.05
 """A category with a smaller share of the experiments is an open direction."""
-ORDER = (Verdict.KEEP, Verdict.DISCARD, Verdict.CRASH, Verdict.INVALID)
+ORDER = (Verdict.ACCEPT, Verdict.DISCARD, Verdict.CRASH, Verdict.INVALID)
 
 
 def digest(
@@ -42,8 +41,8 @@ def digest(
     room = max_tokens * CHARACTERS_PER_TOKEN
     tried = [one for one in history if one.verdict is not None and one.verdict is not Verdict.INFRA and one.number]
     newest = tried[::-1]
-    near = combine.near_misses(tried)
-    stacks = stack_of(history if running is None else (*history, running))
+    certificates = [one for one in newest if one.is_certificate]
+    newest = [one for one in newest if not one.is_certificate]
     by_category: dict[str, list[Experiment]] = defaultdict(list)
     for one in newest:
         by_category[category_of(one) or "without a category"].append(one)
@@ -51,23 +50,17 @@ def digest(
     def ended(verdict: Verdict) -> list[Experiment]:
         return [one for one in newest if one.verdict is verdict]
 
-    def line(one: Experiment) -> str:
-        return _line(one, stacks)
-
     parts = [
-        _standing(history, tried),
-        "" if running is None else f"Running now, verdict unknown:\n{_line(running, stacks)}",
+        _standing(history, newest),
+        "" if running is None else f"Running now, verdict unknown:\n{_line(running)}",
         _section(
-            "Kept: the champion's lineage, newest first (each against the champion before it)",
-            ended(Verdict.KEEP),
-            line,
-            room * 22 // 100,
+            "Certificates of the tip against its champion, newest first", certificates, _line, room * 12 // 100
         ),
-        _section("Near misses, best expected effect first", near, line, room * 18 // 100),
-        *_categories(by_category, {one.number for one in near}, stacks, room * 30 // 100),
-        _section("Crashed, newest first", ended(Verdict.CRASH), line, room * 14 // 100),
-        _section("Refused or invalid, newest first", ended(Verdict.INVALID), line, room * 6 // 100),
-        _open_directions(by_category, len(tried)),
+        _section("Accepted onto the tip, newest first", ended(Verdict.ACCEPT), _line, room * 28 // 100),
+        *_categories(by_category, room * 30 // 100),
+        _section("Crashed, newest first", ended(Verdict.CRASH), _line, room * 14 // 100),
+        _section("Refused or invalid, newest first", ended(Verdict.INVALID), _line, room * 6 // 100),
+        _open_directions(by_category, len(newest)),
     ]
     return "\n\n".join(part for part in parts if part)
 
@@ -77,7 +70,7 @@ def _standing(history: Sequence[Experiment], tried: Sequence[Experiment]) -> str
         one for one in history if one.val_bpb is not None and (one.number == 0 or one.verdict is Verdict.KEEP)
     ]
     counts = ", ".join(f"{sum(one.verdict is verdict for one in tried)} {verdict}" for verdict in ORDER)
-    lines = [f"{len(tried)} experiments so far: {counts}." if tried else "No experiments so far."]
+    lines = [f"{len(tried)} ideas so far: {counts}." if tried else "No ideas so far."]
     if champions:
         first, best = champions[0], champions[-1]
         lines.append(f"Baseline #{first.number}: val_bpb {first.val_bpb:.6f}.")
@@ -85,32 +78,34 @@ def _standing(history: Sequence[Experiment], tried: Sequence[Experiment]) -> str
             lines.append(f"Champion #{best.number}: val_bpb {best.val_bpb:.6f}.")
         else:
             lines.append("The baseline is the champion.")
+        tip = lineage.tip(history)
+        edits = [one for one in history if one.verdict is Verdict.ACCEPT and one.champion == best.number]
+        if tip is not None and tip is not best:
+            on_it = [one for one in edits if one.closed_seq <= tip.closed_seq]
+            lines.append(f"The tip is the champion with {len(on_it)} accepted edits, not certified yet.")
     sigmas = [one.sigma_bpb for one in history if one.sigma_bpb is not None]
     if sigmas:
         lines.append(f"Noise σ (standard deviation of one run): {sigmas[-1]:.6f} bpb.")
     return " ".join(lines)
 
 
-def _categories(
-    by_category: dict[str, list[Experiment]], near: set[int], stacks: Mapping[int, int], room: int
-) -> list[str]:
-    """The discards by category; near misses have a section of their own."""
+def _categories(by_category: dict[str, list[Experiment]], room: int) -> list[str]:
+    """The discards by category."""
     discards = {
-        name: [one for one in ones if one.verdict is Verdict.DISCARD and one.number not in near]
-        for name, ones in by_category.items()
+        name: [one for one in ones if one.verdict is Verdict.DISCARD] for name, ones in by_category.items()
     }
     total = sum(map(len, discards.values())) or 1
     sections = []
 
     def line(one: Experiment) -> str:
-        return _line(one, stacks, SHORT_CHARACTERS)
+        return _line(one, SHORT_CHARACTERS)
 
     for name in sorted(by_category, key=lambda name: (-len(by_category[name]), name)):
         ones = by_category[name]
-        kept = sum(one.verdict is Verdict.KEEP for one in ones)
+        accepted = sum(one.verdict is Verdict.ACCEPT for one in ones)
         crashed = sum(one.verdict is Verdict.CRASH for one in ones)
         deltas = [one.delta_bpb for one in ones if one.delta_bpb is not None]
-        title = f"{name}: {len(ones)} tried, {kept} kept, {crashed} crashed"
+        title = f"{name}: {len(ones)} tried, {accepted} accepted, {crashed} crashed"
         if deltas:
             title += f", best {min(deltas):+.6f} bpb"
         share = max(room * len(discards[name]) // total, room // (4 * len(by_category)))
@@ -144,9 +139,9 @@ def _section(
     return "\n".join(shown)
 
 
-def _line(one: Experiment, stacks: Mapping[int, int], hypothesis_characters: int = HYPOTHESIS_CHARACTERS) -> str:
+def _line(one: Experiment, hypothesis_characters: int = HYPOTHESIS_CHARACTERS) -> str:
     retry = None if one.retry_of is None else f"retry of #{one.retry_of}"
     facts = [fact for fact in (f"#{one.number}", effect_of(one), category_of(one), retry) if fact]
     line = f"- {', '.join(facts)}: {prompt_line(one.hypothesis, hypothesis_characters)}"
-    lesson = lesson_of(one, stacks)
+    lesson = lesson_of(one)
     return f"{line} → {lesson}" if lesson else line

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from runner.edits import Refusal
-from runner.proposers import combine
 from runner.proposers.llm.chat import Tool
 from runner.proposers.researcher.outcome import REASON_CHARACTERS, category_of, effect_of
 from runner.proposers.researcher.submit_tool import HYPOTHESIS_CHARACTERS
 from runner.records import Experiment, Verdict
 from runner.untrusted import fenced, prompt_line, prompt_text
 
-STATUSES = ("any", "keep", "discard", "near_miss", "crash", "invalid")
+STATUSES = ("any", "keep", "accept", "discard", "unclear", "crash", "invalid")
 MAX_LISTED = 100
 MAX_IN_FULL = 5
 LINE_CHARACTERS = 400
@@ -25,8 +24,8 @@ TOOL = Tool(
     name="read_experiments",
     description="Read past experiments. With numbers: these experiments in full, with diff, figures and the log "
     f"of a crash (at most {MAX_IN_FULL}). Without numbers: a list, newest first, filtered by status, by a file "
-    "that was changed, and by category; 'any' or an empty string does not filter. near_miss lists the near misses "
-    "of the digest: discards that are expected to help a little.",
+    "that was changed, and by category; 'any' or an empty string does not filter. accept lists edits "
+    "that went onto the tip; keep, discard and unclear also list certificates of the tip.",
     strict=True,
     schema={
         "type": "object",
@@ -67,10 +66,7 @@ def read(submitted: object, history: Sequence[Experiment]) -> str | Refusal:
         return Refusal(reason="limit must be a number")
     # An experiment that our infrastructure spoiled says nothing about its idea.
     found = [one for one in history if one.verdict is not Verdict.INFRA]
-    if status == "near_miss":
-        near = {one.number for one in combine.near_misses(history)}
-        found = [one for one in found if one.number in near]
-    elif status not in ("", "any"):
+    if status not in ("", "any"):
         found = [one for one in found if one.verdict == status]
     if file:
         found = [one for one in found if _touches(one, file)]

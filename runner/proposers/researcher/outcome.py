@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from runner.decision.history import is_near_miss
 from runner.decision.keep_rule import AS_GOOD
 from runner.records import Experiment, Verdict
 from runner.untrusted import prompt_line
@@ -20,23 +17,25 @@ def category_of(one: Experiment) -> str | None:
     return prompt_line(one.category, CATEGORY_CHARACTERS) if one.category else None
 
 
+def counted(number: int, noun: str) -> str:
+    """A number with its noun."""
+    return f"1 {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def effect_of(one: Experiment) -> str | None:
-    """The measured difference to the champion; with the uncertainty, if the verdict rests on figures."""
+    """The expected effect on the tip, or the measured gain of a certificate, with its uncertainty."""
     if one.delta_bpb is None:
         return None
     if (known := one.figures) is not None:
-        runs = "1 run" if len(known.trials) == 1 else f"{len(known.trials)} runs"
-        return f"{one.delta_bpb:+.6f} ± {known.se_bpb:.6f} bpb ({runs}, {known.better:.0%} sure to help)"
+        if one.is_certificate:
+            return f"{one.delta_bpb:+.6f} ± {known.se_bpb:.6f} bpb ({counted(len(known.trials), 'pair')})"
+        return f"{one.delta_bpb:+.6f} bpb expected ({known.better:.0%} sure to help)"
     sigmas = f" ({one.delta_bpb / one.sigma_bpb:+.1f}σ)" if one.sigma_bpb else ""
     return f"{one.delta_bpb:+.6f} bpb{sigmas}"
 
 
-def lesson_of(one: Experiment, stacks: Mapping[int, int]) -> str:
-    """The lesson of an experiment in a few words; empty if it is unknown.
-
-    Args:
-        stacks: for each near miss that was combined with others, by number, the experiment that did so.
-    """
+def lesson_of(one: Experiment) -> str:
+    """The lesson of an experiment in a few words; empty if it is unknown."""
     # A discard without a score was stopped early; its reason says why.
     stopped = one.verdict is Verdict.DISCARD and one.val_bpb is None
     if stopped or one.verdict in (Verdict.CRASH, Verdict.INVALID):
@@ -44,8 +43,13 @@ def lesson_of(one: Experiment, stacks: Mapping[int, int]) -> str:
     if one.figures is None:
         return ""
     if one.verdict is Verdict.KEEP:
-        return "as good, and simpler" if (one.reason or "").startswith(AS_GOOD) else "helps"
-    if is_near_miss(one) or one.number in stacks:
-        expected = f"may help a little (expected effect {one.figures.effect_bpb:+.6f} bpb)"
-        return f"{expected}, combined in #{stacks[one.number]}" if one.number in stacks else expected
+        return "certified"
+    if one.is_certificate:
+        return (
+            "not proven, the tip stays"
+            if one.verdict is Verdict.UNCLEAR
+            else "not better, the tip was rolled back"
+        )
+    if one.verdict is Verdict.ACCEPT:
+        return "as good, and simpler" if (one.reason or "").startswith(AS_GOOD) else "accepted"
     return "hurts" if one.figures.better < HURTS else "no visible effect"

@@ -104,7 +104,7 @@ def test_a_much_worse_run_is_unpromising_and_one_that_equals_the_champion_is_not
     worse = tuple(loss + NATS * 10 * SIGMA for loss in known.champion)
     stop_reason = known.stop_reason(AT, worse[AT])
     assert stop_reason is not None and stop_reason.chance < 0.02
-    assert stop_reason.loss - stop_reason.champion_loss == pytest.approx(NATS * 10 * SIGMA)
+    assert stop_reason.loss - stop_reason.tip_loss == pytest.approx(NATS * 10 * SIGMA)
     assert first_stop(known, known.champion) is None
     assert first_stop(known, [None] * NUM_FRACTIONS) is None, "a run that prints nothing is not stopped"
 
@@ -294,7 +294,7 @@ def test_a_loss_is_a_bounded_number_or_none(line, loss):
 
 
 def stopped_run(others=0.0, seed=3):
-    stop_reason = StopReason(fraction=0.45, loss=3.21, champion_loss=2.91, chance=0.004)
+    stop_reason = StopReason(fraction=0.45, loss=3.21, tip_loss=2.91, chance=0.004)
     return RunRecord(
         phase=Phase.TRAIN, seed=seed, end=RunEnd.STOPPED, exit_code=None, wall_seconds=9.0, cpu_seconds=9.0,
         others_cpu_seconds=others, curve=Curve(losses=(3.2,) * NUM_FRACTIONS, stop_reason=stop_reason),

@@ -76,7 +76,7 @@ def test_memory_is_named_with_its_limit():
 
 
 def test_a_stop_gives_the_figures_that_it_rests_on():
-    stop_reason = StopReason(fraction=0.45, loss=3.21, champion_loss=2.91, chance=0.004)
+    stop_reason = StopReason(fraction=0.45, loss=3.21, tip_loss=2.91, chance=0.004)
     curve = Curve(losses=(3.2,) * NUM_FRACTIONS, stop_reason=stop_reason)
     reason = training_failure(training(RunEnd.STOPPED, curve=curve), CONFIG).reason
     assert all(figure in reason for figure in ("45%", "3.210", "0.300", "0.4%"))

@@ -28,7 +28,7 @@ from tests.support.synthetic_verdicts import FIGURES
 from tests.support.trials import trials_of
 
 REASON = "stopped at 50% of its time: its loss 3.250 is 0.250 above the champion's there; a chance of 0.4% to be"
-REASON_TO_STOP = StopReason(fraction=0.5, loss=3.25, champion_loss=3.0, chance=0.004)
+REASON_TO_STOP = StopReason(fraction=0.5, loss=3.25, tip_loss=3.0, chance=0.004)
 
 
 def run(phase, seed, end=RunEnd.FINISHED, seconds=20.0, stop_reason=None, bpb=None):

@@ -13,7 +13,7 @@ from runner.storage.ledger import Ledger
 from tests.support.ledgers import open_experiment
 from tests.support.trials import failed, run, scored
 
-STOP = StopReason(fraction=0.5, loss=3.25, champion_loss=3.0, chance=0.004)
+STOP = StopReason(fraction=0.5, loss=3.25, tip_loss=3.0, chance=0.004)
 
 
 @pytest.fixture
