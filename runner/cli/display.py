@@ -22,7 +22,9 @@ from runner.untrusted import one_line
 
 COLORS = {
     Verdict.KEEP: "bold green",
+    Verdict.ACCEPT: "green",
     Verdict.DISCARD: "dim",
+    Verdict.UNCLEAR: "yellow",
     Verdict.CRASH: "red",
     Verdict.INVALID: "magenta",
     Verdict.INFRA: "yellow",

@@ -191,7 +191,7 @@ def count_effort(
 
 
 def campaign_notes(experiments: Sequence[Experiment], sealed: Sequence[SealedScore]) -> list[str]:
-    """Describe refusals, sealed scores, findings, early stops and certificates; nothing about what there is none of."""
+    """Describe refusals, sealed scores, findings, early stops, certificates: only those there are."""
     from runner.decision.history import strikes
     from runner.report.findings import find
     from runner.report.notes import certificates, early_stops

@@ -13,7 +13,7 @@ from runner.decision.keep_rule import AS_GOOD, SIMPLER_DOUBT, SIMPLER_SIGMAS, Ac
 from runner.decision.tip import Pairs, TipRule
 
 DISAGREE_SIGMAS = 4.0
-"""Pairs whose differences spread by so much more than the noise explains prove nothing: one of them was disturbed."""
+"""Pairs whose differences spread by so much more than the noise explains prove nothing: one was disturbed."""
 
 
 def judge(

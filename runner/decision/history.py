@@ -62,7 +62,7 @@ def baseline_failed(experiments: Sequence[Experiment]) -> bool:
 
 
 def champion_claims(experiment: Experiment | None) -> str | None:
-    """Hash of the stored claims that audits of a champion's challengers compare with; None where there are none."""
+    """Hash of the stored claims that audits of a champion's challengers compare with, if there are any."""
     stored = [] if experiment is None else [trial for trial in experiment.trials if trial.audited and trial.sealed]
     return stored[-1].claims_sha256 if stored else None
 

@@ -22,7 +22,7 @@ SIMPLER_SIGMAS = 0.5
 SIMPLER_DOUBT = 0.20
 """Largest probability that an accepted simplification is worse than that."""
 CONCEDED_SIGMAS = 1.0
-"""What all simplifications of a campaign together may be expected to cost, in noise standard deviations: many small
+"""Largest expected cost of all simplifications of a campaign together, in noise standard deviations: many small
 steps that are each within the noise must not lead downhill."""
 AS_GOOD = "as good within the noise"
 """First words of the reason for an accepted simplification that is no improvement."""

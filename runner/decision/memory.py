@@ -74,8 +74,7 @@ class Memory:
         return self._experiments[max(self._open)] if self._open else None
 
     def control_due(self, interval: int) -> bool:
-        """Whether the tip is due to be measured again: after `interval` trials of others, or if the last control was
-        suspect.
+        """Whether the tip is due for a control: after `interval` trials, or at once if the last one was suspect.
 
         Args:
             interval: 0 for never.

@@ -118,7 +118,7 @@ def _past(history: Sequence[Experiment]) -> tuple[list[_Past], int]:
             ((key, factor),) = experiment.parameters.items()
             if factor > 0 and experiment.verdict is not None:
                 past.append(_Past(key, factor, champion, experiment))
-        if experiment.verdict is Verdict.KEEP:
+        if experiment.verdict is Verdict.ACCEPT:
             champion = experiment.number
     return past, champion
 

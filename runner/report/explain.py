@@ -104,7 +104,8 @@ def _evidence(experiment: Experiment, figures: Figures) -> str:
     return "; ".join(
         [
             one_line(experiment.reason or "", 400).rstrip("."),
-            f"{gain} {-figures.effect_bpb:.4f} bpb (90% interval {-figures.high_bpb:.4f} to {-figures.low_bpb:.4f})",
+            f"{gain} {-figures.effect_bpb:.4f} bpb"
+            f" (90% interval {-figures.high_bpb:.4f} to {-figures.low_bpb:.4f})",
             f"noise {figures.sigma_bpb:.4f}",
         ]
     )

@@ -39,6 +39,7 @@ AMBER = "#c2750c"
 LOWEST = "lowest score so far"
 TICK_COLORS = {
     Verdict.DISCARD: GRAY,  # stopped early
+    Verdict.UNCLEAR: GRAY,
     Verdict.CRASH: "#d64545",
     Verdict.INVALID: "#8b5cf6",
     Verdict.INFRA: "#d9a514",

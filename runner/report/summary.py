@@ -12,9 +12,14 @@ from runner.records import Experiment, Verdict
 
 BASELINE = 0
 
+SCORED = (Verdict.KEEP, Verdict.ACCEPT, Verdict.DISCARD, Verdict.UNCLEAR)
+"""Verdicts with a score that can be believed, if there is one."""
+
 _OUTCOMES = {
     Verdict.KEEP: "kept",
+    Verdict.ACCEPT: "accepted",
     Verdict.DISCARD: "discarded",
+    Verdict.UNCLEAR: "unclear",
     Verdict.CRASH: "crashed",
     Verdict.INVALID: "invalid",
     Verdict.INFRA: "lost to infrastructure",
@@ -40,7 +45,7 @@ class Summary:
 
 def score_of(experiment: Experiment) -> float | None:
     """Return the score if it can be believed: that of a crash or of an invalid candidate cannot."""
-    if experiment.verdict not in (Verdict.KEEP, Verdict.DISCARD):
+    if experiment.verdict not in SCORED:
         return None
     if experiment.val_bpb is None or not math.isfinite(experiment.val_bpb):
         return None

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 HEADINGS = ("#", "verdict", "val_bpb", "delta", "seconds", "hypothesis")
 STYLES = {
     Verdict.KEEP: "bold green",
+    Verdict.ACCEPT: "green",
     Verdict.DISCARD: "bright_black",
+    Verdict.UNCLEAR: "yellow",
     Verdict.CRASH: "red",
     Verdict.INVALID: "magenta",
     Verdict.INFRA: "yellow",
@@ -64,7 +66,7 @@ def table(experiments: Sequence[Experiment], width: int, title: str | None = Non
         made.add_column(heading, justify=justify, width=cells, no_wrap=True, overflow="ellipsis")
     for experiment, row in zip(experiments, rows, strict=True):
         style = STYLES[experiment.verdict]
-        faint = "" if experiment.verdict is Verdict.KEEP else style
+        faint = "" if experiment.verdict in (Verdict.KEEP, Verdict.ACCEPT) else style
         shown = [
             Text(row[str(column.header)], style=style if column.header == "verdict" else "")
             for column in made.columns

@@ -284,7 +284,7 @@ class Ledger:
         return tuple(experiment_of(row, (), 0.0) for row in self.database.read(query, tag))
 
     def lineage(self, tag: str) -> tuple[Experiment, ...]:
-        """All experiments that say what the tip is: keeps, accepted edits, certificates; without trials and costs."""
+        """Everything that says what the tip is: keeps, accepted edits, certificates; without trials and costs."""
         query = (
             "SELECT * FROM experiments WHERE tag = ? AND (verdict IN ('keep', 'accept') OR certifies <> '[]')"
             " ORDER BY number"

@@ -53,9 +53,7 @@ def digest(
     parts = [
         _standing(history, newest),
         "" if running is None else f"Running now, verdict unknown:\n{_line(running)}",
-        _section(
-            "Certificates of the tip against its champion, newest first", certificates, _line, room * 12 // 100
-        ),
+        _section("Certificates, tip against champion, newest first", certificates, _line, room * 12 // 100),
         _section("Accepted onto the tip, newest first", ended(Verdict.ACCEPT), _line, room * 28 // 100),
         *_categories(by_category, room * 30 // 100),
         _section("Crashed, newest first", ended(Verdict.CRASH), _line, room * 14 // 100),

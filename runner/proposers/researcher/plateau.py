@@ -1,4 +1,4 @@
-"""The request for a different kind of idea after many verdicts without an accepted edit. It never pauses a night."""
+"""The request for a different kind of idea after many verdicts without an acceptance. It never pauses a night."""
 
 from __future__ import annotations
 
