@@ -40,6 +40,7 @@ class Step(StrEnum):
     COMMIT_WRITTEN = "commit_written"
     CANDIDATE_NAMED = "candidate_named"
     BRANCH_ADVANCED = "branch_advanced"
+    TIP_MOVED = "tip_moved"
     # Files: before and after the rename that makes one whole.
     FILE_REPLACED = "file_replaced"
     EVALUATION_PINNED = "evaluation_pinned"

@@ -369,6 +369,11 @@ class Experiment:
         return bool(self.certifies)
 
     @property
+    def is_idea(self) -> bool:
+        """Whether it tries an idea: it is neither the baseline nor a certificate."""
+        return self.number > 0 and not self.certifies
+
+    @property
     def commit(self) -> str | None:
         """The commit of its program: on the champion's branch, else its own."""
         return self.kept_commit or self.tried_commit

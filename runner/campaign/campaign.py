@@ -159,8 +159,7 @@ class Campaign:
 
     def knows(self, commit: str) -> bool:
         """Whether a commit is one of its own."""
-        own = (one.tried_commit if one.tried_commit == commit else one.kept_commit for one in self.experiments)
-        return commit in own
+        return any(commit in (one.tried_commit, one.kept_commit) for one in self.experiments)
 
     def seed(self, number: int, index: int) -> int:
         """The seed of trial `index` of an experiment: issued by the host, the same after a crash."""

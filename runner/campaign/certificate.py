@@ -35,7 +35,7 @@ def is_due(campaign: Campaign, trials_left: float) -> bool:
         trials_left: for which there is time.
     """
     known, sigma = campaign.memory.tip, campaign.memory.belief().sigma_bpb
-    if known is None or not known.edits:
+    if known is None or not known.edits or not known.trials:  # nothing is new since the last certificate
         return False
     rule = history.rule(campaign.config)
     worth, trials = max(-known.worth_bpb, 0.0), float(known.trials)

@@ -69,6 +69,7 @@ def _next_trial(campaign: Campaign, candidate: Program, case: Case) -> Trial | N
     champion = case.champion_next
     program = candidate if champion is None else program_of(campaign, champion)
     kind = TrialKind.CANDIDATE if champion is None else TrialKind.CONTROL
+    opponent = campaign.champion if champion is None else case.experiment
     trial = measure(
         campaign.evaluator,
         TrialRequest(
@@ -79,6 +80,6 @@ def _next_trial(campaign: Campaign, candidate: Program, case: Case) -> Trial | N
         ),
         LedgerBook(campaign, program.number, kind),
         case.policy,
-        history.champion_claims(campaign.champion),
+        history.champion_claims(opponent),
     )
     return trial if trial.outcome is Outcome.LOST else None

@@ -69,11 +69,12 @@ def open_campaign(controller: Controller) -> Campaign:
             "correct workload/ and commit it",
         )
     read_program(repository)
-    if repository.branch_head(controller.branch) is not None:
-        raise RepositoryError(
-            f"the branch {controller.branch} exists, but the ledger has no campaign of that name",
-            f"choose another name (--tag), or: git branch -D {controller.branch}",
-        )
+    for branch in (controller.branch, controller.tip_branch):
+        if repository.branch_head(branch) is not None:
+            raise RepositoryError(
+                f"the branch {branch} exists, but the ledger has no campaign of that name",
+                f"choose another name (--tag), or: git branch -D {branch}",
+            )
     if failed:
         ledger.delete_campaign(tag)
     row = ledger.create_campaign(tag=tag, base_commit=base, conditions=controller.conditions)
@@ -126,23 +127,19 @@ class _Loop:
     target: int
     ends_at: float  # on the monotonic clock
     certifies: bool = True  # whether tips are certified
+    exhausted: str | None = None  # why no idea comes any more
     empty: int = 0  # conversations without a proposal, in a row
     quarantined: int = 0  # experiments that ended as infra, in a row
 
     def run(self) -> str:
         """Go on until there is a reason to end; return it."""
         while True:
-            experiment = self.campaign.open_experiment
-            if experiment is None:
-                refuse_broken_machine(self.campaign)
-                if (reason := self._end_reason()) is not None:
-                    return reason
-                following = self._certificate() or self._done_reason() or self._next()
-                if isinstance(following, str):
-                    return following
-                if following is None:
-                    continue
-                experiment = following
+            following = self.campaign.open_experiment or self._next()
+            if isinstance(following, str):
+                return following
+            if following is None:
+                continue
+            experiment = following
             self.campaign.observer.opened(experiment)
             if experiment.verdict is None:
                 if self._leaves_time():
@@ -156,8 +153,19 @@ class _Loop:
     def _next(self) -> Experiment | str | None:
         """The next experiment; a reason to end; or None: look again."""
         campaign = self.campaign
-        # Before an idea is paid for.
-        await_engine(campaign.evaluator.engine, note=campaign.observer.note, stopping=campaign.stopping)
+        refuse_broken_machine(campaign)
+        if (reason := self._time_reason()) is not None:
+            return reason
+        no_idea = self._no_idea_reason()
+        if self._certificate_due(last=no_idea is not None):
+            self._await_engine()
+            return certificate.open_certificate(campaign)
+        return no_idea or self._idea()
+
+    def _idea(self) -> Experiment | str | None:
+        """The experiment of the next idea; a reason to end; or None: look again."""
+        campaign = self.campaign
+        self._await_engine()  # before an idea is paid for
         if campaign.memory.control_due(campaign.config.control_interval):
             run_control(campaign)
             return None
@@ -170,7 +178,8 @@ class _Loop:
     def _without_idea(self, answer: NoProposal) -> str | None:
         """Pause after a conversation without a proposal, or end the night."""
         if answer.exhausted:
-            return answer.reason
+            self.exhausted = answer.reason
+            return None
         self.empty += 1
         self.campaign.observer.note(f"no proposal: {answer.reason}")
         if self.stop.requested or self._budget_reason() is not None:
@@ -199,27 +208,32 @@ class _Loop:
         in_time = time.monotonic() + self.campaign.config.train_seconds < self.ends_at
         return self.campaign.num_done + 1 < self.target and not self.campaign.stopping() and in_time
 
-    def _certificate(self) -> Experiment | None:
-        """Open the certificate that is due; the tip is certified before the night ends, where there is time."""
+    def _await_engine(self) -> None:
         campaign = self.campaign
-        left = (self.ends_at - time.monotonic()) / campaign.config.train_seconds
-        if campaign.num_done >= self.target:
-            left = 0.0
-        if not self.certifies or not certificate.is_due(campaign, left):
-            return None
         await_engine(campaign.evaluator.engine, note=campaign.observer.note, stopping=campaign.stopping)
-        return certificate.open_certificate(campaign)
+
+    def _certificate_due(self, *, last: bool) -> bool:
+        """Whether the tip is certified now.
+
+        Args:
+            last: no idea follows any more: what is on the tip is certified, or waits for the next start.
+        """
+        left = 0.0 if last else (self.ends_at - time.monotonic()) / self.campaign.config.train_seconds
+        return self.certifies and certificate.is_due(self.campaign, left)
 
     def _budget_reason(self) -> str | None:
         return budget_reason(self.campaign.ledger.conversations, self.campaign.tag, self.ideas.budget_usd)
 
-    def _done_reason(self) -> str | None:
-        target = self.target
-        return f"{target} of {target} experiments done" if self.campaign.num_done >= target else None
+    def _no_idea_reason(self) -> str | None:
+        """Why no other idea is tried."""
+        if self.campaign.num_done >= self.target:
+            return f"{self.target} of {self.target} experiments done"
+        return self.exhausted or self._budget_reason()
 
-    def _end_reason(self) -> str | None:
+    def _time_reason(self) -> str | None:
+        """Why nothing more is measured."""
         if self.stop.requested:
             return STOPPED
         if time.monotonic() >= self.ends_at:
             return f"{self.campaign.config.hours:g} hours are over"
-        return self._budget_reason()
+        return None

@@ -7,6 +7,7 @@ import structlog
 from runner.campaign.campaign import Campaign
 from runner.campaign.commit_message import kept_message
 from runner.errors import RepositoryError
+from runner.failpoints import Step
 from runner.records import Experiment
 from runner.storage.git import write_again
 
@@ -38,7 +39,7 @@ def point_tip(campaign: Campaign) -> None:
             f"the branch {branch} is at {head}, which is no commit of this campaign",
             f"git branch -m {branch} NAME",
         )
-    repository.advance(branch, commit, expected_old=head)
+    repository.advance(branch, commit, expected_old=head, step=Step.TIP_MOVED)
     log.info("tip_moved", experiment=campaign.tip.number, commit=commit)
 
 

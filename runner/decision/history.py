@@ -62,9 +62,10 @@ def baseline_failed(experiments: Sequence[Experiment]) -> bool:
 
 
 def champion_claims(experiment: Experiment | None) -> str | None:
-    """Hash of the stored claims that audits of a champion's challengers compare with, if there are any."""
-    stored = [] if experiment is None else [trial for trial in experiment.trials if trial.audited and trial.sealed]
-    return stored[-1].claims_sha256 if stored else None
+    """Hash of the stored claims of a program, its newest, which audits of its opponents compare with, if any."""
+    trials = () if experiment is None else (*experiment.trials, *experiment.control_trials)
+    stored = [trial for trial in trials if trial.audited and trial.sealed]
+    return max(stored, key=lambda trial: trial.opened_seq).claims_sha256 if stored else None
 
 
 def strikes(experiments: Iterable[Experiment]) -> Counter[int]:

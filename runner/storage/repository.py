@@ -237,16 +237,19 @@ class Repository:
         with around(Step.CANDIDATE_NAMED):
             self._git.update_refs(commands)
 
-    def advance(self, branch: str, new: str, expected_old: str | None) -> None:
+    def advance(
+        self, branch: str, new: str, expected_old: str | None, step: Step = Step.BRANCH_ADVANCED
+    ) -> None:
         """Move a branch by compare-and-swap. Already being at `new` is fine.
 
         A checked-out branch is refused, because the checkout would then show the reverse of the new
         commit as the user's own change. A branch that is checked out while this runs is not noticed.
 
         Args:
-            branch: `autoresearch/<tag>`.
+            branch: `autoresearch/<tag>`, or that of its tip.
             new: commit id.
             expected_old: where the branch must be now; None when it must not exist.
+            step: what moving it means.
 
         Raises:
             ObjectGoneError: a garbage collection removed the commit; write it again.
@@ -257,7 +260,7 @@ class Repository:
         if self._git.commit_at(name) == new:
             return
         self.refuse_checked_out(branch)
-        with around(Step.BRANCH_ADVANCED):
+        with around(step):
             answer = self._git.update_ref(name, new, expected_old)
         held = self._git.commit_at(name)
         if held != new:
