@@ -15,6 +15,7 @@ from runner.cli.workspace import print_json
 if TYPE_CHECKING:
     from runner.campaign.studies.ablate import LeftOut, Study
     from runner.campaign.studies.confirm import Claim
+    from runner.decision.pairing import Difference
 
 MINIMAL_PATCH = "minimal.patch"
 
@@ -60,10 +61,11 @@ def ablate_command(commit: str | None, trials: int, as_json: bool, **settings: A
 @campaign_options
 @json_option
 def confirm_command(commit: str | None, against: str | None, as_json: bool, **settings: Any) -> None:
-    """Confirm that COMMIT is better: 5 + 5 fresh runs, p < 0.01, then the sealed rows.
+    """Confirm that COMMIT is better: 7 pairs under fresh seeds, an exact test, then the sealed rows.
 
-    COMMIT is by default the campaign's champion. Every attempt is recorded in the ledger and counts: the p of the
-    second one is doubled. The exit code is 1 when the claim does not hold.
+    COMMIT is by default the campaign's champion. Every attempt is recorded in the ledger. A further one adds its
+    pairs to those before it and needs a smaller p, so that all attempts together err with a probability below 1%.
+    The exit code is 1 when the claim does not hold.
     """
     from runner.campaign.studies import confirm
 
@@ -84,24 +86,31 @@ def confirm_command(commit: str | None, against: str | None, as_json: bool, **se
 
 def claim_lines(claim: Claim) -> list[str]:
     """Describe the outcome of an attempt for people; the first line is the summary."""
-    times = "" if claim.attempt == 1 else f" × {claim.attempt} attempts = {claim.p_of_attempt:.4f}"
     word = "holds" if claim.holds else "does NOT hold"
-    direction = "better" if claim.delta_bpb < 0 else "worse"
+    direction = "better" if claim.difference.mean_bpb < 0 else "worse"
+    times = "" if claim.attempt == 1 else f" in attempt {claim.attempt}"
     lines = [
         f"The claim {word}: {claim.commit[:10]} is {direction} than {claim.against[:10]} by "
-        f"{abs(claim.delta_bpb):.4f} bpb in {len(claim.runs)} + {len(claim.against_runs)} fresh runs, "
-        f"p = {claim.p:.4f}{times} (needed: below {claim.level:g}); {claim.reason}.",
+        f"{abs(claim.difference.mean_bpb):.4f} bpb in {claim.num_pairs} pairs under fresh seeds, "
+        f"p = {claim.p:.2g} (needed{times}: at most {claim.level:.2g}); {claim.reason}.",
+        f"difference  {_interval(claim.difference)}",
         f"{claim.commit[:10]}  " + "  ".join(f"{run.val_bpb:.6f}" for run in claim.runs),
         f"{claim.against[:10]}  " + "  ".join(f"{run.val_bpb:.6f}" for run in claim.against_runs),
     ]
-    if claim.sealed is not None:
+    if claim.sealed is not None and claim.sealed_difference is not None:
         own, other = claim.sealed
         lines.append(
-            f"sealed test rows (as claimed), one run each: {own.test_bpb:.6f} against {other.test_bpb:.6f} "
-            f"(validation {own.val_bpb:.6f}, {other.val_bpb:.6f}); with the gaps of these runs "
-            f"{claim.sealed_delta_bpb:+.4f} bpb"
+            f"sealed test rows (as claimed), one pair under a common seed: {own.test_bpb:.6f} against "
+            f"{other.test_bpb:.6f} (validation {own.val_bpb:.6f}, {other.val_bpb:.6f})"
         )
+        lines.append(f"sealed difference  {_interval(claim.sealed_difference)}")
     return lines
+
+
+def _interval(one: Difference) -> str:
+    return (
+        f"{one.mean_bpb:+.4f} bpb, standard error {one.se_bpb:.4f}, 90% {one.low_bpb:+.4f} to {one.high_bpb:+.4f}"
+    )
 
 
 def _print_study(study: Study, path: Path | None, *, as_json: bool) -> None:

@@ -48,9 +48,10 @@ def test_a_night_s_keeps_are_left_out_and_its_gain_is_confirmed(controller, engi
     claim = confirm.confirm(controller, pair, [], attempts.append, stopping=lambda: False)
     assert claim.holds, claim
     assert [one.sealed is None for one in attempts] == [True, False], "recorded before the sealed rows are asked"
-    assert claim.p == 1 / 252 and claim.delta_bpb < -0.003
-    assert [one.test_bpb > 0 for one in claim.sealed] == [True, True]
-    assert claim.sealed_delta_bpb < 0
+    assert claim.p == 1 / 128 and claim.difference.high_bpb < -0.003
+    own, other = claim.sealed
+    assert own.seed == other.seed and min(own.test_bpb, other.test_bpb) > 0
+    assert claim.sealed_difference.mean_bpb < 0
 
     # Nothing of this is in the records, among the claims, or in the engine.
     assert controller.ledger.experiments("test") == rows

@@ -54,10 +54,12 @@ class ScriptedRuns:
 
     Args:
         score: the score of a text, or a trial that failed.
+        noise: standard deviation of what is a trial's own.
+        shared: … of what all programs have in common under a seed.
     """
 
-    def __init__(self, monkeypatch, score, *, noise=0.001, gap=lambda text: 0.01):
-        self.score, self.noise, self.gap = score, noise, gap
+    def __init__(self, monkeypatch, score, *, noise=0.001, shared=0.05, gap=lambda text: 0.01):
+        self.score, self.noise, self.shared, self.gap = score, noise, shared, gap
         self.random = random.Random(1)
         self.seeds, self.num_sealed = [], 0
         self.removed = []
@@ -74,7 +76,8 @@ class ScriptedRuns:
         score = self.score(text)
         if isinstance(score, Trial):
             return score
-        bpb = score + self.random.gauss(0, self.noise)
+        common = random.Random(request.seed).gauss(0, self.shared)
+        bpb = score + common + self.random.gauss(0, self.noise)
         limit = policy(bpb).seal_below_bpb
         if limit is not None and bpb <= limit:
             self.num_sealed += 1
