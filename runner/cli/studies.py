@@ -108,9 +108,8 @@ def claim_lines(claim: Claim) -> list[str]:
 
 
 def _interval(one: Difference) -> str:
-    return (
-        f"{one.mean_bpb:+.4f} bpb, standard error {one.se_bpb:.4f}, 90% {one.low_bpb:+.4f} to {one.high_bpb:+.4f}"
-    )
+    ends = f"{one.low_bpb:+.4f} to {one.high_bpb:+.4f}"
+    return f"{one.mean_bpb:+.4f} bpb, standard error {one.se_bpb:.4f}, 90% {ends}"
 
 
 def _print_study(study: Study, path: Path | None, *, as_json: bool) -> None:

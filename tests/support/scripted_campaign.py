@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 from contextlib import contextmanager
+from dataclasses import replace
 from types import SimpleNamespace
 
 from runner import edits
@@ -12,8 +13,9 @@ from runner.campaign.candidate import commit_candidate
 from runner.campaign.promotion import promote
 from runner.campaign.studies import interleave
 from runner.evaluation.trial import Sealed
-from runner.records import Outcome, Proposal, Replace, Ruling, SealedScore, Trial, Verdict
+from runner.records import Outcome, Phase, Proposal, Replace, Ruling, SealedScore, Trial, Verdict
 from tests.support import scripted_controller
+from tests.support.trials import CLEAN, run
 
 CONDITIONS = {"base_image": "b", "data": "d", "evaluation": "e"}
 
@@ -60,8 +62,8 @@ class ScriptedRuns:
 
     def __init__(self, monkeypatch, score, *, noise=0.001, shared=0.05, gap=lambda text: 0.01):
         self.score, self.noise, self.shared, self.gap = score, noise, shared, gap
-        self.random = random.Random(1)
         self.seeds, self.num_sealed = [], 0
+        self.measured = []
         self.removed = []
         monkeypatch.setattr(interleave, "measure", self.measure)
         monkeypatch.setattr(
@@ -76,14 +78,22 @@ class ScriptedRuns:
         score = self.score(text)
         if isinstance(score, Trial):
             return score
-        common = random.Random(request.seed).gauss(0, self.shared)
-        bpb = score + common + self.random.gauss(0, self.noise)
+        bpb = score + self._noise(request.seed, text)
         limit = policy(bpb).seal_below_bpb
         if limit is not None and bpb <= limit:
             self.num_sealed += 1
             sealed = SealedScore(number=0, seed=request.seed, val_bpb=bpb, test_bpb=bpb + self.gap(text))
             book.sealed(Sealed(sealed, "h"))
-        return Trial(seed=request.seed, outcome=Outcome.SCORED, val_bpb=bpb, claims_sha256="c")
+        audit = run(Phase.AUDIT, request.seed, val_bpb=bpb, audit=replace(CLEAN, claimed_bpb=bpb))
+        return Trial(seed=request.seed, outcome=Outcome.SCORED, val_bpb=bpb, claims_sha256="c", runs=(audit,))
+
+    def _noise(self, seed, text):
+        """The same in every test run, although seeds and the order of programs are drawn anew."""
+        number = list(dict.fromkeys(self.seeds)).index(seed)
+        again = self.measured.count((seed, text))
+        self.measured.append((seed, text))
+        common, own = (random.Random(f"{number} {words}") for words in ("", f"{again} {text}"))
+        return common.gauss(0, self.shared) + own.gauss(0, self.noise)
 
 
 def number_of(text, name):
