@@ -1,4 +1,4 @@
-"""Commands that say what a campaign's keeps are worth: ablate, confirm."""
+"""Commands that say what a campaign's certificates are worth: ablate, confirm."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from runner.cli.options import campaign_options, json_option
 from runner.cli.workspace import print_json
 
 if TYPE_CHECKING:
-    from runner.campaign.studies.ablate import LeftOut, Study
+    from runner.campaign.studies.ablate import Finding, Study
     from runner.campaign.studies.confirm import Claim
     from runner.decision.pairing import Difference
 
@@ -22,16 +22,19 @@ MINIMAL_PATCH = "minimal.patch"
 
 @click.command("ablate")
 @click.argument("commit", required=False)
-@click.option("--trials", type=click.IntRange(1), default=3, show_default=True, help="Trials of each program.")
+@click.option(
+    "--seeds", "num_seeds", type=click.IntRange(1), default=3, show_default=True, help="Seeds for each program."
+)
+@click.option("--all", "whole_line", is_flag=True, help="Split every certificate since the baseline.")
 @campaign_options
 @json_option
-def ablate_command(commit: str | None, trials: int, as_json: bool, **settings: Any) -> None:
-    """Leave each kept edit out of the champion once, and say which still matter.
+def ablate_command(commit: str | None, num_seeds: int, whole_line: bool, as_json: bool, **settings: Any) -> None:
+    """Split a certificate into its accepted edits, and say which of them carry the gain.
 
-    COMMIT is a kept commit of the campaign; default: its champion. All edits that no longer matter are then left
-    out together; if the result is not worse, minimal.patch is written beside the reports: the difference between
-    the baseline and the reduced champion. Nothing else is recorded. Ctrl-C finishes the current run and prints
-    what is known.
+    COMMIT is a certified commit of the campaign; default: its champion. Each edit is left out once, or put alone
+    on the champion before, under the same seeds. All edits that do not matter are then left out together; if the
+    result is not worse, minimal.patch is written beside the reports: the difference between the baseline and the
+    reduced program. Nothing else is recorded. Ctrl-C finishes the current trial and prints what is known.
     """
     from runner.campaign.studies import ablate
     from runner.errors import Interrupted
@@ -42,7 +45,7 @@ def ablate_command(commit: str | None, trials: int, as_json: bool, **settings: A
     path: Path | None = None
     try:
         with open_night(commit=commit, **settings) as (controller, stop):
-            study = ablate.open_study(controller, commit, trials)
+            study = ablate.open_study(controller, commit, num_seeds, whole_line=whole_line)
             ablate.run_study(controller, study, stopping=lambda: stop.requested)
             patch = study.patch()
             if patch is not None:
@@ -52,7 +55,7 @@ def ablate_command(commit: str | None, trials: int, as_json: bool, **settings: A
         if study is not None:
             _print_study(study, path, as_json=as_json)
     if not study.complete:
-        raise Interrupted("stopped between two runs; no patch was written", "run it again; it starts over")
+        raise Interrupted("stopped between two trials; no patch was written", "run it again; it starts over")
 
 
 @click.command("confirm")
@@ -113,16 +116,17 @@ def _interval(one: Difference) -> str:
 
 
 def _print_study(study: Study, path: Path | None, *, as_json: bool) -> None:
-    together = study.together()
+    together, gain = study.together(), study.gain()
     if as_json:
         print_json(
             {
-                "champion": study.champion.number,
-                "commit": study.champion.kept_commit,
-                "trials": study.num_trials,
+                "certificate": study.scope.champion.number,
+                "commit": study.scope.champion.kept_commit,
+                "against": study.scope.before,
+                "seeds": study.num_seeds,
                 "complete": study.complete,
-                "sigma_bpb": study.sigma_bpb,
-                "keeps": [asdict(one) for one in study.left_out()],
+                "gain": None if gain is None else asdict(gain),
+                "edits": [asdict(one) for one in study.findings()],
                 "dropped": study.dropped,
                 "together": None if together is None else asdict(together),
                 "runs": {name: [asdict(run) for run in runs] for name, runs in study.series.runs.items()},
@@ -136,37 +140,43 @@ def _print_study(study: Study, path: Path | None, *, as_json: bool) -> None:
 
 
 def study_lines(study: Study) -> list[str]:
-    """Describe the findings on each keep, and of all that do not matter together, for people."""
+    """Describe the findings on each edit, and on all that do not matter together, for people."""
     from runner.cli.display import first_line
 
-    commit = (study.champion.kept_commit or "")[:10]
+    newest, gain = study.scope.champion, study.gain()
+    count = len(study.scope.accepted)
     lines = [
-        f"champion: experiment {study.champion.number} ({commit}), {len(study.keeps)} kept edits; without …",
+        f"experiment {newest.number} ({(newest.kept_commit or '')[:10]}) against experiment {study.scope.before}: "
+        f"{'1 edit' if count == 1 else f'{count} edits'}, together "
+        f"{'not measured' if gain is None else _interval(gain)}",
     ]
-    for keep, one in zip(study.keeps, study.left_out(), strict=True):
-        lines.append(f"experiment {keep.number:<4d}  {_words(one)}  [{first_line(keep.hypothesis)}]")
+    for edit, one in zip(study.scope.accepted, study.findings(), strict=True):
+        lines.append(f"experiment {edit.number:<4d}  {_words(one)}  [{first_line(edit.hypothesis)}]")
     together = study.together()
     if together is not None:
         numbers = ", ".join(map(str, study.dropped))
         lines.append(f"experiments {numbers} together  {_words(together)}")
     if study.complete:
-        lines.append(_conclusion(study, together))
+        lines += _conclusion(study, together)
     return lines
 
 
-def _words(one: LeftOut) -> str:
-    if one.delta_bpb is None or one.se_bpb is None or one.not_worse is None:
+def _words(one: Finding) -> str:
+    if one.effect is None or one.not_worse is None:
         return str(one.state) + ("" if one.reason is None else f": {one.reason}")
-    return (
-        f"{one.delta_bpb:+.4f} ± {one.se_bpb:.4f} bpb, {one.state} "
-        f"(not worse by more than half a sigma: {one.not_worse:.0%})"
-    )
+    how = ", alone on the champion before" if one.alone else ""
+    return f"{_interval(one.effect)}{how}: {one.state} (not worse without it: {one.not_worse:.0%})"
 
 
-def _conclusion(study: Study, together: LeftOut | None) -> str:
+def _conclusion(study: Study, together: Finding | None) -> list[str]:
+    from runner.campaign.studies.ablate import State
+
+    carrying = [one for one in study.findings() if one.state in (State.MATTERS, State.NEEDED)]
+    numbers = ", ".join(str(one.number) for one in carrying)
+    lines = [f"The gain is carried by: {numbers or 'no edit that shows by itself'}."]
     if together is None:
-        return "No keep can be left out with confidence: the minimal patch is all of them."
+        return [*lines, "No edit can be left out with confidence: the minimal patch is all of them."]
     if study.patch() is None:
-        return "Without them together the program may be worse: no patch was written."
-    left = len(study.keeps) - len(study.dropped)
-    return f"The minimal patch keeps the gain with {left} of {len(study.keeps)} kept edits."
+        return [*lines, "Without them together the program may be worse: no patch was written."]
+    left = len(study.scope.accepted) - len(study.dropped)
+    return [*lines, f"The minimal patch keeps the gain with {left} of {len(study.scope.accepted)} edits."]

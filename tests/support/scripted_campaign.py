@@ -13,6 +13,7 @@ from runner.campaign.candidate import commit_candidate
 from runner.campaign.promotion import promote
 from runner.campaign.studies import interleave
 from runner.evaluation.trial import Sealed
+from runner.failpoints import Step
 from runner.records import Outcome, Phase, Proposal, Replace, Ruling, SealedScore, Trial, Verdict
 from tests.support import scripted_controller
 from tests.support.trials import CLEAN, run
@@ -35,19 +36,54 @@ def campaign(root, **settings):
 
 
 def keep(campaign, old, new, path="workload/train.py"):
-    """Keep one edit; returns its number."""
-    files = campaign.repository.read_workload(campaign.champion.kept_commit)
+    """Accept one edit and certify it; returns the number of the certificate."""
+    accept(campaign, old, new, path)
+    return certify(campaign)
+
+
+def accept(campaign, old, new, path="workload/train.py"):
+    """Accept one edit on the tip; returns its number."""
+    tip = tip_of(campaign)
+    files = campaign.repository.read_workload(tip.kept_commit or tip.tried_commit)
     edit = Replace(path=path, old=old, new=new)
     after = edits.apply(files, [edit])
     proposal = Proposal(hypothesis=f"{old} to {new}", edits=(edit,), proposer="p")
-    opened = campaign.open(proposal, diff=edits.diff(files, after))
-    staged = commit_candidate(campaign, opened, after)
+    return _record(campaign, proposal, after, Verdict.ACCEPT, parent=tip.number)
+
+
+def certify(campaign):
+    """Certify the tip; returns the number of the certificate."""
+    best, tip = campaign.champion, tip_of(campaign)
+    accepted = [one.number for one in campaign.experiments if one.verdict is Verdict.ACCEPT]
+    proposal = Proposal(
+        hypothesis="certificate",
+        edits=(),
+        proposer="certificate",
+        certifies=tuple(number for number in accepted if number > best.number),
+    )
+    files = campaign.repository.read_workload(tip.tried_commit)
+    number = _record(campaign, proposal, files, Verdict.KEEP, parent=tip.number)
+    promote(campaign, campaign.experiments[number])
+    return number
+
+
+def tip_of(campaign):
+    """The experiment whose tree is the tip."""
+    accepted = [one for one in campaign.experiments if one.verdict is Verdict.ACCEPT]
+    return max([campaign.champion, *accepted], key=lambda one: one.number)
+
+
+def _record(campaign, proposal, files, verdict, *, parent):
+    before = campaign.repository.read_workload(campaign.champion.kept_commit)
+    opened = campaign.open(proposal, diff=edits.diff(before, files))
+    with campaign.ledger.database.transaction(Step.EXPERIMENT_OPENED) as db:
+        db.execute("UPDATE experiments SET parent = ? WHERE number = ?", (parent, opened.number))
+    staged = commit_candidate(campaign, opened, files)
     campaign.ledger.set_candidate(
         campaign.tag, opened.number, commit=staged.commit, image_id="i", layer_digest="l"
     )
-    ruling = Ruling(verdict=Verdict.KEEP, reason="r", val_bpb=1.9, delta_bpb=-0.1, sigma_bpb=0.01)
-    closed = campaign.close(opened.number, ruling)
-    promote(campaign, closed)
+    ruling = Ruling(verdict=verdict, reason="r", val_bpb=1.9, delta_bpb=-0.1, sigma_bpb=0.01)
+    campaign.close(opened.number, ruling)
     return opened.number
 
 

@@ -42,7 +42,7 @@ class Series:
     def table(self, names: Sequence[str]) -> list[list[float]]:
         """Scores of some programs, a row for each, under the seeds that all of them have."""
         by_seed = [{run.seed: run.val_bpb for run in self.runs.get(name, [])} for name in names]
-        shared = [seed for seed in by_seed[0] if all(seed in own for own in by_seed)]
+        shared = [seed for seed in (by_seed or [{}])[0] if all(seed in own for own in by_seed)]
         return [[own[seed] for seed in shared] for own in by_seed]
 
     def differences(self, name: str, other: str) -> list[float]:

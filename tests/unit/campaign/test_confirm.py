@@ -230,7 +230,7 @@ def test_the_claims_of_the_campaign_stay_where_they_are(controller, root, monkey
 
 def test_a_pair_is_two_programs_of_a_campaign_or_two_named_commits(controller):
     pair = confirm.open_pair(controller, None, None)
-    best = controller.ledger.experiments(TAG)[1]
+    best = controller.ledger.experiments(TAG)[2]
     assert (pair.commit, pair.against) == (best.kept_commit, controller.ledger.campaign(TAG).base_commit)
     assert confirm.open_pair(controller, best.tried_commit, "main").sha256 == pair.sha256, "by what they hold"
     with pytest.raises(ConfigError, match="same program"):
@@ -254,7 +254,7 @@ def test_comments_and_layout_make_no_new_pair(controller):
 
 
 def test_the_two_sides_of_a_pair_are_not_the_same_claim_the_other_way_round(controller):
-    best = controller.ledger.experiments(TAG)[1].kept_commit
+    best = controller.ledger.experiments(TAG)[2].kept_commit
     there, back = (confirm.open_pair(controller, *pair) for pair in ((best, "main"), ("main", best)))
     assert there.sha256 != back.sha256
 
