@@ -21,6 +21,8 @@ from runner.decision.keep_rule import PRIOR_WEIGHT, SIMPLER_DOUBT, SIMPLER_SIGMA
 PROFILES = {"cpu": (0.010, 0.015), "cuda": (0.0007, 0.0005)}
 """Noise and typical effect of an edit, in bpb."""
 NUM_PROGRAMS = 7
+START_SHARE = 0.6
+"""Seed share that a campaign expects before it has measured any."""
 
 
 def confirmed(rng, effect_sigmas, share, num_attempts, replicates):
@@ -46,7 +48,7 @@ def screened(rng, profile, worth_sigmas, share, num_seeds, replicates):
         table = sigma * (own + rng.normal(0, math.sqrt(share), num_seeds))
         table[1] += worth_sigmas * sigma
         squares, freedom = pairing.residual_spread(table)
-        spread = keep_rule.pooled_sigma_of(squares, freedom, sigma * math.sqrt(0.5))
+        spread = keep_rule.pooled_sigma_of([(squares, freedom)], sigma * math.sqrt(1 - START_SHARE))
         mean = float((table[0] - table[1]).mean())
         effect = pairing.difference_of(mean, spread * math.sqrt(2 / num_seeds), PRIOR_WEIGHT + freedom)
         good = effect_prior.probability_below(prior, weights, -mean, effect.se_bpb, SIMPLER_SIGMAS * sigma)

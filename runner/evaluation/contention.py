@@ -11,11 +11,11 @@ from __future__ import annotations
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from statistics import fmean, median
 
-from runner.records import Outcome, RunRecord, Trial
+from runner.records import Experiment, Outcome, RunRecord
 from runner.sandbox.gpu_state import GpuState
 from runner.untrusted import tokens_per_second
 
@@ -44,11 +44,11 @@ def busy(share: float) -> str:
     )
 
 
-def usual_speed(trials: Iterable[Trial]) -> float | None:
+def usual_speed(experiment: Experiment) -> float | None:
     """Median throughput that a program's scored trials printed, in tokens per second; None with too few."""
     found = [
         speed
-        for trial in trials
+        for trial in (*experiment.trials, *experiment.control_trials)
         if trial.outcome is Outcome.SCORED
         and trial.training is not None
         and (speed := tokens_per_second(trial.training.log_tail)) is not None

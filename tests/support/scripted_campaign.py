@@ -13,7 +13,6 @@ from runner.campaign.candidate import commit_candidate
 from runner.campaign.promotion import promote
 from runner.campaign.studies import interleave
 from runner.evaluation.trial import Sealed
-from runner.failpoints import Step
 from runner.records import Outcome, Phase, Proposal, Replace, Ruling, SealedScore, Trial, Verdict
 from tests.support import scripted_controller
 from tests.support.trials import CLEAN, run
@@ -44,11 +43,11 @@ def keep(campaign, old, new, path="workload/train.py"):
 def accept(campaign, old, new, path="workload/train.py"):
     """Accept one edit on the tip; returns its number."""
     tip = tip_of(campaign)
-    files = campaign.repository.read_workload(tip.kept_commit or tip.tried_commit)
+    files = campaign.repository.read_workload(tip.commit)
     edit = Replace(path=path, old=old, new=new)
     after = edits.apply(files, [edit])
     proposal = Proposal(hypothesis=f"{old} to {new}", edits=(edit,), proposer="p")
-    return _record(campaign, proposal, after, Verdict.ACCEPT, parent=tip.number)
+    return _record(campaign, proposal, after, Verdict.ACCEPT, parent=tip)
 
 
 def certify(campaign):
@@ -62,7 +61,7 @@ def certify(campaign):
         certifies=tuple(number for number in accepted if number > best.number),
     )
     files = campaign.repository.read_workload(tip.tried_commit)
-    number = _record(campaign, proposal, files, Verdict.KEEP, parent=tip.number)
+    number = _record(campaign, proposal, files, Verdict.KEEP, parent=best)
     promote(campaign, campaign.experiments[number])
     return number
 
@@ -74,10 +73,8 @@ def tip_of(campaign):
 
 
 def _record(campaign, proposal, files, verdict, *, parent):
-    before = campaign.repository.read_workload(campaign.champion.kept_commit)
-    opened = campaign.open(proposal, diff=edits.diff(before, files))
-    with campaign.ledger.database.transaction(Step.EXPERIMENT_OPENED) as db:
-        db.execute("UPDATE experiments SET parent = ? WHERE number = ?", (parent, opened.number))
+    before = campaign.repository.read_workload(parent.commit)
+    opened = campaign.open(proposal, diff=edits.diff(before, files), parent=parent.number)
     staged = commit_candidate(campaign, opened, files)
     campaign.ledger.set_candidate(
         campaign.tag, opened.number, commit=staged.commit, image_id="i", layer_digest="l"

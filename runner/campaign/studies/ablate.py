@@ -176,11 +176,9 @@ class Study:
         if not found:
             return None
         sound = [one for one in self.programs if one in self.series.runs and one not in self.series.failures]
-        groups = [pairing.residual_spread(self.series.table(names)) for names in (sound, [TIP, TOGETHER])]
-        squares, freedom = sum(one for one, _ in groups), sum(one for _, one in groups)
-        spread = keep_rule.pooled_sigma_of(squares, freedom, self.residual_prior_bpb)
-        se = spread * math.sqrt(2 / len(found))
-        return pairing.difference_of(fmean(found), se, PRIOR_WEIGHT + freedom)
+        spreads = [pairing.residual_spread(self.series.table(names)) for names in (sound, [TIP, TOGETHER])]
+        se = keep_rule.pooled_sigma_of(spreads, self.residual_prior_bpb) * math.sqrt(2 / len(found))
+        return pairing.difference_of(fmean(found), se, PRIOR_WEIGHT + sum(freedom for _, freedom in spreads))
 
 
 def open_study(controller: Controller, revision: str | None, num_seeds: int, *, whole_line: bool = False) -> Study:
@@ -222,12 +220,13 @@ def open_study(controller: Controller, revision: str | None, num_seeds: int, *, 
         else:
             plan[edit.number] = alone(edit.number), BEFORE
             programs[alone(edit.number)] = single
-    belief = Memory(past, controller.config).belief()
+    memory = Memory(past, controller.config)
+    belief = memory.belief()
     return Study(
         scope=scope,
         num_seeds=num_seeds,
         belief=belief,
-        residual_prior_bpb=belief.sigma_bpb * math.sqrt(1 - fmean(controller.config.seed_share)),
+        residual_prior_bpb=math.sqrt(memory.own_variance(belief.sigma_bpb)),
         programs=programs,
         plan=plan,
         bound=bound,
@@ -263,10 +262,7 @@ def find_scope(
         champion=best,
         accepted=accepted,
         trees={
-            number: controller.repository.read_workload(
-                past[number].kept_commit or past[number].tried_commit or ""
-            )
-            for number in sorted(needed)
+            number: controller.repository.read_workload(past[number].commit or "") for number in sorted(needed)
         },
         before=before,
     )

@@ -96,7 +96,9 @@ def summarize(
         value for audit in audits for value in (audit.repeat, audit.suffix, audit.neighbors) if value is not None
     ]
     return Calibration(
-        noise_prior_bpb=keep_rule.pooled_sigma_of(noise.sigma_bpb**2 * freedom, freedom, config.noise_prior_bpb),
+        noise_prior_bpb=keep_rule.pooled_sigma_of(
+            [(noise.sigma_bpb**2 * freedom, freedom)], config.noise_prior_bpb
+        ),
         seed_share=(0.0 if repeated else noise.low, noise.high),
         honest_dependence=min(
             1.0, max([config.honest_dependence, *(DEPENDENCE_MARGIN * one for one in dependences)])

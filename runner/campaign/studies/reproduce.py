@@ -96,11 +96,7 @@ def find_experiment(
     named = [one for one in scored if one.kept_commit == commit] or [
         one for one in scored if one.tried_commit == commit
     ]
-    alike = (
-        one
-        for one in reversed(scored)
-        if controller.repository.read_workload(one.kept_commit or one.tried_commit or "") == files
-    )
+    alike = (one for one in reversed(scored) if controller.repository.read_workload(one.commit or "") == files)
     return named[0] if named else next(alike, None)
 
 

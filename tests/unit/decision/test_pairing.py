@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from runner.decision import pairing
+from runner.decision import pairing, tip
 
 
 def layout(rng, share, programs=2, seeds=5, sigma=1.0):
@@ -42,6 +42,15 @@ def test_the_interval_of_a_mean_difference_covers_it_in_nine_of_ten():
     found = [pairing.mean_difference(row) for row in differences]
     assert np.mean([one.low_bpb <= -0.5 <= one.high_bpb for one in found]) == pytest.approx(0.9, abs=0.015)
     assert found[0].mean_bpb == pytest.approx(differences[0].mean())
+
+
+def test_a_calibrated_seed_share_is_where_a_campaign_starts():
+    one = np.array(1.0)
+    flat = 1 - tip.own_variance(tip.share_prior(0.0, 1.0), one)
+    low, high = (1 - tip.own_variance(tip.share_prior(*ends), one) for ends in ((0.0, 0.2), (0.8, 0.95)))
+    assert flat == pytest.approx(tip.SHARES.mean())
+    assert low < 0.25 < flat < 0.8 < high < 0.95
+    assert np.all(np.isfinite(tip.share_prior(0.3, 0.31))), "nothing is ruled out"
 
 
 def test_p_is_exact_and_ties_never_help_a_claim():

@@ -16,7 +16,7 @@ from runner.evaluation.contention import (
     slower,
     usual_speed,
 )
-from runner.records import Outcome, Phase
+from runner.records import Experiment, Outcome, Phase
 from runner.sandbox import core_meter, host
 from runner.sandbox.core_meter import CoreMeter
 from runner.sandbox.gpu_state import GpuState
@@ -147,9 +147,11 @@ def trained(speed, outcome=Outcome.SCORED):
 
 
 def test_a_control_far_below_the_usual_speed_of_its_program_is_slow():
-    usual = usual_speed(
-        [trained(1000), trained(1010), trained(990), trained(500, Outcome.CONTENDED), trained(None)]
-    )
+    first = trained(1000)
+    others = (trained(1010), trained(990), trained(500, Outcome.CONTENDED), trained(None))
+    program = Experiment(number=0, hypothesis="h", proposer="p", verdict=None, trials=(first,))
+    assert usual_speed(program) is None, "one trial may have been the disturbed one"
+    usual = usual_speed(replace(program, control_trials=others))
     assert usual == 1000
     assert slower(trained(899).training, usual) == (
         "the machine is slow: 899 tokens/s, 90% of this program's usual speed"
@@ -157,4 +159,3 @@ def test_a_control_far_below_the_usual_speed_of_its_program_is_slow():
     for quiet in (trained(900), trained(5000), trained(None)):
         assert slower(quiet.training, usual) is None
     assert slower(trained(1).training, None) is None, "nothing to compare with"
-    assert usual_speed([trained(1000)]) is None, "one trial may have been the disturbed one"
