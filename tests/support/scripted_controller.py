@@ -90,7 +90,7 @@ def make_repository(root, files=None):
         ledger, base = made.ledger, made.repository.resolve("HEAD")
         ledger.create_campaign(tag=TAG, base_commit=base, conditions={})
         baseline = Proposal(hypothesis="baseline", edits=(), proposer="baseline")
-        ledger.open_experiment(TAG, baseline, diff="", champion=None)
+        ledger.open_experiment(TAG, baseline, diff="", champion=None, parent=None)
         ledger.close_experiment(TAG, 0, verdict=Verdict.KEEP, reason="baseline", val_bpb=2.0, sigma_bpb=0.01)
         ledger.set_kept(TAG, 0, base)
     return root
