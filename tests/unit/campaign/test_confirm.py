@@ -197,7 +197,10 @@ def test_a_trial_without_a_sealed_score_is_an_error_of_the_machine(controller, m
 def test_a_claim_changes_no_record_of_the_campaign(controller, monkeypatch):
     """Its sealed scores too belong to the claim, and not to experiment 0."""
     ScriptedRuns(monkeypatch, helps)
-    before, trials = controller.ledger.experiments(TAG), controller.ledger.database.read("SELECT count(*) FROM trials")[0][0]
+    before, trials = (
+        controller.ledger.experiments(TAG),
+        controller.ledger.database.read("SELECT count(*) FROM trials")[0][0],
+    )
     confirmed(controller)
     assert controller.ledger.experiments(TAG) == before
     assert controller.sealed.of(TAG) == ()
