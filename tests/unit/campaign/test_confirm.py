@@ -180,6 +180,22 @@ def test_a_claim_that_is_stopped_shows_nothing(controller, monkeypatch):
     assert len(runs.seeds) == 9 and runs.removed
 
 
+def test_no_loss_of_a_running_training_is_shown(controller, monkeypatch):
+    told = []
+    for name in ("note", "line"):
+        monkeypatch.setattr(controller.observer, name, told.append, raising=False)
+    runs = ScriptedRuns(monkeypatch, helps)
+    measured = runs.measure
+
+    def prints(evaluator, *arguments):
+        evaluator.observer.line("step 9 loss 3.0 tokens/s 1000")
+        return measured(evaluator, *arguments)
+
+    monkeypatch.setattr("runner.campaign.studies.interleave.measure", prints)
+    confirmed(controller)
+    assert len(told) == 14 and not any("loss" in words for words in told)
+
+
 def test_a_program_that_fails_claims_nothing(controller, monkeypatch):
     ScriptedRuns(monkeypatch, lambda text: crash())
     with pytest.raises(BaselineError, match="there is no claim"):
