@@ -30,6 +30,8 @@ FLUSH_SECONDS = 30.0
 
 _ENDS = {0: RunEnd.FINISHED, 40: RunEnd.DEADLINE, 41: RunEnd.FAILED, 42: RunEnd.STARTUP, 43: RunEnd.LOST}
 """Exit codes of the supervisor; see `locked_eval/container/supervisor.py`."""
+_EXIT_OUT_OF_MEMORY = 6
+"""Exit code of scorer and auditor; see `locked_eval/container/handover.py`."""
 
 
 @dataclass
@@ -228,7 +230,8 @@ def record(
     end = _ENDS.get(-1 if code is None else code, RunEnd.LOST)
     out_of_memory = state.out_of_memory or bool(reports.last.get("out_of_memory"))
     status = reports.whole("status")
-    if end is RunEnd.FAILED and out_of_memory and status == -9:
+    killed = out_of_memory and status == -9
+    if end is RunEnd.FAILED and (killed or (phase is not Phase.TRAIN and status == _EXIT_OUT_OF_MEMORY)):
         end = RunEnd.OUT_OF_MEMORY
     if end is RunEnd.LOST and code == 137:
         if state.killed and reports.ending is not None:
