@@ -18,7 +18,7 @@ from docker.api.client import APIClient
 from runner.errors import EngineError
 from runner.records import Phase, RunEnd, RunRecord
 from runner.sandbox.engine import NONSENSE, Engine
-from runner.sandbox.kernel_limits import LimitWatch
+from runner.sandbox.kernel_limits import PAUSED, LimitWatch
 
 POLL_SECONDS = 0.1
 GRACE_SECONDS = 2.0
@@ -181,7 +181,7 @@ def wait(
                     ) from error
             else:
                 if paused:  # its clock ran on: the candidate is not to blame for the outcome
-                    raise EngineError("one of our containers was paused by another program")
+                    raise EngineError(PAUSED)
                 if watch is not None:
                     watch.check(process)
             if time.monotonic() > give_up:

@@ -253,7 +253,7 @@ def test_the_kernel_keeps_the_limits_of_a_container_that_is_moved(session, engin
         files = limit_files(process, container)
         if not files:
             pytest.skip("the control group of a container cannot be read from here")
-        assert {name.partition(".")[0] for name in files} == {"memory", "pids", "cpuset"}
+        assert {name.partition(".")[0] for name in files} >= {"memory", "pids", "cpuset"}
         assert deviations(files, limits, swap=True) == []
 
 
