@@ -42,7 +42,7 @@ def run_control(campaign: Campaign, champion: Experiment) -> Experiment:
     A failure changes nothing: it is recorded and reported.
     """
     before = history.scores(history.champion_pool(champion))
-    campaign.observer.note(f"measuring experiment {champion.number} again")
+    campaign.observer.note(f"measuring the champion (experiment {champion.number}) again")
     trial = measure(
         campaign.evaluator,
         TrialRequest(

@@ -29,7 +29,7 @@ def run(controller: Controller, guide: TourProposer, stop: StopSwitch, experimen
         reason = night.run(controller, guide, stop, more=guide.num_patches)
         if stop.requested:
             return reason
-        done = ledger.num_experiments(tag) - 1  # without the baseline; none is open
+        done = sum(one.number > 0 and one.verdict is not None for one in ledger.experiments(tag))
         ledger.set_target(tag, done + wanted)
     config = controller.config.model_copy(update={"experiments": wanted})
     return night.run(replace(controller, config=config), OptunaProposer(), stop)
