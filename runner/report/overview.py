@@ -52,6 +52,7 @@ def overview(ledger: Ledger, tag: str, gaps: Sequence[Gap] = ()) -> Overview:
     kept = [one for one in ledger.keeps(tag) if is_kept(one)]
     champions = [*filter(is_kept, baseline), *_with_trials(ledger, tag, kept)]
     counts, sigma, lowest = sums.verdicts(), sums.newest_sigma_bpb(), sums.lowest_claim()
+    certified = count_certificates(sums.certificates())
     raw = raw_curve(baseline)[:1]
     if lowest is not None and (not raw or lowest[1] < raw[0].bpb):
         raw = (*raw, Level(number=lowest[0], bpb=lowest[1]))
@@ -64,6 +65,7 @@ def overview(ledger: Ledger, tag: str, gaps: Sequence[Gap] = ()) -> Overview:
             champion=None if best is None else best.number,
             sigma_bpb=sigma,
             counts=counts,
+            certificates=certified.tried,
             failure=baseline_failure(baseline),
         ),
         newest=newest,
@@ -71,7 +73,7 @@ def overview(ledger: Ledger, tag: str, gaps: Sequence[Gap] = ()) -> Overview:
         strikes=sums.strikes(),
         findings=findings_of(kept, champions, raw, sigma, gaps),
         early_stops=_early_stops(sums, baseline),
-        certificates=count_certificates(sums.certificates()),
+        certificates=certified,
         tip=_tip(ledger.lineage(tag)),
     )
 

@@ -35,12 +35,13 @@ class Summary:
     sigma_bpb: float | None  # the newest noise figure that a verdict used
     champion: int | None
     counts: Counter[Verdict]  # the baseline not counted
+    certificates: int = 0  # that have a verdict
     failure: str | None = None  # why there is no baseline, where its measurement failed
 
     @property
     def num_experiments(self) -> int:
-        """Closed experiments, the baseline not counted."""
-        return self.counts.total()
+        """Ideas with a verdict: the baseline and certificates are not counted."""
+        return self.counts.total() - self.certificates
 
 
 def score_of(experiment: Experiment) -> float | None:
@@ -71,6 +72,7 @@ def summarize(experiments: Sequence[Experiment]) -> Summary:
         champion=champions[-1].number if champions else None,
         sigma_bpb=next(sigmas, None),
         counts=Counter(one.verdict for one in closed if one.verdict is not None and one.number != BASELINE),
+        certificates=sum(one.is_certificate for one in closed),
         failure=baseline_failure(experiments),
     )
 
