@@ -106,6 +106,7 @@ class Summary:
     true_gain_se: float
     reported_gain: float  # bpb
     optimism: float | None  # reported gain over true gain, − 1; None: nothing was gained
+    optimism_se: float
     false_share: float  # of keeps
     false_share_se: float
     false_edits: float  # share of the edits in them
@@ -131,12 +132,14 @@ def simulate(
     all_of = Outcome(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
     gain, keeps = float(all_of.true_gain.mean()), float(all_of.keeps.sum())
     reported = float(np.nanmean(all_of.reported_gain))  # a campaign that ends with a new champion may say nothing
+    excess = all_of.reported_gain - all_of.true_gain * (reported / gain if gain else 1.0)
     return Summary(
         rule=name,
         true_gain=gain,
         true_gain_se=float(all_of.true_gain.std() / np.sqrt(num)),
         reported_gain=reported,
         optimism=reported / gain - 1 if gain else None,
+        optimism_se=float(np.nanstd(excess) / np.sqrt(num) / abs(gain)) if gain else 0.0,
         false_share=(false := float(all_of.false_keeps.sum() / max(keeps, 1))),
         false_share_se=float(np.std(all_of.false_keeps - false * all_of.keeps) * np.sqrt(num) / max(keeps, 1)),
         false_edits=float(all_of.false_edits.sum() / max(all_of.edits.sum(), 1)),
