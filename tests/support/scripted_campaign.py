@@ -9,13 +9,14 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 from runner import edits
+from runner.campaign import experiment, tip_control
 from runner.campaign.candidate import commit_candidate
 from runner.campaign.promotion import promote
 from runner.campaign.studies import interleave
 from runner.evaluation.trial import Sealed
 from runner.records import Outcome, Phase, Proposal, Replace, Ruling, SealedScore, Trial, Verdict
 from tests.support import scripted_controller
-from tests.support.trials import CLEAN, run
+from tests.support.trials import CLEAN, run, scored
 
 CONDITIONS = {"base_image": "b", "data": "d", "evaluation": "e"}
 
@@ -82,6 +83,58 @@ def _record(campaign, proposal, files, verdict, *, parent):
     ruling = Ruling(verdict=verdict, reason="r", val_bpb=1.9, delta_bpb=-0.1, sigma_bpb=0.01)
     campaign.close(opened.number, ruling)
     return opened.number
+
+
+def propose(campaign, old="RATE = 0.02", new="RATE = 0.04", **proposal):
+    """Open an idea of one edit of the tip, as a proposer's."""
+    files = campaign.repository.read_workload(campaign.tip.commit)
+    edit = Replace(path="workload/train.py", old=old, new=new)
+    diff = edits.diff(files, edits.apply(files, [edit]))
+    made = Proposal(**{"hypothesis": f"{old} to {new}", "edits": (edit,), "proposer": "p", **proposal})
+    return campaign.open(made, diff=diff, parent=campaign.tip.number)
+
+
+def branches(campaign):
+    """Where the champion's branch and the tip's stand."""
+    controller = campaign.controller
+    return tuple(campaign.repository.branch_head(one) for one in (controller.branch, controller.tip_branch))
+
+
+class Machine:
+    """In place of `measure` in the loop: a score for each number of an experiment, recorded as the real one does.
+
+    Args:
+        scores: of trial after trial, by number; the last one is repeated. A trial stands for itself.
+    """
+
+    def __init__(self, monkeypatch, **scores):
+        self.scores = {int(name[1:]): list(values) for name, values in scores.items()}
+        self.calls = []
+        for place in (experiment, tip_control):
+            monkeypatch.setattr(place, "measure", self.measure)
+
+    def measure(self, evaluator, request, book, policy, champion_claims):
+        number = request.program.number
+        script = self.scores[number]
+        made = script.pop(0) if len(script) > 1 else script[0]
+        asked = policy(made if isinstance(made, float) else 3.0)
+        if isinstance(made, float):
+            sealed, hashed = asked.seal_below_bpb is not None, f"{number}-{request.seed}"
+            made = scored(made, request.seed, audited=asked.audit, sealed=sealed, claims_sha256=hashed)
+        self.calls.append((number, request, asked, champion_claims))
+        book.built(request.program, SimpleNamespace(id="i", layer_digest="l"))
+        book.closed(book.opened(request.seed), replace(made, seed=request.seed))
+        return made
+
+    @property
+    def numbers(self):
+        """Whose trials were measured, in order."""
+        return [number for number, *_ in self.calls]
+
+    @property
+    def seeds(self):
+        """Under which seeds, in order."""
+        return [request.seed for _, request, *_ in self.calls]
 
 
 class ScriptedRuns:

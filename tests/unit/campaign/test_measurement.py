@@ -83,7 +83,7 @@ def campaign(tmp_path, monkeypatch):
         evaluator.images, "find_candidate", lambda *_, **__: SimpleNamespace(id="i", layer_digest="l")
     )
     with open_campaign(make_repository(tmp_path / "repository")) as opened:
-        opened.open(Proposal(hypothesis="h", edits=(), proposer="p"), diff="")
+        opened.open(Proposal(hypothesis="h", edits=(), proposer="p"), diff="", parent=0)
         yield opened
 
 
