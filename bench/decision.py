@@ -9,9 +9,9 @@
     blocks    blocks of edits for many workers
 
 Budgets are GPU time: a trial on the tip costs 0.8, since some are stopped early (`bench/early_stop.py`). Controls
-and certificates are paid for. The greedy rule is given with fresh seeds, and with one seed for all runs, as most of
-the field does it; the oracle accepts exactly the edits that help. Standard errors follow ±. Seeded. All parts take
-about half an hour on one core.
+and certificates are paid for. The greedy rule is given with fresh seeds, and with one seed for all runs, as most
+of the field does it; the oracle accepts exactly the edits that help. Standard errors follow ±. Seeded. All parts
+take about half an hour on one core.
 """
 
 from __future__ import annotations

@@ -43,11 +43,15 @@ def elsewhere(night):
 @pytest.mark.parametrize("kind", ["branch", "ref", "commit"])
 def test_a_commit_is_reproduced_with_name_and_settings_of_its_campaign(elsewhere, kind):
     kept = git(elsewhere.root, "rev-parse", BRANCH).strip()
-    named = {"branch": BRANCH, "ref": f"refs/autoresearch/tried/{TAG}/0002", "commit": kept[:10]}[kind]
+    (certificate,) = (row["number"] for row in elsewhere.rows("experiments") if row["kept_commit"] == kept)
+    named, number = {
+        "branch": (BRANCH, certificate), "commit": (kept[:10], certificate),
+        "ref": (f"refs/autoresearch/tried/{TAG}/0002", 2),
+    }[kind]  # fmt: skip
     ended = elsewhere.run("reproduce", named, "--json")
     assert ended.code == 0, ended.errors
     answer = json.loads(ended.output)
-    assert (answer["number"], answer["agrees"]) == (2, True)
+    assert (answer["number"], answer["agrees"]) == (number, True)
 
 
 def test_a_commit_of_a_person_is_reproduced_by_the_files_it_holds(elsewhere):
