@@ -154,7 +154,7 @@ def after_certificate(known: Tip, sigma_bpb: float, certificate: Experiment, cha
     """
     pairs = pairs_of(certificate, champion)
     if certificate.verdict not in (Verdict.KEEP, Verdict.UNCLEAR, *ROLLED_BACK):
-        return known
+        return replace(known, trials=0)  # it says nothing, and is asked for again after other ideas
     known = replace(known, log_shares=known.log_shares + _share_evidence(pairs, sigma_bpb), trials=0)
     own = own_variance(known, sigma_bpb)
     kept, stays = certificate.verdict is Verdict.KEEP, certificate.verdict is Verdict.UNCLEAR

@@ -64,8 +64,8 @@ def rows(root, table):
         return [dict(row) for row in db.execute(f"SELECT * FROM {table} ORDER BY rowid")]
 
 
-FINAL = {"hypothesis", "category", "proposer", "model", "parameters", "retry_of", "champion", "diff", "image_id"}
-FINAL |= {"combines", "layer_digest", "verdict", "reason", "val_bpb", "delta_bpb", "sigma_bpb", "number"}
+FINAL = {"hypothesis", "category", "proposer", "model", "parameters", "retry_of", "champion", "parent", "diff"}
+FINAL |= {"certifies", "image_id", "layer_digest", "verdict", "reason", "val_bpb", "delta_bpb", "sigma_bpb", "number"}
 
 
 def final_state(root):
@@ -115,11 +115,26 @@ def check_whole(root):
         *git(root, "rev-list", "--reverse", f"main..{branch}").split(),
     ]
     assert history == kept
+    assert git(root, "rev-parse", f"{branch}-tip").strip() == tip_commit(experiments)
     tried = git(root, "for-each-ref", "--format=%(objectname)", "refs/autoresearch/tried").split()
     assert tried == [row["tried_commit"] for row in experiments if row["tried_commit"]]
     left = [path for path in root.rglob("*") if path.name.endswith(".lock") or ".partial" in path.name]
     left += list((root / ".autoresearch" / "audits").glob("*"))
     assert [path.name for path in left] == ["controller.lock"], left
+
+
+def tip_commit(experiments):
+    """Where the ledger says that the tip's branch stands."""
+    tip = champion = None
+    for row in sorted(experiments, key=lambda row: row["closed_seq"]):
+        certified, verdict = json.loads(row["certifies"]), row["verdict"]
+        if verdict == Verdict.KEEP:
+            tip = champion = row["kept_commit"]
+        elif verdict == Verdict.ACCEPT:
+            tip = row["tried_commit"]
+        elif certified and verdict in (Verdict.DISCARD, Verdict.CRASH, Verdict.INVALID):
+            tip = champion
+    return tip
 
 
 def acknowledged(root, result):

@@ -53,25 +53,27 @@ TRAIN = "BOOST = 1.0\n"
 
 SCRIPT = {
     1: "3.0",  # worse
-    2: "0.5",  # better
+    2: "0.5",  # better, and certified
     3: "'crash'",
     5: "outside",  # an edit that is refused
     6: "'crash again'",
     7: "777.0",  # the infrastructure fails, twice in the same way
-    8: "0.0",  # better again
+    8: "lucky",  # better under the exploration seed alone: its certificate rolls it back
+    9: "3.0",
+    10: "0.3",
+    11: "0.2",  # better twice, and certified together
 }
-"""What is proposed under each number; 4 retries the crash of 3 and crashes, that of 6 is given up."""
-EXPERIMENTS = max(SCRIPT)
+"""The ideas, certificates not counted; 4 retries the crash of 3 and crashes, that of 6 is given up."""
 AHEAD = {1: "file", 2: "0.5", 3: "file", 4: "file", 5: "0.0", 6: "file"}
 """What a proposer that thinks ahead proposes: files that change nothing, and what is better."""
 EARLY = {1: "3.0", 2: "888.0", 3: "0.5"}
 """A night in which the second idea is found unpromising while it trains."""
-STACK = {1: "bonus", 2: "bonus", 3: "0.5", 4: "never"}
-"""A night of four experiments: two ideas help by little and are tried together, and one more idea comes after."""
-BONUS = 0.0045
+LUCK = 0.5
+REPAIRS = {"boost 'crash'": "'crash too'", "boost 'crash again'": None}
+"""What is said to the hypothesis of a crash; None: it cannot be repaired."""
 SET_CHILD_SUBREAPER = 36
 COST_USD = 0.25
-"""Of one answer: nine ideas, two crashes to fix, one of them given up."""
+"""Of one answer."""
 
 
 class Paid:
@@ -88,7 +90,7 @@ class Paid:
         self.script, self.prefetches = script, prefetches
 
     def propose(self, request):
-        failed = None if request.failed is None else request.failed.number
+        failed = None if request.failed is None else request.failed.hypothesis
         answer = request.journal.recall(1, f"{request.number} {failed}")
         if answer is None:
             usage = Usage(
@@ -96,21 +98,27 @@ class Paid:
                 cache_write_tokens=0, cost_usd=COST_USD,
             )  # fmt: skip
             booking = request.journal.open_answer(1, f"{request.number} {failed}", usage)
-            idea = request.number - sum(bool(one.combines) for one in request.history)
-            answer = "'crash too'" if failed == 3 else None if failed == 6 else self.script[idea]
+            others = (*request.history, request.running)
+            idea = request.number - sum(one is not None and one.is_certificate for one in others)
+            answer = REPAIRS[failed] if failed in REPAIRS else self.script[idea]
             request.journal.close_answer(booking, usage, answer or "nothing")
         assert request.journal.check(request.files) == "", "nothing is run: the engine is scripted"
-        if failed == 6:
+        if answer is None or answer == "nothing":
             return NoProposal(reason="cannot be mended", exhausted=False, proposer=self.name)
         before = re.search(rb"BOOST = .*", request.files["workload/train.py"])[0].decode()
         edit = Replace(path="workload/train.py", old=before, new=f"BOOST = {answer}")
         if answer == "file":
             edit = Write(path=f"workload/n{request.number}.py", content="")
-        if answer == "bonus":
-            edit = Write(path=f"workload/n{request.number}.py", content=f"BONUS = {BONUS}\n")
+        if answer == "lucky":
+            edit = Write(path="workload/lucky.py", content=f"LUCKY_SEED = {exploration_seed(request.history)}\n")
         if answer == "outside":
             edit = Write(path="runner/x.py", content="")
         return Proposal(hypothesis=f"boost {answer}", edits=(edit,), proposer=self.name)
+
+
+def exploration_seed(history):
+    """The seed under which ideas are tried: of the first trial of baseline or last certificate."""
+    return next(one for one in reversed(history) if one.number == 0 or one.is_certificate).trials[0].seed
 
 
 class ScriptedSession:
@@ -118,7 +126,7 @@ class ScriptedSession:
 
     def __init__(self, program, evaluation):
         self.boost = re.search(r"BOOST = (.*)", program)[1]
-        self.bonus = sum(map(float, re.findall(r"BONUS = (.*)", program)))
+        self.lucky_seeds = set(map(int, re.findall(r"LUCKY_SEED = (.*)", program)))
         self.evaluation = evaluation
 
     def train(self, seed, on_line, on_start, on_end, gives_up):
@@ -148,7 +156,7 @@ class ScriptedSession:
 
     def _logits(self, seed):
         logits = np.zeros(VOCAB_SIZE, "<f4")
-        logits[0] = float(self.boost) - self.bonus + seed % 1000 * 1e-6
+        logits[0] = float(self.boost) - LUCK * (seed in self.lucky_seeds) + seed % 1000 * 1e-6
         return logits
 
     def _claims(self, targets, seed):
@@ -237,8 +245,8 @@ def evaluation():
 
 def night(root):
     """Run the night to its end, or go on with it; a file beside the folder chooses another one than the first."""
-    ahead, stack = root.with_name("ahead").exists(), root.with_name("stack").exists()
-    script = AHEAD if ahead else STACK if stack else EARLY if root.with_name("early").exists() else SCRIPT
+    ahead = root.with_name("ahead").exists()
+    script = AHEAD if ahead else EARLY if root.with_name("early").exists() else SCRIPT
     os.urandom = bytes  # the campaign's seed: zero
     known = evaluation()
     script_containers(root / "images", known)
@@ -248,15 +256,13 @@ def night(root):
     )
     changes = {
         "vocab_size": VOCAB_SIZE, "context_length": CONTEXT, "baseline_runs": 2, "noise_prior_bpb": 1e-4,
-        "min_trials": 2, "control_interval": 1, "stack_sigmas": 0,
+        "control_interval": 1, "certify_sigmas": 0.5, "certify_trials": 2,
     }  # fmt: skip
-    if stack:
-        changes |= {"stack_sigmas": 0.5, "effect_scale_bpb": 1e-4}
     with Ledger(state / "ledger.db") as ledger, exclusive(state):
         setup.remove_leftovers(StatePaths(state))
         pinned_evaluation.pin(state)
         rows = ledger.experiments(TAG)
-        done = sum(one.number > 0 and one.verdict is not None for one in rows)
+        done = sum(one.is_idea and one.verdict is not None for one in rows)
         controller = scripted_controller(
             chosen.model_copy(update={**changes, "experiments": max(script) - done}),
             ledger,

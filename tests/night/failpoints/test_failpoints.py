@@ -26,13 +26,21 @@ POINTS = [(step, side) for step in Step if step not in DOCKER | ELSEWHERE.keys()
 def test_the_night_crosses_every_path(uninterrupted):
     _, state = uninterrupted
     verdicts = [row["verdict"] for row in state["experiments"]]
-    assert verdicts == ["keep", "discard", "keep", "crash", "crash", "invalid", "crash", "infra", "keep"]
-    assert state["experiments"][4]["retry_of"] == 3
-    assert "quarantined" in state["experiments"][7]["reason"]
-    assert state["money"] == {None: [0.25], **{number: [0.25] for number in range(1, 9)}}
-    assert len(state["sealed"]) == 4
-    # After one run of others, between the looks at 2, as a new champion, and between the looks at 8.
-    assert [number for number, _, _ in state["controls"]] == [0, 0, 2, 2], "the champion was measured again"
+    assert verdicts == [
+        *("keep", "discard", "accept", "keep", "crash", "crash", "invalid", "crash", "infra"),
+        *("accept", "discard", "discard", "accept", "accept", "keep"),
+    ]
+    certificates = {row["number"]: json.loads(row["certifies"]) for row in state["experiments"][1:]}
+    assert {number: edits for number, edits in certificates.items() if edits} == {3: [2], 11: [9], 14: [12, 13]}
+    assert [state["experiments"][number]["parent"] for number in (10, 12, 13)] == [9, 3, 12], "each on the tip"
+    assert state["experiments"][5]["retry_of"] == 4
+    assert "quarantined" in state["experiments"][8]["reason"]
+    ideas = [number for number in range(1, 15) if not certificates[number]]
+    assert state["money"] == {None: [0.25], **{number: [0.25] for number in ideas}}, "a certificate costs no answer"
+    assert sorted(number for number, *_ in state["sealed"]) == [0, 0, 0, 3, 3, 3, 11, 14], "both sides of a first pair"
+    # Twice in each certificate, and the tip after one run of others: the baseline, and the champion rolled back to.
+    assert [number for number, _, _ in state["controls"]] == [0] * 3 + [3] * 5, "measured again"
+    assert len(state["history"]) == 2, "one commit for each certificate"
 
 
 def test_every_point_is_reached_or_has_a_reason(uninterrupted):
@@ -105,6 +113,7 @@ NEVER_IDLE = [
         Step.EXPERIMENT_CLOSED,
         Step.BRANCH_ADVANCED,
         Step.KEEP_RECORDED,
+        Step.TIP_MOVED,
     )
     for side in Side
 ]
@@ -116,11 +125,12 @@ def ahead(night, tmp_path_factory):
     root = make_repository(tmp_path_factory.mktemp("ahead") / "repository", "ahead")
     reached, state = whole_night(night, root)
     assert [row["verdict"] for row in state["experiments"]] == [
-        "keep", "discard", "keep", "discard", "discard", "keep", "discard",
+        "keep", "discard", "accept", "keep", "discard", "discard", "accept", "keep", "discard",
     ]  # fmt: skip
-    assert state["money"] == {number: [0.25] for number in range(1, 7)}
+    assert state["money"] == {number: [0.25] for number in (1, 2, 4, 5, 6, 8)}
     asked = rows(root, "conversations")
-    assert [row["running"] for row in asked] == [None, 1, 2, 3, 4, 5], "each while the one before it ran"
+    assert [row["running"] for row in asked] == [None, 1, 2, 4, 5, 6], "each while the one before it ran"
+    assert [row["parent"] for row in state["experiments"]] == [None, 0, 0, 0, 3, 3, 3, 3, 7], "moved to the new tip"
     return reached, state
 
 
@@ -157,7 +167,7 @@ def early(night, tmp_path_factory):
     """The points of a night with a run that is stopped early, and its final state."""
     root = make_repository(tmp_path_factory.mktemp("early") / "repository", "early")
     reached, state = whole_night(night, root)
-    assert [row["verdict"] for row in state["experiments"]] == ["keep", "discard", "discard", "keep"]
+    assert [row["verdict"] for row in state["experiments"]] == ["keep", "discard", "discard", "accept", "keep"]
     assert state["experiments"][2]["val_bpb"] is None
     assert "stopped early" in state["experiments"][2]["reason"]
     return reached, state
@@ -181,38 +191,39 @@ def test_a_recorded_stop_is_settled_and_an_unrecorded_one_is_measured_again(nigh
     assert "stopped" not in before or after == before, "what was settled is not run again"
 
 
-AROUND_A_STACK = [
-    (step, side)
-    for step in (Step.EXPERIMENT_OPENED, Step.CANDIDATE_RECORDED, Step.TRIAL_CLOSED, Step.KEEP_RECORDED)
+CERTIFIED, ROLLED_BACK = 3, 11
+IN_A_CERTIFICATE = [
+    (number, step, side, nth)
+    for number, step, times in (
+        (CERTIFIED, Step.EXPERIMENT_OPENED, 1),
+        (CERTIFIED, Step.SCORE_SEALED, 2),
+        (CERTIFIED, Step.TRIAL_CLOSED, 4),
+        (CERTIFIED, Step.EXPERIMENT_CLOSED, 1),
+        (CERTIFIED, Step.BRANCH_ADVANCED, 1),
+        (CERTIFIED, Step.KEEP_RECORDED, 1),
+        (CERTIFIED, Step.TIP_MOVED, 1),
+        (ROLLED_BACK, Step.EXPERIMENT_CLOSED, 1),
+        (ROLLED_BACK, Step.TIP_MOVED, 1),
+    )
+    for nth in range(1, times + 1)
     for side in Side
 ]
 
 
-@pytest.fixture(scope="module")
-def stacked(night, tmp_path_factory):
-    """The points of a night in which two near misses are kept together, and its final state."""
-    root = make_repository(tmp_path_factory.mktemp("stack") / "repository", "stack")
-    reached, state = whole_night(night, root)
-    verdicts = [(row["proposer"], row["verdict"], json.loads(row["combines"])) for row in state["experiments"]]
-    assert verdicts == [
-        ("baseline", "keep", []),
-        ("scripted", "discard", []),
-        ("scripted", "discard", []),
-        ("stack", "keep", [1, 2]),
-        ("scripted", "keep", []),
-    ]
-    assert state["money"] == {number: [0.25] for number in (1, 2, 4)}, "a stack costs no answer"
-    return reached, state
-
-
-@pytest.mark.parametrize(("step", "side"), AROUND_A_STACK, ids=lambda value: str(value))
-def test_a_stack_is_made_once_wherever_the_controller_is_killed(night, tmp_path, stacked, step, side):
-    reached, whole = stacked
+@pytest.mark.parametrize(("number", "step", "side", "nth"), IN_A_CERTIFICATE, ids=lambda value: str(value))
+def test_a_certificate_goes_on_in_the_middle_wherever_the_controller_is_killed(
+    night, tmp_path, uninterrupted, number, step, side, nth
+):
+    """Within a pair, between pairs, between verdict and commit, while the tip moves forward or back."""
+    reached, whole = uninterrupted
     opened = [at for at, point in enumerate(reached) if point == (Step.EXPERIMENT_OPENED, Side.BEFORE)]
-    occurrence = reached[: opened[3]].count((step, side)) + 1  # the first one that belongs to the stack
-    root = make_repository(tmp_path / "repository", "stack")
-    for item in ({"step": step, "side": side, "occurrence": occurrence}, {"step": step, "side": side}):
-        assert night(root, **item).end in (-9, 0)
+    occurrence = reached[: opened[number]].count((step, side)) + nth
+    root = make_repository(tmp_path / "repository")
+    assert night(root, step=step, side=side, occurrence=occurrence).end == -9
+    at_kill = [row for row in rows(root, "trials") if row["outcome"] == "scored"]
     result = night(root)
     assert result.end == 0, result.errors
     assert final_state(root) == whole
+    after = rows(root, "trials")
+    assert [row for row in at_kill if row not in after] == [], "what was measured counts"
+    assert sum(row["outcome"] == "lost" and row["reason"] == "the controller was killed" for row in after) <= 1

@@ -61,6 +61,22 @@ def test_a_branch_that_lost_its_moves_during_a_keep_is_put_back_as_well(night, t
     assert final_state(root) == whole
 
 
+@pytest.mark.parametrize("moved_to", [None, "main", "refs/autoresearch/tried/test/0009"])
+def test_a_tip_that_is_missing_or_behind_is_put_back(night, tmp_path, uninterrupted, moved_to):
+    """At any commit of the campaign, it has only lost its last moves."""
+    reached, whole = uninterrupted
+    root = make_repository(tmp_path / "repository")
+    last = (Step.EXPERIMENT_OPENED, Side.AFTER)  # of the last certificate: two edits are on the tip
+    assert night(root, step=last[0], side=last[1], occurrence=reached.count(last)).end == -9
+    tip = f"autoresearch/{scripted_night.TAG}-tip"
+    subjects = git(root, "log", "--format=%s", f"autoresearch/{scripted_night.TAG}..{tip}").splitlines()
+    assert [subject[:8] for subject in subjects] == ["try 0013", "try 0012"], "the chain of single edits"
+    git(root, "branch", *(["-D", tip] if moved_to is None else ["-f", tip, moved_to]))
+    result = night(root)
+    assert result.end == 0, result.errors
+    assert final_state(root) == whole
+
+
 LOST = {
     "the champion's commit": ("autoresearch/test",),
     "a candidate's commit and its ref": ("refs/autoresearch/tried/test/0003",),
@@ -118,10 +134,11 @@ def test_a_file_that_was_being_written_is_removed_at_the_next_start(night, tmp_p
     assert list(claims.iterdir()) == []
 
 
-def test_a_branch_that_a_person_moved_is_left_alone_and_named(night, tmp_path):
+@pytest.mark.parametrize(("suffix", "remedy"), [("", "git branch -f"), ("-tip", "git branch -m")])
+def test_a_branch_that_a_person_moved_is_left_alone_and_named(night, tmp_path, suffix, remedy):
     root = make_repository(tmp_path / "repository")
     night(root)
-    branch = f"autoresearch/{scripted_night.TAG}"
+    branch = f"autoresearch/{scripted_night.TAG}{suffix}"
     moved = git(
         root,
         "-c",
@@ -138,5 +155,5 @@ def test_a_branch_that_a_person_moved_is_left_alone_and_named(night, tmp_path):
     git(root, "branch", "-f", branch, moved)
     result = night(root)
     assert result.end == 1
-    assert moved in result.errors and "git branch -f" in result.errors
+    assert moved in result.errors and remedy in result.errors
     assert git(root, "rev-parse", branch).strip() == moved
