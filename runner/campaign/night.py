@@ -32,6 +32,8 @@ EMPTY_PAUSES_SECONDS = (0.0, 10.0, 60.0, 300.0, 300.0)
 """Waits between conversations without a proposal. An API that is away is asked as long as the night lasts, at the
 last of these paces; a model that only declines ends it."""
 STOPPED = "stopped by hand"
+MAX_CONTROLS = 3
+"""Of the tip in a row: one that is far away is repeated, until two agree."""
 MAX_QUARANTINED = 5
 """Experiments in a row that our own infrastructure failed while the engine answered, after which the campaign
 ends. Each took two equal failures: one bad idea, or one bad minute, does not end a night, and a machine on which
@@ -166,9 +168,12 @@ class _Loop:
         """The experiment of the next idea; a reason to end; or None: look again."""
         campaign = self.campaign
         self._await_engine()  # before an idea is paid for
-        if campaign.memory.control_due(campaign.config.control_interval):
+        for _ in range(MAX_CONTROLS):
+            if not campaign.memory.control_due(campaign.config.control_interval):
+                break
             run_control(campaign)
-            return None
+            if self.stop.requested:
+                return None
         following = self.ideas.next_idea()
         if isinstance(following, NoProposal):
             return self._without_idea(following)

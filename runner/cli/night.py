@@ -171,8 +171,8 @@ def try_command(patch: Path, as_json: bool, **settings: Any) -> None:
     """Take PATCH, a git unified diff against the repository root, through the whole pipeline.
 
     It is an experiment of the campaign like any other: recorded, and accepted onto the tip if it is probably
-    better. A patch that does not apply to the tip is an error, and no experiment. The exit code is 1 when it got no
-    score: refused, crashed, or lost to infrastructure.
+    better. A patch that does not apply to the tip is an error, and no experiment. The exit code is 1 when it got
+    no score: refused, crashed, or lost to infrastructure.
     """
     from runner.campaign import night
     from runner.campaign.tip_control import tip_workload

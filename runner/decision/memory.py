@@ -85,7 +85,8 @@ class Memory:
             return True
         own = self._experiments[self._tip.number]
         trials = (*own.trials, *own.control_trials)
-        last = max((trial.closed_seq for trial in trials if trial.outcome is Outcome.SCORED), default=0)
+        settled = (one.closed_seq for one in trials if one.outcome not in (Outcome.LOST, Outcome.CONTENDED))
+        last = max(settled, default=0)
         return len(self._measured) - bisect_right(self._measured, (last, math.inf)) >= interval
 
     def belief(self, before_seq: int | None = None) -> Belief:

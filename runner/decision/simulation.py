@@ -1,8 +1,8 @@
 """A comparison of keep rules on synthetic campaigns: true gains, and false beliefs, where the truth is known.
 
 Every idea has a true effect, drawn from a mix of edits (`runner/decision/worlds.py`). A run measures the truth
-with the noise of a seed and, on request, on a machine that drifts. A rule has a budget of runs, baseline and controls
-included, and decides what to run and what to keep. The rule called `tip` is that of a campaign, and calls
+with the noise of a seed and, on request, on a machine that drifts. A rule has a budget of runs, baseline and
+controls included, and decides what to run and what to keep. The rule called `tip` is that of a campaign, and calls
 `runner/decision/tip.py` itself.
 """
 

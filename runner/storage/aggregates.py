@@ -76,7 +76,8 @@ class Aggregates:
         """How many unpromising trials were finished and judged, and how many of these edits were accepted."""
         (row,) = self._read(
             "SELECT count(*), coalesce(sum(verdict = 'accept'), 0)"
-            " FROM runs CROSS JOIN trials ON trials.id = trial CROSS JOIN experiments ON experiments.tag = trials.tag AND number = experiment"
+            " FROM runs CROSS JOIN trials ON trials.id = trial"
+            " CROSS JOIN experiments ON experiments.tag = trials.tag AND number = experiment"
             " WHERE json_extract(curve, '$.stop_reason') IS NOT NULL AND trials.tag = ? AND kind = 'candidate'"
             " AND outcome = 'scored' AND figures IS NOT NULL",
             self._tag,

@@ -280,15 +280,12 @@ class Ledger:
 
     def keeps(self, tag: str) -> tuple[Experiment, ...]:
         """All experiments with the verdict keep, without their trials and costs."""
-        query = "SELECT * FROM experiments WHERE tag = ? AND verdict = 'keep' ORDER BY number"
-        return tuple(experiment_of(row, (), 0.0) for row in self.database.read(query, tag))
+        return tuple(one for one in self.lineage(tag) if one.verdict is Verdict.KEEP)
 
     def lineage(self, tag: str) -> tuple[Experiment, ...]:
         """Everything that says what the tip is: keeps, accepted edits, certificates; without trials and costs."""
-        query = (
-            "SELECT * FROM experiments WHERE tag = ? AND (verdict IN ('keep', 'accept') OR certifies <> '[]')"
-            " ORDER BY number"
-        )
+        wanted = "tag = ? AND (verdict IN ('keep', 'accept') OR certifies <> '[]')"
+        query = f"SELECT * FROM experiments WHERE {wanted} ORDER BY number"  # noqa: S608
         return tuple(experiment_of(row, (), 0.0) for row in self.database.read(query, tag))
 
     def experiment(self, tag: str, number: int) -> Experiment | None:

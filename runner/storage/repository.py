@@ -237,9 +237,7 @@ class Repository:
         with around(Step.CANDIDATE_NAMED):
             self._git.update_refs(commands)
 
-    def advance(
-        self, branch: str, new: str, expected_old: str | None, step: Step = Step.BRANCH_ADVANCED
-    ) -> None:
+    def advance(self, branch: str, new: str, expected_old: str | None, step: Step = Step.BRANCH_ADVANCED) -> None:
         """Move a branch by compare-and-swap. Already being at `new` is fine.
 
         A checked-out branch is refused, because the checkout would then show the reverse of the new
