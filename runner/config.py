@@ -91,13 +91,17 @@ class Config(BaseModel):
         default=1.0,
         gt=0,
         le=1,
-        description="share of a candidate's cores that other programs may use; more repeats a training; 1: never",
+        description="share of a training's cores or GPU time that others may take; more repeats it; 1: never",
     )
 
     # Decision.
     baseline_runs: int = Field(default=3, ge=2, description="trials of the first champion")
     noise_prior_bpb: float = Field(
         gt=0, description="standard deviation between seeds until this campaign has measured its own"
+    )
+    seed_share: Annotated[tuple[Share, Share], BeforeValidator(_from_text)] = Field(
+        default=(0.0, 1.0),
+        description="share of the noise that programs have in common under a seed: 90% interval beforehand",
     )
     effect_scale_bpb: float = Field(
         gt=0, description="typical effect of an edit until this campaign has measured its own"
@@ -247,6 +251,7 @@ class _Measured(BaseModel):
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
 
     noise_prior_bpb: float = Field(gt=0)
+    seed_share: tuple[Share, Share] = (0.0, 1.0)
     honest_dependence: Share
     honest_exceedances: tuple[Share, Share, Share, Share]
 

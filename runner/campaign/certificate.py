@@ -130,9 +130,9 @@ class Certificate:
         return self._judged.reason if self.pairs else "its first pair is open" if self.experiment.trials else None
 
     def policy(self, claimed_bpb: float) -> AuditPolicy:
-        """Audit all; seal both sides of the first pair, so that the sealed scores can be compared, too."""
-        first = not self.pairs
-        return AuditPolicy(audit=True, seal_below_bpb=float("inf") if first else None)
+        """Audit all; seal both sides of the pairs that every certificate has, whose spread gives a standard error."""
+        sealed = len(self.pairs) < self.rule.min_pairs
+        return AuditPolicy(audit=True, seal_below_bpb=float("inf") if sealed else None)
 
     def verdict(self, last: Trial | None = None) -> Ruling | None:
         """The verdict, once there are pairs enough."""

@@ -13,6 +13,7 @@ from runner.campaign.exploration import Exploration
 from runner.campaign.measurement import LedgerBook, measure
 from runner.campaign.promotion import point_tip, promote
 from runner.decision import history
+from runner.evaluation.contention import usual_speed
 from runner.evaluation.evaluator import Program, TrialRequest
 from runner.records import Experiment, Outcome, Ruling, Trial, TrialKind, Verdict
 
@@ -77,6 +78,7 @@ def _next_trial(campaign: Campaign, candidate: Program, case: Case) -> Trial | N
             seed=case.seed,
             score_limit_seconds=case.score_limit_seconds if champion is None else None,
             early_stop=case.early_stop,
+            usual_tokens_per_second=None if champion is None else usual_speed(champion),
         ),
         LedgerBook(campaign, program.number, kind),
         case.policy,

@@ -18,6 +18,7 @@ from runner.records import Observer
 from runner.sandbox import Engine, connect, images, remove_orphans, run_trusted, swept_when_interrupted
 from runner.sandbox.containers import Owner, Sandbox
 from runner.sandbox.doctor import refuse_unfit
+from runner.sandbox.gpu_state import read_gpu
 from runner.sandbox.host import cpu_name, find_gpus
 from runner.sandbox.images.base import base_inputs
 from runner.sandbox.session import Mounts
@@ -136,6 +137,7 @@ def open_controller(
             lambda: images.ensure_base(prepared.engine.client, config.profile, paths.root, observer.note),
         ),
         observer=observer,
+        power_limit_watts=None if config.gpu is None else read_gpu(config.gpu, tuple).power_limit_watts,
     )
     return Controller(
         config=config,

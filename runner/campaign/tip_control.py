@@ -9,6 +9,7 @@ from runner.campaign.candidate import program_of
 from runner.campaign.measurement import LedgerBook, measure
 from runner.decision import history
 from runner.decision.tip_state import Tip
+from runner.evaluation.contention import usual_speed
 from runner.evaluation.evaluator import TrialRequest
 from runner.records import AuditPolicy, Files, Outcome, Trial, TrialKind
 from runner.storage.ledger import Ledger
@@ -39,7 +40,9 @@ def run_control(campaign: Campaign) -> Trial:
     campaign.observer.note(f"measuring the tip, experiment {program.number}, again")
     trial = measure(
         campaign.evaluator,
-        TrialRequest(program=program_of(campaign, program), seed=before.seed),
+        TrialRequest(
+            program=program_of(campaign, program), seed=before.seed, usual_tokens_per_second=usual_speed(program)
+        ),
         LedgerBook(campaign, program.number, TrialKind.CONTROL),
         lambda _: AuditPolicy(audit=True),
         history.champion_claims(campaign.champion),

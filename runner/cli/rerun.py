@@ -68,23 +68,26 @@ def audit_command(commit: str, as_json: bool, **settings: Any) -> None:
 
 
 @click.command("calibrate")
+@click.argument("commits", nargs=-1, metavar="[COMMIT]...")
 @click.option(
-    "--runs", "num_runs", type=click.IntRange(min=2), default=3, show_default=True, help="Number of runs."
+    "--seeds", "num_seeds", type=click.IntRange(min=2), default=5, show_default=True, help="Number of seeds."
 )
 @campaign_options
 @json_option
-def calibrate_command(num_runs: int, as_json: bool, **settings: Any) -> None:
-    """Measure the noise of this machine: run the workload of HEAD several times with different seeds.
+def calibrate_command(commits: tuple[str, ...], num_seeds: int, as_json: bool, **settings: Any) -> None:
+    """Measure the noise of this machine: the workload of HEAD twice under each of several seeds.
 
-    Writes the noise between seeds, and how far honest claims differ from their audits. Later starts use these
-    figures unless a setting says otherwise. Run it while nothing else uses the machine.
+    With one or more COMMITs, their programs are measured under the same seeds in place of the repetition. Writes
+    the noise of a trial, the share of it that programs have in common under a seed, and how far honest claims
+    differ from their audits. Later starts use these figures unless a setting says otherwise. Run it while nothing
+    else uses the machine.
     """
     from runner.campaign.studies import calibrate
     from runner.storage.paths import StatePaths
 
     with open_night(**settings) as (controller, stop):
-        head = controller.repository.resolve("HEAD")
-        found = calibrate.calibrate(controller, head, num_runs, stopping=lambda: stop.requested)
+        programs = [controller.repository.resolve(name) for name in ("HEAD", *commits)]
+        found = calibrate.calibrate(controller, programs, num_seeds, stopping=lambda: stop.requested)
         path = StatePaths.of(controller.repository.root).noise(controller.config.profile)
         calibrate.save(path, found)
     if as_json:
@@ -96,11 +99,14 @@ def calibrate_command(num_runs: int, as_json: bool, **settings: Any) -> None:
 
 
 def _calibration_lines(found: Calibration) -> list[str]:
-    scores = "  ".join(f"{score:.4f}" for score in found.scores_bpb)
     rates = ", ".join(f"{rate:.1e}" for rate in found.honest_exceedances)
+    low, high = found.seed_share
+    rows = zip(found.programs, found.scores_bpb, strict=True)
     return [
-        f"scores                {scores}",
+        *(f"{name:21s} " + "  ".join(f"{score:.4f}" for score in scores) for name, scores in rows),
+        f"noise of a trial      {found.noise.sigma_bpb:.5f}, {found.noise.residual_bpb:.5f} under equal seeds",
         f"noise_prior_bpb       {found.noise_prior_bpb:.5f}",
+        f"seed_share            {found.noise.share:.2f}, 90% {low:.2f} to {high:.2f}",
         f"honest_dependence     {found.honest_dependence:.1e}",
         f"honest_exceedances    {rates}",
     ]

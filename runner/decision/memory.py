@@ -12,8 +12,10 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 
+import numpy as np
+
 from runner.config import Config
-from runner.decision import effect_prior, history, tip_state
+from runner.decision import effect_prior, history, tip, tip_state
 from runner.decision.keep_rule import Belief, pooled_sigma_of, spread_of
 from runner.decision.tip_state import Tip
 from runner.records import Experiment, Outcome, Trial, TrialKind, Verdict
@@ -28,6 +30,7 @@ class Memory:
     def __init__(self, experiments: Sequence[Experiment], config: Config) -> None:
         self._config = config
         self._prior = effect_prior.prior(config.effect_scale_bpb)
+        self._start_shares = tip.share_prior(*config.seed_share)
         self._counts = effect_prior.first_counts(self._prior)  # (K,) what single trials have taught so far
         self._experiments: list[Experiment] = []
         self._seen: dict[int, int] = {}  # by number, of experiments that may still change: last tick taken
@@ -105,6 +108,11 @@ class Memory:
         sigma = pooled_sigma_of(spreads.values(), self._config.noise_prior_bpb)
         return Belief(prior=self._prior, weights=self._counts / self._counts.sum(), sigma_bpb=sigma)
 
+    def own_variance(self, sigma_bpb: float) -> float:
+        """Variance of one trial without what its seed has in common, in bpb²."""
+        shares = self._start_shares if self._tip is None else self._tip.log_shares
+        return float(tip.own_variance(shares, np.array(sigma_bpb)))
+
     def _last_own(self, number: int) -> int:
         return max((trial.closed_seq for trial in self._experiments[number].trials), default=0)
 
@@ -152,7 +160,8 @@ class Memory:
         self.num_done += one.number > 0 and not one.is_certificate
         known, belief = self._tip, self.belief()
         if one.number == history.BASELINE:
-            self._tip = tip_state.first(one, belief.sigma_bpb) if one.verdict is Verdict.KEEP else None
+            kept = one.verdict is Verdict.KEEP
+            self._tip = tip_state.first(one, belief.sigma_bpb, self._start_shares) if kept else None
         elif known is not None and one.is_certificate:
             assert one.champion is not None
             champion = self._experiments[one.champion]

@@ -29,7 +29,9 @@ from runner.decision.effect_prior import Floats, Posterior, Prior
 Bools = npt.NDArray[np.bool_]
 
 SHARES = np.array([0.0, 0.2, 0.4, 0.6, 0.75, 0.85, 0.92, 0.97])
-"""Grid of seed shares; all are equally likely beforehand."""
+"""Grid of seed shares; all are equally likely beforehand, unless a calibration has said more (`share_prior`)."""
+SHARE_MARGIN = 0.1
+"""Standard deviation with which a seed share outside of a calibrated interval becomes improbable."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,6 +147,12 @@ def certify(rule: TipRule, pairs: Floats, delta: Floats, se: Floats, sigma_bpb: 
     rolled_back = enough & ~worth
     postponed = ~certified & ~rolled_back & (pairs >= rule.max_pairs)
     return Certificate(np.asarray(certified), np.asarray(rolled_back), np.asarray(postponed))
+
+
+def share_prior(low: float, high: float) -> Floats:
+    """Log probabilities (S,) of the seed shares, up to a constant, given the interval of a calibration."""
+    outside = np.maximum(0.0, np.maximum(low - SHARES, SHARES - high))
+    return np.asarray(-0.5 * (outside / SHARE_MARGIN) ** 2)
 
 
 def own_variance(log_shares: Floats, sigma_bpb: Floats) -> Floats:

@@ -23,7 +23,7 @@ from runner.records import Experiment, Outcome, Trial, Verdict
 
 DRIFT_SIGMAS = 3.0
 """A control that is further from the level of the tip, in standard errors, is suspect: one in 370 is by chance."""
-START_LOG_SHARES = np.zeros(len(tip.SHARES))
+NO_EVIDENCE = np.zeros(len(tip.SHARES))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,19 +71,23 @@ def seed_share(known: Tip) -> float:
     return 1 - own_variance(known, 1.0)
 
 
-def first(baseline: Experiment, sigma_bpb: float) -> Tip | None:
-    """The tip of a campaign whose baseline is measured; None where that has no score."""
+def first(baseline: Experiment, sigma_bpb: float, log_shares: Floats) -> Tip | None:
+    """The tip of a campaign whose baseline is measured; None where that has no score.
+
+    Args:
+        log_shares: what a calibration says of the seed share.
+    """
     trial = first_scored(baseline.trials)
     if trial is None or trial.val_bpb is None:
         return None
-    variance = float(tip.own_variance(START_LOG_SHARES, np.array(sigma_bpb)))
+    variance = float(tip.own_variance(log_shares, np.array(sigma_bpb)))
     level = Level(mean=trial.val_bpb, variance=variance)
     return Tip(
         champion=baseline.number,
         seed=trial.seed,
         level=level,
         champion_level=level,
-        log_shares=START_LOG_SHARES,
+        log_shares=log_shares,
     )
 
 
@@ -202,7 +206,7 @@ def pairs_of(certificate: Experiment, champion: Experiment) -> tuple[Pair, ...]:
 
 def _share_evidence(pairs: tuple[Pair, ...], sigma_bpb: float) -> Floats:
     if len(pairs) < 2:
-        return START_LOG_SHARES
+        return NO_EVIDENCE
     deltas = np.array([pair.delta_bpb for pair in pairs])
     squares = ((deltas - deltas.mean()) ** 2).sum()
     return tip.share_from_pairs(np.array(float(len(pairs))), np.asarray(squares), np.array(sigma_bpb))

@@ -9,6 +9,7 @@ every parser. Not covered: what the code *does*, which is left to the sandbox.
     patch          the strict parser of unified diffs, and their exact application
     diff           the writing of diffs
     merge          a change carried over to another tree
+    plain          Python in one plain form, and fingerprints of trees that depend on nothing else
     line_count     lines of logic
     contamination  sealed text in edits: `readings` and `decoding` find it, `opaque` limits what could hide it
     parsing        Python source as a tree
@@ -23,6 +24,7 @@ from runner.edits.diff import diff
 from runner.edits.line_count import count_logic
 from runner.edits.merge import carry_over
 from runner.edits.patch import apply_patch
+from runner.edits.plain import fingerprint
 from runner.edits.rules import (
     MAX_EDITS,
     MAX_FILE_BYTES,
@@ -50,6 +52,7 @@ __all__ = [
     "check_tree",
     "count_logic",
     "diff",
+    "fingerprint",
 ]
 
 

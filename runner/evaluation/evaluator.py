@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -15,11 +15,14 @@ from runner.config import Config
 from runner.corpus.redaction import Redactor
 from runner.decision.early_stopping import Calibration
 from runner.errors import BaseGoneError, EngineError
+from runner.evaluation.contention import Reading, gpu_disturbance
 from runner.records import Files, Observer
 from runner.sandbox import Engine, images, remove_orphans
 from runner.sandbox.containers import Owner
 from runner.sandbox.engine_outage import await_engine
 from runner.sandbox.gpu_scrub import scrub
+from runner.sandbox.gpu_state import container_ids, read_gpu
+from runner.sandbox.host import cores_mhz
 from runner.sandbox.session import Mounts
 
 log = structlog.get_logger()
@@ -65,7 +68,8 @@ class TrialRequest:
     seed: int
     score_limit_seconds: float | None = None  # see `outcome.too_slow`
     early_stop: Calibration | None = None  # recognizes an unpromising training; None: it always runs to its end
-    tolerate_contention: bool = False  # score it although other programs used its cores
+    tolerate_contention: bool = False  # score it although it was disturbed
+    usual_tokens_per_second: float | None = None  # of a control; see `contention.slower`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +87,7 @@ class Evaluator:
     base: images.BaseImage
     observer: Observer
     stopping: Callable[[], bool] = lambda: False  # whether a person asked to stop; polled in long waits
+    power_limit_watts: float | None = None  # of the GPU, when the controller started
 
     @property
     def base_image(self) -> str:
@@ -143,6 +148,13 @@ class Evaluator:
             locked=self.mounts.locked,
             owner=self.owner(number),
         )
+
+    def read_processors(self, cores: Collection[int]) -> Reading:
+        """The present state of the processors that a training uses."""
+        if self.config.gpu is None:
+            return Reading(clock_mhz=cores_mhz(cores))
+        state = read_gpu(self.config.gpu, lambda: container_ids(self.engine, self.controller))
+        return Reading(clock_mhz=state.clock_mhz, disturbance=gpu_disturbance(state, self.power_limit_watts))
 
     def await_ready(self) -> None:
         """Wait for our engine, and remove what a failed clean-up left there: it would disturb the next trial.

@@ -50,12 +50,16 @@ def training_failure(run: RunRecord, config: Config) -> Failure | None:
             return Failure(Outcome.LOST, f"the train container was lost (exit code {run.exit_code})")
 
 
-def contention(run: RunRecord, config: Config) -> Failure | None:
-    """Whether other programs used more of a training's cores than the settings allow."""
+def contention(run: RunRecord, config: Config, sign: str | None = None) -> Failure | None:
+    """Whether a training was disturbed more than the settings allow, by others on its cores or by another sign.
+
+    Args:
+        sign: a disturbance that shows elsewhere than on its cores, in one sentence.
+    """
     share = others_share(run, config.cpus)
-    if share is None or share <= config.max_disturbance:
-        return None
-    return Failure(Outcome.CONTENDED, busy(share))
+    if share is not None and share > config.max_disturbance:
+        return Failure(Outcome.CONTENDED, busy(share))
+    return None if sign is None or config.max_disturbance >= 1 else Failure(Outcome.CONTENDED, sign)
 
 
 def _late(run: RunRecord, config: Config, reason: str) -> Failure:

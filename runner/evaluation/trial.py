@@ -20,7 +20,7 @@ import structlog
 from locked_eval.judging import judge
 from runner.errors import DiskFullError, EngineError
 from runner.evaluation.audit import Claims, examine_claims
-from runner.evaluation.contention import ClockMeter
+from runner.evaluation.contention import ProcessorMeter, slower
 from runner.evaluation.evaluator import Evaluator, TrialRequest
 from runner.evaluation.loss_monitor import LossMonitor
 from runner.evaluation.outcome import (
@@ -34,7 +34,7 @@ from runner.evaluation.outcome import (
 from runner.records import AuditPolicy, Outcome, Phase, RunEnd, RunRecord, SealedScore, Trial
 from runner.sandbox import Session, open_session
 from runner.sandbox.core_meter import CoreMeter
-from runner.sandbox.host import clock_mhz, suspended_seconds
+from runner.sandbox.host import suspended_seconds
 from runner.sandbox.reservation import choose_cores
 from runner.storage import claims as claims_store
 from runner.storage.clock import now
@@ -125,12 +125,12 @@ class RunningTrial:
     def _train(self) -> Failure | None:
         evaluator, config = self.evaluator, self.evaluator.config
         cores = choose_cores(config)
-        meter, clocks = CoreMeter(cores), ClockMeter(lambda: clock_mhz(cores, config.gpu))
+        meter, processors = CoreMeter(cores), ProcessorMeter(lambda: evaluator.read_processors(cores))
         monitor = LossMonitor(config.train_seconds, self.request.early_stop, config.early_stop_holdout)
 
         def started() -> None:
             meter.start()
-            clocks.start()
+            processors.start()
             monitor.start()
             evaluator.observer.phase(self.request.program.number, "train", config.train_seconds)
 
@@ -141,7 +141,7 @@ class RunningTrial:
 
         def ended() -> None:
             meter.stop()
-            clocks.stop()
+            processors.stop()
 
         def train() -> RunRecord:
             try:
@@ -153,20 +153,22 @@ class RunningTrial:
                     gives_up=None if self.request.early_stop is None else monitor.gives_up,
                 )
             finally:
-                clocks.stop()
+                processors.stop()
             return replace(
                 run,
                 log_tail=evaluator.redactor.redact(clean(run.log_tail, LOG_LINES)),  # the rest is dropped here
                 others_cpu_seconds=meter.others(run.cpu_seconds, run.wall_seconds),
-                clock_mhz=clocks.mean_mhz(),
+                clock_mhz=processors.mean_mhz(),
                 curve=monitor.curve(),
             )
 
         run = self._recorded(Phase.TRAIN, train)
         failure = training_failure(run, config)
-        if not self.request.tolerate_contention and (failure is None or run.end is RunEnd.STOPPED):
-            failure = contention(run, config) or failure
-        return failure
+        if self.request.tolerate_contention or (failure is not None and run.end is not RunEnd.STOPPED):
+            return failure
+        gpu = processors.disturbance(config.max_disturbance)
+        disturbed = contention(run, config, gpu or slower(run, self.request.usual_tokens_per_second))
+        return disturbed or failure
 
     def _score_rows(self) -> Failure | None:
         evaluator, rows = self.evaluator, self.evaluator.rows

@@ -84,22 +84,12 @@ def cpu_name() -> str:
     return "unknown"
 
 
-def clock_mhz(cores: Collection[int], gpu: str | None) -> float | None:
-    """Current clock of the GPU's processors, or the mean of the given cores; None when it is not reported.
-
-    Args:
-        cores: cores of the host.
-        gpu: UUID of the GPU; None when the cores do the work.
-    """
+def cores_mhz(cores: Collection[int]) -> float | None:
+    """Mean present clock of some cores; None where it is not reported."""
     try:
-        return _cores_mhz(cores) if gpu is None else _gpu_mhz(gpu)
-    except (OSError, ValueError, subprocess.SubprocessError):
+        return _cores_mhz(cores)
+    except (OSError, ValueError):
         return None  # a number for people: no measurement fails for want of it
-
-
-def _gpu_mhz(uuid: str) -> float:
-    query = ["nvidia-smi", f"--id={uuid}", "--query-gpu=clocks.sm", "--format=csv,noheader,nounits"]
-    return float(subprocess.run(query, capture_output=True, text=True, timeout=10, check=True).stdout)
 
 
 def _cores_mhz(cores: Collection[int]) -> float | None:

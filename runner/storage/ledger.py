@@ -140,7 +140,7 @@ class Ledger:
         *,
         diff: str,
         champion: int | None,
-        parent: int | None,
+        parent: int | None = None,
         retry_of: int | None = None,
         refused: Refused | None = None,
         conversation: int | None = None,

@@ -1,4 +1,4 @@
-"""Keeps left out, and a claim confirmed, with real containers: nothing is recorded and nothing stays."""
+"""A certificate split, and a claim confirmed, with real containers: nothing is recorded and nothing stays."""
 
 from __future__ import annotations
 
@@ -6,51 +6,46 @@ import pytest
 
 from runner import edits
 from runner.campaign.campaign import Campaign
-from runner.campaign.champion import run_control
 from runner.campaign.studies import ablate, confirm
 from runner.campaign.studies.ablate import State
-from runner.decision.history import champion
-from runner.records import Patch, Proposal, Replace, Verdict
-from runner.report.notes import measure_noise
-from tests.support.constant_workload import boost
-from tests.support.engine_night import run
-from tests.support.machine import changed
+from runner.campaign.tip_control import run_control
+from runner.records import Patch
+from tests.support.scripted_campaign import accept, certify
 
-pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]  # two dozen runs
-
-SEEDING = 'random.seed(int(os.environ["SEED"]))\n'
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]  # two dozen trials
 
 
-def test_a_night_s_keeps_are_left_out_and_its_gain_is_confirmed(controller, engine):
-    simpler = Proposal(
-        hypothesis="no seeding",
-        edits=(Replace(path="workload/train.py", old=SEEDING, new=""),),
-        proposer="scripted",
-        category="simplification",
-    )
-    # Most edits do nothing here, so that one look tells a simplification that is as good.
-    controller = changed(controller, effect_scale_bpb=0.0001)
-    _, rows, _ = run(controller, [boost(0.0), simpler])
-    assert [row.verdict for row in rows] == [Verdict.KEEP] * 3, [row.reason for row in rows]
+def test_a_certificate_is_split_and_its_gain_is_confirmed(measured_controller, engine):
+    controller = measured_controller
+    campaign = Campaign(controller, controller.ledger.campaign("test"))
+    helps = accept(campaign, "BOOST = 1.0 ", "BOOST = 0.0 ")
+    idle = accept(campaign, "SLEEP = 0.0", "SLEEP = 0.01")
+    certificate = certify(campaign)
+    rows = controller.ledger.experiments("test")
     sealed = controller.sealed.of("test")
     claims = sorted(path.name for path in controller.evaluator.claims.iterdir())
 
-    study = ablate.open_study(controller, None, 1)
+    study = ablate.open_study(controller, None, 2)
     ablate.run_study(controller, study, stopping=lambda: False)
-    first, second = study.left_out()
-    assert (first.state, second.state) == (State.MATTERS, State.IDLE)
-    assert first.delta_bpb > 0.003 and study.dropped == (2,)
+    first, second = study.findings()
+    assert (first.number, first.state) == (helps, State.MATTERS)
+    assert (second.number, second.state) == (idle, State.IDLE)
+    assert first.effect.high_bpb < -0.003 and study.gain().high_bpb < -0.003
+    assert study.dropped == (idle,)
     base = controller.repository.read_workload(rows[0].kept_commit)
     minimal = edits.apply(base, [Patch(text=study.patch())])
-    assert minimal == controller.repository.read_workload(rows[1].kept_commit), "the second keep is not needed"
+    assert minimal == controller.repository.read_workload(rows[helps].tried_commit), (
+        "the second edit is not needed"
+    )
 
     pair, attempts = confirm.open_pair(controller, None, None), []
     claim = confirm.confirm(controller, pair, [], attempts.append, stopping=lambda: False)
     assert claim.holds, claim
     assert [one.sealed is None for one in attempts] == [True, False], "recorded before the sealed rows are asked"
-    assert claim.p == 1 / 252 and claim.delta_bpb < -0.003
-    assert [one.test_bpb > 0 for one in claim.sealed] == [True, True]
-    assert claim.sealed_delta_bpb < 0
+    assert claim.p == 1 / 128 and claim.difference.high_bpb < -0.003
+    own, other = claim.sealed
+    assert own.seed == other.seed and min(own.test_bpb, other.test_bpb) > 0
+    assert claim.sealed_difference.mean_bpb < 0
 
     # Nothing of this is in the records, among the claims, or in the engine.
     assert controller.ledger.experiments("test") == rows
@@ -60,10 +55,8 @@ def test_a_night_s_keeps_are_left_out_and_its_gain_is_confirmed(controller, engi
     images = engine.client.images.list(
         filters={"label": f"org.autoresearch.controller={controller.ledger.controller}"}
     )
-    assert len(images) == 3, "those of the campaign"
+    assert images == []
 
-    # The baseline again, though it is not the champion any more.
-    (again,) = run_control(Campaign(controller, controller.ledger.campaign("test")), rows[0]).control_trials
-    noise = measure_noise(controller.ledger.experiments("test"), controller.config)
-    assert len(noise.scores_bpb) == 3 and again.val_bpb in noise.scores_bpb
-    assert champion(controller.ledger.experiments("test")).number == 2
+    # The campaign goes on from the certified program.
+    assert run_control(campaign).audited
+    assert [one.number for one in campaign.experiments if one.control_trials] == [certificate]

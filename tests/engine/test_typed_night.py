@@ -88,13 +88,16 @@ def test_a_night_killed_in_training_goes_on_where_it_stopped(torch_clone, engine
 
 
 def test_a_calibration_measures_noise_that_later_starts_use(clone):
-    found = json.loads(clone("calibrate", "--runs", "2", "--json").stdout)
-    assert len(found["scores_bpb"]) == len(found["audits"]) == 2
+    found = json.loads(clone("calibrate", "--seeds", "2", "--json").stdout)
+    assert [len(scores) for scores in found["scores_bpb"]] == [2, 2] and len(found["audits"]) == 4
     before = json.loads(clone("config", "--json", AUTORESEARCH_NOISE_PRIOR_BPB="0.0005").stdout)
     assert before["noise_prior_bpb"] == 0.0005, "a person's figure wins"
     del clone.environment["AUTORESEARCH_NOISE_PRIOR_BPB"]
     after = json.loads(clone("config", "--json").stdout)
     assert after["noise_prior_bpb"] == found["noise_prior_bpb"]
+    assert after["seed_share"] == found["seed_share"] and found["seed_share"][0] == 0, (
+        "one program: an upper limit"
+    )
     assert after["honest_dependence"] == found["honest_dependence"] >= before["honest_dependence"] > 0
     assert tuple(after["honest_exceedances"]) == tuple(found["honest_exceedances"])
 

@@ -50,6 +50,20 @@ def test_a_commit_is_reproduced_with_name_and_settings_of_its_campaign(elsewhere
     assert (answer["number"], answer["agrees"]) == (2, True)
 
 
+def test_a_commit_of_a_person_is_reproduced_by_the_files_it_holds(elsewhere):
+    mine = git(elsewhere.root, "commit-tree", f"{BRANCH}^{{tree}}", "-m", "squashed").strip()
+    ended = elsewhere.run("reproduce", mine, "--tag", TAG, "--json")
+    assert ended.code == 0, ended.errors
+    assert json.loads(ended.output)["commit"] == mine
+
+    with (elsewhere.root / "workload" / "train.py").open("a") as file:
+        file.write("# never measured\n")
+    git(elsewhere.root, "commit", "-qam", "another program")
+    ended = elsewhere.run("reproduce", "HEAD", "--tag", TAG)
+    assert ended.code == 1
+    assert f"HEAD holds no program that campaign '{TAG}' has scored" in ended.told()
+
+
 def test_a_setting_that_is_given_is_not_taken_from_the_ledger(elsewhere):
     ended = elsewhere.run("reproduce", BRANCH, "--train-seconds", "9")
     assert ended.code == 2

@@ -1,4 +1,4 @@
-"""A random campaign in a ledger: every verdict, several trials, controls, audits, stops, stacks and kills."""
+"""A random campaign in a ledger: every verdict, several trials, controls, audits, stops, certificates and kills."""
 
 from __future__ import annotations
 
@@ -17,13 +17,15 @@ OUTCOMES = {
 
 def random_night(ledger, rng, num_experiments):
     """Write a campaign; yields the number of each experiment that has just changed."""
-    champion, shelf = 0, []
+    champion, edits = 0, []
     for number in range(num_experiments):
-        combines = tuple(shelf.pop() for _ in range(2)) if len(shelf) > 2 and rng.random() < 0.3 else ()
-        proposal = Proposal(hypothesis=f"idea {number}", edits=(), proposer="p", combines=combines)
-        assert ledger.open_experiment(TAG, proposal, diff="", champion=champion if number else None) == number
+        certifies = tuple(edits) if rng.random() < 0.3 else ()
+        proposal = Proposal(hypothesis=f"idea {number}", edits=(), proposer="p", certifies=certifies)
+        parent = champion if certifies or not edits else edits[-1]
+        lineage = {"champion": champion, "parent": parent} if number else {"champion": None}
+        assert ledger.open_experiment(TAG, proposal, diff="", **lineage) == number
         yield number
-        verdict = rng.choice(list(Verdict)) if number else Verdict.KEEP
+        verdict = rng.choice(_possible(certifies)) if number else Verdict.KEEP
         stopped = verdict is Verdict.DISCARD and rng.random() < 0.3
         for index in range(1 if stopped else rng.randint(1, 3)):
             if rng.random() < 0.2 and number:
@@ -35,24 +37,27 @@ def random_night(ledger, rng, num_experiments):
                 _stopped(rng) if stopped else _trial(rng, verdict, unpromising=not index and rng.random() < 0.2),
             )
             yield number
-        has_score = verdict in (Verdict.KEEP, Verdict.DISCARD) and not stopped
+        has_score = verdict in (Verdict.KEEP, Verdict.ACCEPT, Verdict.DISCARD, Verdict.UNCLEAR) and not stopped
         figures = _figures(rng) if number and has_score else None
         ledger.close_experiment(
             TAG, number, verdict=verdict, reason="r", val_bpb=rng.gauss(2.0, 0.1) if has_score else None,
             delta_bpb=0.1 if figures else None, sigma_bpb=rng.choice([None, rng.random()]), figures=figures,
         )  # fmt: skip
         yield number
-        if (
-            figures
-            and verdict is Verdict.DISCARD
-            and figures.effect_bpb < -0.02 * figures.sigma_bpb
-            and not combines
-        ):
-            shelf.append(number)
+        if verdict is Verdict.ACCEPT:
+            edits.append(number)
+        elif certifies and verdict not in (Verdict.UNCLEAR, Verdict.INFRA):
+            edits = []
         if verdict is Verdict.KEEP:
             ledger.set_kept(TAG, number, f"{number:040}")
             champion = number
             yield number
+
+
+def _possible(certifies):
+    """Verdicts on a certificate, or on an idea."""
+    never = Verdict.ACCEPT if certifies else Verdict.KEEP
+    return [verdict for verdict in Verdict if verdict is not never]
 
 
 def _scored(rng, **fields):
@@ -80,5 +85,4 @@ def _figures(rng):
     return Figures(
         trials=tuple(range(rng.randint(1, 2))), pool=(2,), delta_bpb=rng.gauss(0, 0.1), se_bpb=0.01,
         sigma_bpb=0.01, better=rng.random(), effect_bpb=rng.gauss(0, 0.001), low_bpb=-0.5, high_bpb=-0.5,
-        first_delta_bpb=rng.gauss(0, 0.001), first_se_bpb=0.01,
     )  # fmt: skip

@@ -9,16 +9,21 @@ from types import SimpleNamespace
 import numpy as np
 
 from runner.campaign.campaign import Campaign, Controller
+from runner.campaign.candidate import stage
+from runner.campaign.promotion import point_tip, promote
 from runner.config import load
 from runner.corpus.redaction import Redactor
 from runner.edits.contamination import SealedText
 from runner.evaluation.evaluator import Evaluator
-from runner.records import Proposal, Verdict
+from runner.records import Proposal, Ruling, Verdict
 from runner.storage.ledger import Ledger
 from runner.storage.repository import Repository
+from tests.support.ledgers import record_trial
 from tests.support.silent_observer import SilentObserver
+from tests.support.trials import scored
 
 TAG = "t"
+BASELINE_BPB = 2.0
 FILES = {"__init__.py": "", "model.py": "WIDTH = 64\n", "train.py": "RATE = 0.02\nSTEPS = 5\n"}
 
 
@@ -83,14 +88,30 @@ def make_repository(root, files=None):
         ["init", "-q", "-b", "main"],
         ["add", "-A"],
         ["-c", "user.name=u", "-c", "user.email=u@example.org", "commit", "-qm", "start"],
-        ["branch", f"autoresearch/{TAG}"],
     ):
         subprocess.run(["git", *command], cwd=root, check=True)
     with controller(root) as made:
-        ledger, base = made.ledger, made.repository.resolve("HEAD")
-        ledger.create_campaign(tag=TAG, base_commit=base, conditions={})
-        baseline = Proposal(hypothesis="baseline", edits=(), proposer="baseline")
-        ledger.open_experiment(TAG, baseline, diff="", champion=None)
-        ledger.close_experiment(TAG, 0, verdict=Verdict.KEEP, reason="baseline", val_bpb=2.0, sigma_bpb=0.01)
-        ledger.set_kept(TAG, 0, base)
+        base = made.repository.resolve("HEAD")
+        opened = Campaign(made, made.ledger.create_campaign(tag=TAG, base_commit=base, conditions={}))
+        opened.open(Proposal(hypothesis="baseline", edits=(), proposer="baseline"), diff="", parent=None)
+        record_candidate(opened, 0)
+        for index, away in enumerate((0.0, -0.001, 0.001)):
+            record(opened, 0, scored(BASELINE_BPB + away, opened.seed(0, index), claims_sha256="baseline's"))
+        ruling = Ruling(verdict=Verdict.KEEP, reason="baseline", val_bpb=BASELINE_BPB, sigma_bpb=0.01)
+        promote(opened, opened.close(0, ruling))
+        point_tip(opened)
     return root
+
+
+def record_candidate(campaign, number):
+    """Commit the candidate of an open experiment, as if its image were built."""
+    commit = stage(campaign, campaign.experiments[number]).commit
+    campaign.ledger.set_candidate(campaign.tag, number, commit=commit, image_id="i", layer_digest="l")
+    return campaign.reload(number)
+
+
+def record(campaign, number, trial):
+    """Put a trial into the ledger, as its kind and seed say; returns it as it is read back."""
+    trial_id = record_trial(campaign.ledger, number, trial, campaign.tag)
+    one = campaign.reload(number)
+    return next(trial for trial in (*one.trials, *one.control_trials) if trial.id == trial_id)

@@ -10,5 +10,5 @@ CLEAN = AuditRecord(
 )  # fmt: skip
 FIGURES = Figures(
     trials=(22, 25, 28), pool=(3, 12), delta_bpb=-0.0123, se_bpb=0.0031, sigma_bpb=0.0071, better=0.97,
-    effect_bpb=-0.01, low_bpb=-0.015, high_bpb=-0.005, first_delta_bpb=-0.03, first_se_bpb=0.01,
+    effect_bpb=-0.01, low_bpb=-0.015, high_bpb=-0.005,
 )  # fmt: skip

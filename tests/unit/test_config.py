@@ -91,11 +91,13 @@ def test_both_profiles_set_the_same_keys_and_every_key_is_a_setting(tmp_path):
 def test_a_persons_choice_beats_the_measured_noise(tmp_path):
     path = tmp_path / "noise.json"
     path.write_text(
-        '{"noise_prior_bpb": 0.5, "honest_dependence": 0.25, "honest_exceedances": [0.1, 0.1, 0, 0], "more": 1}'
+        '{"noise_prior_bpb": 0.5, "honest_dependence": 0.25, "honest_exceedances": [0.1, 0.1, 0, 0],'
+        ' "seed_share": [0.5, 0.9], "more": 1}'
     )
     config = load(tmp_path, {"noise_prior_bpb": 0.75}, environ={}, fallbacks=measured(path))
     assert (config.noise_prior_bpb, config.honest_dependence) == (0.75, 0.25)
     assert config.honest_exceedances == (0.1, 0.1, 0, 0)
+    assert config.seed_share == (0.5, 0.9)
 
 
 def test_a_list_in_the_environment_is_json(tmp_path):

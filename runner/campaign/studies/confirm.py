@@ -1,49 +1,55 @@
-"""A claim of improvement, confirmed by fresh runs: the rule for what one may tell others.
+"""A claim of improvement, confirmed by fresh pairs: the rule for what one may tell others.
 
-A campaign's own figures come from runs that chose each other. Here a commit and what it is held against are
-run five times each, in turn, with fresh seeds, audited. The claim needs p < 0.01 in an exact one-sided
-permutation test (`permutation_p`), and only then the sealed test rows are asked, once for each side.
+A campaign's own figures come from trials that chose each other. Here a commit and the one it is held against are
+measured under the same fresh seeds, in pairs, interleaved, audited. Wilcoxon's exact signed-rank test
+(`pairing.signed_rank_p`) gives the p of a claim.
 
-Nothing is shown before the last run, so that no one can stop at a good figure. An attempt that failed counts:
-the p of the k-th attempt at the same two programs is multiplied by k.
+Nothing is shown before the last trial, so that no one can stop at a good figure. An attempt may be repeated: its
+pairs then join those of the attempts before it, under the same conditions, as in a group-sequential test. The
+attempts share the error `TOTAL_ERROR`: the k-th may spend `level(k)` of it, and all levels together are less than
+the total. So the probability that any attempt, however many there are, confirms a program that is no better is
+below it, whatever the distribution of the noise. Programs that differ in comments or layout are the same program.
 
-The sealed rows see one run of each side. Its noise is mostly that of the seed, which validation saw as well; so
-the improvement on the sealed rows is taken as
-
-    Δtest = (mean commit − mean against) + (test − val of the commit's run) − (test − val of the other's)
-
-and a claim holds when that is below zero too. The sealed rows are never asked twice about one pair of programs.
+Only when p is small enough are the sealed test rows scored: one trial of each side, under one more common seed.
+The claim holds when the commit is better there, too. The difference varies between seeds like those of the pairs,
+whose spread gives its standard error. The sealed rows are never asked twice about one pair of programs.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from fractions import Fraction
-from itertools import combinations
-from math import comb
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from runner import edits
 from runner.campaign.campaign import Controller
 from runner.campaign.case import score_limit
 from runner.campaign.measurement import TrialBook
-from runner.campaign.studies.interleave import Bench, Scored, Series
+from runner.campaign.studies.interleave import Bench, Scored, Series, fresh_seed
+from runner.decision import pairing
 from runner.decision.history import BASELINE, champion, champion_claims
+from runner.decision.pairing import Difference
 from runner.errors import BaselineError, ConfigError, EngineError, Interrupted, RepositoryError
 from runner.evaluation.trial import Sealed
 from runner.records import AuditPolicy, Files, Outcome, SealedScore
 from runner.storage import claims as claims_store
 from runner.storage.clock import now
 
-NUM_RUNS = 5
-"""Of each side: 252 ways to split ten runs, so that p can be as small as 0.004."""
-LEVEL = 0.01
+NUM_PAIRS = 7
+"""Of an attempt: p can be as small as 1/128, just below the first attempt's level."""
+TOTAL_ERROR = 0.01
+FIRST_SHARE = 0.8
+"""Share of the total error for the first attempt; each further one gets this share of what is left."""
+
+
+def level(attempt: int) -> float:
+    """Largest p with which an attempt, counted from 1, confirms a claim: 0.008, 0.0016, 0.00032, …"""
+    return TOTAL_ERROR * FIRST_SHARE * (1 - FIRST_SHARE) ** (attempt - 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,13 +63,9 @@ class Pair:
 
     @property
     def sha256(self) -> str:
-        """Of both programs, whatever their commits are called."""
-        digest = hashlib.sha256()
-        for files in (self.files, self.against_files):
-            for path, content in sorted(files.items()):
-                digest.update(f"{path}\0{len(content)}\0".encode() + content)
-            digest.update(b"\0")
-        return digest.hexdigest()
+        """Of both programs, whatever their commits are called and their comments say."""
+        both = edits.fingerprint(self.files) + edits.fingerprint(self.against_files)
+        return hashlib.sha256(both.encode()).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,37 +78,16 @@ class Claim:
     conditions: Mapping[str, str]
     made_at: str
     attempt: int  # from 1
-    runs: tuple[Scored, ...]
+    runs: tuple[Scored, ...]  # of this attempt, in the order of `against_runs`: a pair has the same seed
     against_runs: tuple[Scored, ...]
-    delta_bpb: float  # mean commit − mean against; negative is better
-    p: float  # of the permutation test
-    p_of_attempt: float  # times the number of attempts
-    level: float
+    num_pairs: int  # with those of earlier attempts
+    difference: Difference  # commit − against over all of them; negative is better
+    p: float  # of all of them
+    level: float  # that p must not exceed in this attempt
     sealed: tuple[SealedScore, SealedScore] | None  # of the commit and the other; None: not asked
-    sealed_delta_bpb: float | None
+    sealed_difference: Difference | None
     holds: bool
     reason: str
-
-
-def permutation_p(better: Sequence[float], worse: Sequence[float]) -> float:
-    """Exact one-sided permutation test of two means.
-
-    Under the hypothesis that both programs are the same, every split of the n + m scores into n and m is as
-    probable as the one that was seen. With S the sum of the n scores of the side that is claimed to be lower,
-
-        p = #{subsets A of all scores, |A| = n, with Σ A ≤ S} / C(n + m, n).
-
-    The mean of the one side minus that of the other increases with Σ A, so these are the splits that look at
-    least as well. Ties count against the claim. With n = m = 5 the smallest p is 1/252.
-
-    Args:
-        better: scores of the side that is claimed to have the lower mean.
-        worse: of the other one.
-    """
-    exact = [Fraction(value) for value in (*better, *worse)]
-    seen = sum(exact[: len(better)], Fraction(0))
-    as_good = sum(sum(subset, Fraction(0)) <= seen for subset in combinations(exact, len(better)))
-    return as_good / comb(len(exact), len(better))
 
 
 def open_pair(controller: Controller, revision: str | None, against: str | None) -> Pair:
@@ -134,7 +115,7 @@ def open_pair(controller: Controller, revision: str | None, against: str | None)
     commit = controller.repository.resolve(revision or champion_commit or "HEAD")
     other = controller.repository.resolve(against or base or "HEAD")
     files, other_files = controller.repository.read_workload(commit), controller.repository.read_workload(other)
-    if files == other_files:
+    if edits.fingerprint(files) == edits.fingerprint(other_files):
         raise ConfigError(
             f"{commit[:10]} and {other[:10]} are the same program",
             "name another commit; autoresearch status shows the champion",
@@ -166,52 +147,63 @@ def confirm(
     """
     past = controller.ledger.experiments(controller.config.tag)
     limit = score_limit(past[BASELINE], controller.config.train_seconds) if past else None
-    commit, against = f"{pair.commit[:10]}", f"{pair.against[:10]}"
-    programs = {commit: pair.files, against: pair.against_files}
+    programs = {pair.commit[:10]: pair.files, pair.against[:10]: pair.against_files}
     series = Series()
     with Bench(controller.evaluator, programs, champion_claims(champion(past)), limit) as bench:
-        if not bench.interleave([commit, against], NUM_RUNS, series, stopping=stopping):
+        if not bench.interleave(list(programs), NUM_PAIRS, series, stopping=stopping):
             raise Interrupted("stopped between two runs; nothing was written", "run it again; it starts over")
         for name, failure in series.failures.items():
             raise BaselineError(f"there is no claim: {name} failed: {failure.reason}", "autoresearch doctor")
-        own, other = series.scores(commit), series.scores(against)
-        p, attempt = permutation_p(own, other), 1 + len(earlier)
-        claim = Claim(
-            commit=pair.commit,
-            against=pair.against,
-            programs_sha256=pair.sha256,
-            conditions=controller.conditions,
-            made_at=now(),
-            attempt=attempt,
-            runs=tuple(series.runs[commit]),
-            against_runs=tuple(series.runs[against]),
-            delta_bpb=fmean(own) - fmean(other),
-            p=p,
-            p_of_attempt=min(1.0, p * attempt),
-            level=LEVEL,
-            sealed=None,
-            sealed_delta_bpb=None,
-            holds=False,
-            reason="",
-        )
-        if claim.p_of_attempt >= LEVEL:
-            claim = replace(claim, reason=f"p is not below {LEVEL:g}; the sealed rows were not used")
-            record(claim)
+        claim = judge(controller.conditions, pair, series, earlier)
+        record(claim)
+        if claim.p > claim.level:
             return claim
-        record(replace(claim, reason="the sealed rows were about to be used"))
-        sealed = asked_before(earlier) or (_seal(bench, commit), _seal(bench, against))
-    claim = with_sealed(claim, sealed)
+        claim = with_sealed(claim, asked_before(earlier) or _seal(bench, list(programs)))
     record(claim)
     return claim
 
 
+def judge(
+    conditions: Mapping[str, str], pair: Pair, series: Series, earlier: Sequence[Mapping[str, Any]]
+) -> Claim:
+    """The claim after an attempt's trials, before the sealed rows are asked."""
+    runs, against_runs = (tuple(series.runs[name[:10]]) for name in (pair.commit, pair.against))
+    differences = [*_known(earlier, conditions), *_differences(runs, against_runs)]
+    attempt = 1 + len(earlier)
+    p, needed = pairing.signed_rank_p(differences), level(attempt)
+    reason = f"p is above {needed:.2g}; the sealed rows were not used"
+    return Claim(
+        commit=pair.commit,
+        against=pair.against,
+        programs_sha256=pair.sha256,
+        conditions=conditions,
+        made_at=now(),
+        attempt=attempt,
+        runs=runs,
+        against_runs=against_runs,
+        num_pairs=len(differences),
+        difference=pairing.mean_difference(differences),
+        p=p,
+        level=needed,
+        sealed=None,
+        sealed_difference=None,
+        holds=False,
+        reason=reason if p > needed else "the sealed rows were about to be used",
+    )
+
+
 def with_sealed(claim: Claim, sealed: tuple[SealedScore, SealedScore]) -> Claim:
     """The claim with what the sealed rows say of both sides."""
-    gaps = [one.test_bpb - one.val_bpb for one in sealed]
-    delta = claim.delta_bpb + gaps[0] - gaps[1]
+    one_pair_bpb = claim.difference.se_bpb * math.sqrt(claim.num_pairs)
+    delta = sealed[0].test_bpb - sealed[1].test_bpb
     holds = delta < 0
-    reason = "p and the sealed rows agree" if holds else "the sealed rows do not show it"
-    return replace(claim, sealed=sealed, sealed_delta_bpb=delta, holds=holds, reason=reason)
+    return replace(
+        claim,
+        sealed=sealed,
+        sealed_difference=pairing.difference_of(delta, one_pair_bpb, claim.num_pairs - 1),
+        holds=holds,
+        reason="p and the sealed rows agree" if holds else "the sealed rows do not show it",
+    )
 
 
 def asked_before(earlier: Sequence[Mapping[str, Any]]) -> tuple[SealedScore, SealedScore] | None:
@@ -223,16 +215,34 @@ def asked_before(earlier: Sequence[Mapping[str, Any]]) -> tuple[SealedScore, Sea
     return None
 
 
-def _seal(bench: Bench, name: str) -> SealedScore:
-    """One more trial, for the sealed rows; the campaign's claims stay as they are."""
+def _seal(bench: Bench, names: Sequence[str]) -> tuple[SealedScore, SealedScore]:
+    """One more trial of each side, under a common seed; the campaign's claims stay as they are."""
+    seed, scores = fresh_seed(), []
     with _claims_apart(bench) as apart:
-        book = _SealedBook()
-        trial = apart.measure(name, book, AuditPolicy(audit=True, seal_below_bpb=float("inf")))
-    if trial.outcome is not Outcome.SCORED:
-        raise BaselineError(f"there is no claim: {name} failed: {trial.reason}", "autoresearch doctor")
-    if book.score is None:
-        raise EngineError(f"{name} got no score on the sealed rows", "autoresearch doctor")
-    return book.score
+        for name in names:
+            book = _SealedBook()
+            trial = apart.measure(name, seed, book, AuditPolicy(audit=True, seal_below_bpb=float("inf")))
+            if trial.outcome is not Outcome.SCORED:
+                raise BaselineError(f"there is no claim: {name} failed: {trial.reason}", "autoresearch doctor")
+            if book.score is None:
+                raise EngineError(f"{name} got no score on the sealed rows", "autoresearch doctor")
+            scores.append(book.score)
+    own, other = scores
+    return own, other
+
+
+def _known(earlier: Sequence[Mapping[str, Any]], conditions: Mapping[str, str]) -> list[float]:
+    """Differences of the pairs of earlier attempts under the same conditions."""
+    found: list[float] = []
+    for one in earlier:
+        if one["conditions"] == dict(conditions):
+            sides = ([Scored(**run) for run in one[side]] for side in ("runs", "against_runs"))
+            found += _differences(*sides)
+    return found
+
+
+def _differences(runs: Sequence[Scored], against_runs: Sequence[Scored]) -> list[float]:
+    return [one.val_bpb - two.val_bpb for one, two in zip(runs, against_runs, strict=True)]
 
 
 @dataclass

@@ -1,11 +1,15 @@
-"""Interleaved runs of several programs, so that machine drift affects all of them alike. Nothing is recorded."""
+"""Several programs measured under the same fresh seeds, interleaved. Nothing is recorded.
+
+What a seed does to a score, and what a drifting machine does, affects all programs alike and cancels in their
+differences.
+"""
 
 from __future__ import annotations
 
 import os
 import random
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -35,6 +39,17 @@ class Series:
         """Audited scores of one program."""
         return [run.val_bpb for run in self.runs.get(name, [])]
 
+    def table(self, names: Sequence[str]) -> list[list[float]]:
+        """Scores of some programs, a row for each, under the seeds that all of them have."""
+        by_seed = [{run.seed: run.val_bpb for run in self.runs.get(name, [])} for name in names]
+        shared = [seed for seed in (by_seed or [{}])[0] if all(seed in own for own in by_seed)]
+        return [[own[seed] for seed in shared] for own in by_seed]
+
+    def differences(self, name: str, other: str) -> list[float]:
+        """What the one scored above the other, seed by seed; negative is better."""
+        own, others = self.table([name, other])
+        return [one - two for one, two in zip(own, others, strict=True)]
+
 
 @dataclass
 class Bench:
@@ -62,11 +77,11 @@ class Bench:
             images.remove_images(self.evaluator.engine.client, labels)
 
     def interleave(
-        self, names: Sequence[str], num_rounds: int, series: Series, *, stopping: Callable[[], bool]
+        self, names: Sequence[str], num_seeds: int, series: Series, *, stopping: Callable[[], bool]
     ) -> bool:
-        """Measure each program once a round, in an order drawn for the round, with a fresh seed and an audit each.
+        """Measure and audit every program under so many further seeds, as `in_turn` says.
 
-        A program that fails is left out of further rounds.
+        A program that fails is left out from then on.
 
         Args:
             series: is extended.
@@ -78,24 +93,21 @@ class Bench:
         Raises:
             EngineError: the infrastructure failed.
         """
-        for number in range(num_rounds):
-            order = list(names)
-            random.SystemRandom().shuffle(order)
-            for name in order:
-                if name in series.failures:
-                    continue
-                if stopping():
-                    return False
-                self.evaluator.observer.note(f"run {number + 1} of {num_rounds}: {name}")
-                trial = self.measure(name, TrialBook(), AuditPolicy(audit=True))
-                if trial.val_bpb is None:
-                    series.failures[name] = trial
-                else:
-                    series.runs.setdefault(name, []).append(Scored(seed=trial.seed, val_bpb=trial.val_bpb))
+        for number, seed, name in in_turn(names, num_seeds):
+            if name in series.failures:
+                continue
+            if stopping():
+                return False
+            self.evaluator.observer.note(f"seed {number} of {num_seeds}: {name}")
+            trial = self.measure(name, seed, TrialBook(), AuditPolicy(audit=True))
+            if trial.val_bpb is None:
+                series.failures[name] = trial
+            else:
+                series.runs.setdefault(name, []).append(Scored(seed=seed, val_bpb=trial.val_bpb))
         return True
 
-    def measure(self, name: str, book: TrialBook, policy: AuditPolicy) -> Trial:
-        """Measure one program once, with a fresh seed.
+    def measure(self, name: str, seed: int, book: TrialBook, policy: AuditPolicy) -> Trial:
+        """Measure one program once.
 
         Raises:
             EngineError: the infrastructure failed.
@@ -106,11 +118,20 @@ class Bench:
             commit=f"{self._purpose}-{list(self.programs).index(name)}",
             labels={"purpose": self._purpose},
         )
-        request = TrialRequest(program=program, seed=fresh_seed(), score_limit_seconds=self.score_limit_seconds)
+        request = TrialRequest(program=program, seed=seed, score_limit_seconds=self.score_limit_seconds)
         trial = measure(self.evaluator, request, book, lambda _: policy, self.claims)
         if trial.outcome is Outcome.LOST:
             raise EngineError(f"{name} could not be measured: {trial.reason}", "autoresearch doctor")
         return trial
+
+
+def in_turn(names: Sequence[str], num_seeds: int) -> Iterator[tuple[int, int, str]]:
+    """Number of the seed from 1, the seed, and a program: each program once, in an order drawn for the seed."""
+    for number in range(1, num_seeds + 1):
+        seed, order = fresh_seed(), list(names)
+        random.SystemRandom().shuffle(order)
+        for name in order:
+            yield number, seed, name
 
 
 def fresh_seed() -> int:

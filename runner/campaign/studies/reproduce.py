@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from runner.campaign.campaign import Controller
@@ -10,7 +11,7 @@ from runner.decision import keep_rule
 from runner.decision.history import champion, champion_claims
 from runner.errors import RepositoryError
 from runner.evaluation.evaluator import Program, TrialRequest
-from runner.records import AuditPolicy, AuditRecord, Outcome, Trial
+from runner.records import AuditPolicy, AuditRecord, Experiment, Files, Outcome, Trial
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,11 +33,14 @@ class Reproduction:
 def reproduce(controller: Controller, revision: str, *, audit: bool = False) -> Reproduction:
     """Run a commit's image again with the seed of its first run; changes nothing in the ledger.
 
+    Any commit will do whose program the campaign has scored: a certificate, an accepted edit, another try, or a
+    commit of a person that holds the same files.
+
     Args:
         audit: audit the claims of this run as well.
 
     Raises:
-        RepositoryError: the commit belongs to no scored experiment of this campaign.
+        RepositoryError: the campaign has not scored this program.
         ConfigError: the campaign ran under other conditions.
     """
     config, evaluator = controller.config, controller.evaluator
@@ -47,17 +51,16 @@ def reproduce(controller: Controller, revision: str, *, audit: bool = False) -> 
         )
     controller.refuse_other_conditions(campaign)
     commit = controller.repository.resolve(revision)
+    files = controller.repository.read_workload(commit)
     experiments = controller.ledger.experiments(config.tag)
-    experiment = next((one for one in experiments if commit in (one.kept_commit, one.tried_commit)), None)
-    trials = () if experiment is None else experiment.trials
-    first = next((trial for trial in trials if trial.claimed_bpb is not None), None)
+    experiment = find_experiment(controller, experiments, commit, files)
+    first = None if experiment is None else _first_scored(experiment)
     if experiment is None or first is None:
         raise RepositoryError(
-            f"{revision} is not a scored experiment of campaign {config.tag!r}",
-            "autoresearch log lists them; name the campaign with --tag",
+            f"{revision} holds no program that campaign {config.tag!r} has scored",
+            f"name the campaign with --tag, or measure it: autoresearch confirm {revision} --against COMMIT",
         )
     assert experiment.tried_commit is not None
-    files = controller.repository.read_workload(commit)
     program = Program(number=experiment.number, files=files, commit=experiment.tried_commit)
     found = evaluator.find_image(program)
     built = found or evaluator.build(program)
@@ -83,3 +86,19 @@ def reproduce(controller: Controller, revision: str, *, audit: bool = False) -> 
         audit=None if again is None else again.audit,
         agrees=same_score and again is not None and again.outcome is Outcome.SCORED,
     )
+
+
+def find_experiment(
+    controller: Controller, experiments: Sequence[Experiment], commit: str, files: Files
+) -> Experiment | None:
+    """The scored experiment that a commit stands for: by its id, else the newest one with the same files."""
+    scored = [one for one in experiments if one.tried_commit is not None and _first_scored(one) is not None]
+    named = [one for one in scored if one.kept_commit == commit] or [
+        one for one in scored if one.tried_commit == commit
+    ]
+    alike = (one for one in reversed(scored) if controller.repository.read_workload(one.commit or "") == files)
+    return named[0] if named else next(alike, None)
+
+
+def _first_scored(experiment: Experiment) -> Trial | None:
+    return next((trial for trial in experiment.trials if trial.claimed_bpb is not None), None)

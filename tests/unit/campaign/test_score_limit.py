@@ -5,7 +5,7 @@ How a scoring is classified that takes longer is tested with `runner.evaluation.
 
 from __future__ import annotations
 
-from runner.campaign.comparison import score_limit
+from runner.campaign.case import score_limit
 from runner.records import Experiment, Phase, TrialKind, Verdict
 from tests.support.trials import run, scored
 

@@ -95,6 +95,13 @@ def test_contention_is_the_share_of_the_cores_that_others_used():
     assert contention(busy, CONFIG.model_copy(update={"cpus": 8})) is None, "on eight cores it is 10 %"
 
 
+def test_another_sign_of_disturbance_counts_unless_the_check_is_off():
+    quiet = training(wall_seconds=10.0, others_cpu_seconds=0.0)
+    assert contention(quiet, CONFIG, "the machine is slow") == Failure(Outcome.CONTENDED, "the machine is slow")
+    off = CONFIG.model_copy(update={"max_disturbance": 1.0})
+    assert contention(quiet, off, "the machine is slow") is None
+
+
 @pytest.mark.parametrize("unknown", [{"others_cpu_seconds": None}, {"wall_seconds": None}, {"wall_seconds": 0.0}])
 def test_contention_that_was_not_measured_is_none(unknown):
     assert contention(training(**{"wall_seconds": 10.0, "others_cpu_seconds": 20.0, **unknown}), CONFIG) is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 
 from runner.config import load
 from runner.errors import DiskFullError, EngineError
-from runner.evaluation import audit, trial
+from runner.evaluation import audit, contention, evaluator, trial
 from runner.evaluation.evaluator import Evaluator, Program, TrialRequest
 from runner.records import AuditPolicy, Outcome, Phase, RunEnd
 from tests.support.scripted_night import CONTEXT, VOCAB_SIZE, ScriptedSession, evaluation
@@ -138,6 +139,52 @@ def test_the_log_of_a_training_is_cleaned_and_redacted(trials):
     made, _ = trials(session=Failing("train", act))
     assert "[withheld]" in made.runs[0].log_tail
     assert "secret" not in made.runs[0].log_tail and "\x1b" not in made.runs[0].log_tail
+
+
+def strict(place, monkeypatch, **changes):
+    """Other settings for an evaluator."""
+    monkeypatch.setitem(place.__dict__, "config", place.config.model_copy(update=changes))
+
+
+def test_a_control_that_is_slower_than_its_program_is_contended(place, trials, monkeypatch):
+    strict(place, monkeypatch, max_disturbance=0.05)
+
+    def slow():
+        return Failing("train", lambda _: run(Phase.TRAIN, 7, log_tail="step 9 loss 3.0 tokens/s 500"))
+
+    made, _ = trials(session=slow(), usual_tokens_per_second=1000.0)
+    assert (made.outcome, phases(made)) == (Outcome.CONTENDED, [Phase.TRAIN])
+    assert made.reason == "the machine is slow: 500 tokens/s, 50% of this program's usual speed"
+    assert trials(session=slow(), usual_tokens_per_second=1000.0, tolerate_contention=True)[0].audited
+    assert trials(session=slow())[0].audited, "a candidate's own figure never has its trial repeated"
+
+
+def test_a_training_whose_gpu_others_use_is_contended(place, trials, monkeypatch, tmp_path):
+    """The process is that of this test, which is in none of our containers."""
+    asked, tool = tmp_path / "asked", tmp_path / "nvidia-smi"
+    tool.write_text(
+        f"#!/bin/sh\necho >>{asked}\ncase $2 in *apps=pid) echo {os.getpid()};; *) echo 1980, 700, 0;; esac\n"
+    )
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    for pause in ("FIRST_CLOCK_SECONDS", "CLOCK_SECONDS"):
+        monkeypatch.setattr(contention, pause, 0.001)
+    monkeypatch.setattr(evaluator, "container_ids", lambda *_: set())
+    monkeypatch.setattr(Evaluator, "scrub", lambda *_: None)
+    strict(place, monkeypatch, max_disturbance=0.25, gpu="GPU-1")
+
+    class Busy(ScriptedSession):
+        def train(self, seed, on_line, on_start, on_end, gives_up):
+            on_start()
+            while not asked.exists() or len(asked.read_text()) < 6:  # two readings are complete
+                time.sleep(0.01)
+            on_end()
+            return run(Phase.TRAIN, seed)
+
+    made, _ = trials(session=Busy("BOOST = 0.5\n", ROWS))
+    assert made.outcome is Outcome.CONTENDED
+    assert made.reason == "the GPU was disturbed for 100% of the training: 1 other program computes on it"
+    assert made.training.clock_mhz == 1980
 
 
 def test_claims_that_no_model_makes_are_invalid_and_have_their_hash(trials):

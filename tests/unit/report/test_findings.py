@@ -13,7 +13,7 @@ from runner.records import Experiment, Phase, RunEnd, RunRecord, SealedScore, Ve
 from runner.report.drift import drift
 from runner.report.explain import basis_lines, explain, rests_on
 from runner.report.findings import COLUMNS, NORMAL_90, find, finding_lines, findings_tsv
-from runner.report.sealed import sealed_gaps, sealed_line, sealed_tsv
+from runner.report.sealed import paired_gain, sealed_gaps, sealed_line, sealed_tsv
 from runner.untrusted import tokens_per_second
 from tests.support.synthetic_verdicts import CLEAN, FIGURES
 from tests.support.trials import trials_of
@@ -136,9 +136,33 @@ def test_sealed_scores_compare_the_last_keep_with_the_mean_of_the_baseline():
     assert sealed_line([]) is None
     assert sealed_line(scores[:2]) == "Sealed test rows (as claimed): 2.2000 bpb (validation 2.1000)."
     assert sealed_line(scores) == (
-        "Sealed test rows (as claimed): 2.2000 → 2.1500 bpb (-0.0500); validation 2.1000 → 2.0000 (-0.1000)."
+        "Sealed test rows (as claimed): 2.2000 → 2.1500 bpb (-0.0500); validation 2.1000 → 2.0000 (-0.1000); "
+        "not measured in pairs."
     )
     assert sealed_tsv(scores).splitlines()[3] == "3\t3\t2.000000\t2.150000"
+
+
+def test_sealed_gains_add_up_over_certificates_in_pairs_under_common_seeds():
+    """Seeds move all scores by far more than the programs differ."""
+
+    def pair(number, champion, seed, test, val):
+        level = 2.0 + seed / 10
+        mine = SealedScore(number=number, seed=seed, val_bpb=level + val, test_bpb=level + test)
+        return [mine, SealedScore(number=champion, seed=seed, val_bpb=level, test_bpb=level)]
+
+    first = [*pair(3, 0, 11, -0.010, -0.012), *pair(3, 0, 12, -0.014, -0.012)]
+    second = [*pair(7, 3, 21, -0.030, -0.03), *pair(7, 3, 22, -0.034, -0.03), *pair(7, 3, 23, -0.032, -0.03)]
+    alone = SealedScore(number=0, seed=1, val_bpb=9.0, test_bpb=9.0)
+    scores = sorted([alone, *first, *second], key=lambda one: one.number)
+    gain = paired_gain(scores)
+    assert (gain.test.mean_bpb, gain.val_bpb) == (pytest.approx(-0.044), pytest.approx(-0.042))
+    spread = math.sqrt((8e-6 + 8e-6) / 3)  # three degrees of freedom
+    assert gain.test.se_bpb == pytest.approx(spread * math.sqrt(1 / 2 + 1 / 3))
+    assert gain.test.low_bpb < -0.044 < gain.test.high_bpb < -0.035
+    assert "in 5 pairs under common seeds: -0.0440 bpb (90% -0.0" in sealed_line(scores)
+    assert paired_gain([one for one in scores if one.seed not in (11, 12)]) is None, "a link is missing"
+    single = paired_gain(pair(3, 0, 11, -0.010, -0.012))
+    assert (single.test, single.test_bpb) == (None, pytest.approx(-0.010)), "one pair has no spread"
 
 
 def test_drift_compares_equal_programs_only():

@@ -20,7 +20,7 @@ TABLES = ("campaigns", "experiments", "trials", "runs", "sealed", "usage", "conv
 
 def test_an_experiment_comes_back_as_it_was_written(ledger):
     number = ledger.open_experiment(
-        "t", proposal(parameters={"x": 2.0}, category="systems", model="m", combines=(3, 4)), diff="d",
+        "t", proposal(parameters={"x": 2.0}, category="systems", model="m", certifies=(3, 4)), diff="d",
         champion=None, retry_of=7,
     )  # fmt: skip
     ledger.set_candidate("t", number, commit="c", image_id="i", layer_digest="l")
@@ -30,7 +30,7 @@ def test_an_experiment_comes_back_as_it_was_written(ledger):
     ledger.set_kept("t", number, "k")
     (one,) = ledger.experiments("t")
     assert (one.number, one.hypothesis, one.category, dict(one.parameters)) == (0, "wider", "systems", {"x": 2.0})
-    assert (one.proposer, one.model, one.combines, one.retry_of, one.diff) == ("fake", "m", (3, 4), 7, "d")
+    assert (one.proposer, one.model, one.certifies, one.retry_of, one.diff) == ("fake", "m", (3, 4), 7, "d")
     assert (one.tried_commit, one.image_id, one.layer_digest, one.kept_commit) == ("c", "i", "l", "k")
     assert (one.verdict, one.reason, one.val_bpb) == (Verdict.KEEP, "r", 1.5)
     assert (one.delta_bpb, one.sigma_bpb) == (-0.1, 0.01)
@@ -43,7 +43,7 @@ def test_figures_of_a_verdict_come_back_as_they_were_written(ledger):
     ledger.close_trial("t", trial, scored(1.5, 5))
     figures = Figures(
         trials=(trial,), pool=(7, 8), delta_bpb=-0.1, se_bpb=0.02, sigma_bpb=0.01, better=0.99, effect_bpb=-0.09,
-        low_bpb=-0.12, high_bpb=-0.06, first_delta_bpb=-0.2, first_se_bpb=0.03,
+        low_bpb=-0.12, high_bpb=-0.06,
     )  # fmt: skip
     ledger.close_experiment("t", number, verdict=Verdict.KEEP, reason="r", val_bpb=1.5, figures=figures)
     one = ledger.experiment("t", number)
@@ -218,3 +218,17 @@ def test_logs_are_read_with_one_experiment_and_otherwise_of_keeps_and_crashes_al
     assert [verdict for verdict, log in several.items() if log] == [Verdict.KEEP, Verdict.CRASH]
     assert [ledger.experiment(TAG, number).log_tail for number in range(5)] == [f"log {n}" for n in range(5)]
     assert [one.log_tail for one in ledger.kept_experiments(TAG)] == ["log 0"]
+
+
+def test_the_lineage_is_everything_that_says_what_the_tip_is(ledger):
+    for verdict, certifies in (
+        (Verdict.KEEP, ()),
+        (Verdict.ACCEPT, ()),
+        (Verdict.DISCARD, ()),
+        (Verdict.DISCARD, (1,)),
+        (Verdict.INFRA, ()),
+    ):
+        number = ledger.open_experiment("t", proposal(certifies=certifies), diff="", champion=0, parent=0)
+        ledger.close_experiment("t", number, verdict=verdict, reason="r")
+    ledger.open_experiment("t", proposal(certifies=(1,)), diff="", champion=0, parent=0)
+    assert [(one.number, one.parent) for one in ledger.lineage("t")] == [(0, 0), (1, 0), (3, 0), (5, 0)]
