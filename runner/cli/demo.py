@@ -94,10 +94,10 @@ class Story:
         text = (
             f"A tour of {len(self._tour.stops)} stops. At each one, an edit of a small GPT (workload/) is trained "
             f"from scratch for {seconds:g} seconds in a container without a network, and scored in bits per byte "
-            f"(bpb) of text that training never sees: lower is better. An edit that is better with a probability of "
-            f"{needed:.0%}, and whose audit confirms its numbers, is accepted onto the tip. At the end, a certificate "
-            "measures the tip against the champion again, under new seeds: only that is kept, as a commit. The edits "
-            "are packed; every number is measured now."
+            "(bpb) of text that training never sees: lower is better. An edit that is better with a probability "
+            f"of {needed:.0%}, and whose audit confirms its numbers, is accepted onto the tip. At the end, a "
+            "certificate measures the tip against the champion again, under new seeds: only that is kept, as a "
+            "commit. The edits are packed; every number is measured now."
         )
         if experiments:
             known = f"autoresearch log --tag {config.tag}"

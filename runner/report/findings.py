@@ -1,8 +1,8 @@
 """The findings of a campaign without luck: one gain for each keep, and a curve that luck did not draw.
 
-An edit is accepted for its good score, so that score is too good on average. A certificate measures tip and champion
-again, under seeds that chose neither: its difference is *the* gain of a keep, in every command, title and table. The
-lowest of many scores is also the luckiest, so there are two curves:
+An edit is accepted for its good score, so that score is too good on average. A certificate measures tip and
+champion again, under seeds that chose neither: its difference is *the* gain of a keep, in every command, title and
+table. The lowest of many scores is also the luckiest, so there are two curves:
 
     raw       the running minimum of all claimed scores, as if every lower number were an improvement
     debiased  the baseline, and from there the measured gain of one certificate after the other
@@ -165,8 +165,8 @@ def finding_lines(found: Findings) -> list[str]:
         total = found.total
         lines.append(
             f"Debiased gain: {total.mean_bpb:+.4f} bpb (90% interval {total.low_bpb:+.4f} to "
-            f"{total.high_bpb:+.4f}), champion against baseline, from certificates alone: their seeds chose nothing. "
-            f"The lowest score of all would claim {found.raw_change_bpb or 0.0:+.4f}."
+            f"{total.high_bpb:+.4f}), champion against baseline, from certificates alone: their seeds chose "
+            f"nothing. The lowest score of all would claim {found.raw_change_bpb or 0.0:+.4f}."
         )
     judged = sum(one.better is not None and not one.simplification for one in found.keeps)
     simpler = sum(one.simplification for one in found.keeps)

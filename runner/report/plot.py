@@ -1,11 +1,11 @@
 """Pictures: `progress.png`, the night in the style of karpathy/autoresearch, and a comparison of keep rules.
 
-The night is experiment number against val_bpb: gray dots were discarded, green rings accepted onto the tip, crossed
-out where a certificate rolled them back, and green dots kept. The line is the champion: the baseline, and from there
-the gain that each certificate measured, the bars its 90% interval, the band around it one standard deviation of the
-noise. The dotted line is the lowest score so far, which luck draws. Experiments without a score are ticks
-at the bottom; scores far above the baseline are arrows at the top, so that one broken idea does not flatten the
-rest.
+The night is experiment number against val_bpb: gray dots were discarded, green rings accepted onto the tip, gray
+crosses accepted and rolled back by a certificate, and green dots kept. The line is the champion: the baseline, and
+from there the gain that each certificate measured, the bars its 90% interval, the band around it one standard
+deviation of the noise. The dotted line is the lowest score so far, which luck draws. Experiments without a score are
+ticks at the bottom; scores far above the baseline are arrows at the top, so that one broken idea does not flatten
+the rest.
 """
 
 from __future__ import annotations
@@ -224,7 +224,8 @@ def _accepted(axes: Any, points: Sequence[_Point], rolled_back: set[int], size: 
             axes.scatter(
                 [point.number for point in some],
                 [point.bpb for point in some],
-                s=size, marker=marker, facecolors="white", edgecolors=color, linewidths=1.3, zorder=3.5, label=label,
+                s=size, marker=marker, facecolors="white", edgecolors=color, linewidths=1.3, zorder=3.5,
+                label=label,
             )  # fmt: skip
 
 

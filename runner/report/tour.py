@@ -149,7 +149,8 @@ def _measured(told: Told) -> str:
             return f"its own code claims {claimed:.3f} bpb."
         return f"its own code claims {claimed:.3f} bpb, where the champion has {champion.val_bpb:.3f}."
     figures = one.figures
-    side = f"{abs(figures.delta_bpb):.3f} ± {figures.se_bpb:.3f} bpb {'better' if figures.delta_bpb < 0 else 'worse'}"
+    side = "better" if figures.delta_bpb < 0 else "worse"
+    side = f"{abs(figures.delta_bpb):.3f} ± {figures.se_bpb:.3f} bpb {side}"
     if one.is_certificate:
         champion = told.champion
         pairs = () if champion is None else tip_state.pairs_of(one, champion)
@@ -227,9 +228,9 @@ def _count(told: Sequence[Told]) -> str:
     refused = " A number in parentheses is a claim that the audit refused." if cheats else ""
     greedy = sum(looked_better(one) for one in ideas)
     return (
-        f"Of {counted(len(ideas), 'edit')}, {accepted} went onto the tip, and {len(certified)} are certified and in "
-        "the champion. A greedy rule, which runs everything once, believes every number and keeps the better ones, "
-        f"would have kept {greedy}{wrong}.{refused}"
+        f"Of {counted(len(ideas), 'edit')}, {accepted} went onto the tip, and {len(certified)} are certified and "
+        "in the champion. A greedy rule, which runs everything once, believes every number and keeps the better "
+        f"ones, would have kept {greedy}{wrong}.{refused}"
     )
 
 
@@ -238,7 +239,7 @@ def _certified(certificate: Experiment) -> str:
     edits = certificate.certifies
     numbers = f"edit {edits[0]}" if len(edits) == 1 else f"edits {', '.join(map(str, edits))}"
     return (
-        f"Was it luck? The tip ({numbers}) and the champion are trained again, side by side under new seeds, which "
+        f"Was it luck? The tip ({numbers}) and the champion are trained again, in pairs under new seeds, which "
         "have chosen nothing. Only this makes a new champion."
     )
 
