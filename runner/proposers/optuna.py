@@ -62,9 +62,7 @@ class OptunaProposer:
         past, tip = _past(request.history)
         # INFRA says nothing about the idea, so its value may be proposed again.
         tried = {
-            (one.key, one.factor)
-            for one in past
-            if one.tip == tip and one.experiment.verdict is not Verdict.INFRA
+            (one.key, one.factor) for one in past if one.tip == tip and one.experiment.verdict is not Verdict.INFRA
         }
         by_key = {constant.key: constant for constant in constants}
         literals = {(key, scaled(by_key[key], factor)) for key, factor in tried if key in by_key}

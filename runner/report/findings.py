@@ -14,6 +14,7 @@ since most of what a certificate measures is far from the limit that it must rea
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,7 +22,7 @@ from runner.decision.keep_rule import AS_GOOD
 from runner.records import Experiment, Phase
 from runner.report.drift import Drift, Speed, champion_speeds, drift_lines, score_drift, speed_drift
 from runner.report.sealed import Gap, gap_line
-from runner.report.summary import BASELINE, counted, is_kept, score_of, summarize
+from runner.report.summary import BASELINE, counted, is_kept, levels_of, score_of, summarize
 from runner.report.table import SHORT_ID_CHARS, to_tsv
 
 COLUMNS = (
@@ -143,13 +144,13 @@ def findings_of(
 def raw_curve(experiments: Sequence[Experiment]) -> tuple[Level, ...]:
     """Compute the running minimum of all claimed scores, experiment by experiment, from the very first score on.
 
-    Controls are left out: a rule that keeps every lower number measures nothing again. So are the scores of
-    crashed and invalid candidates.
+    Controls and certificates are left out: a rule that keeps every lower number measures nothing again. So are the
+    scores of crashed and invalid candidates.
     """
     levels: list[Level] = []
     lowest = math.inf
     for one in experiments:
-        if (score := score_of(one)) is None:
+        if one.is_certificate or (score := score_of(one)) is None:
             continue
         claimed = [run.val_bpb for run in one.runs if run.phase is Phase.SCORE and run.val_bpb is not None]
         for value in claimed or [score]:
@@ -185,13 +186,15 @@ def finding_lines(found: Findings) -> list[str]:
 
 def findings_tsv(found: Findings) -> str:
     """List the baseline and each keep, one line each; unknown figures are empty."""
-    raw = {level.number: level.bpb for level in found.raw}
+    numbers = [level.number for level in found.raw]
     gaps = {gap.number: gap.gap_bpb for gap in found.gaps}
     keeps = {one.number: one for one in found.keeps}
     rows: list[tuple[str, ...]] = []
     for level in found.debiased:
         one = keeps.get(level.number)
-        curves = (_bpb(raw.get(level.number)), _bpb(level.bpb), _signed(gaps.get(level.number)))
+        before = bisect_right(numbers, level.number)
+        raw = found.raw[before - 1].bpb if before else None
+        curves = (_bpb(raw), _bpb(level.bpb), _signed(gaps.get(level.number)))
         if one is None:
             rows.append((str(level.number), "", "baseline", *[""] * 7, *curves))
             continue
@@ -228,18 +231,14 @@ def _keep(one: Experiment) -> Keep:
 
 
 def _levels(kept: Sequence[Experiment]) -> tuple[Level, ...]:
-    """The baseline, and the measured gains from there: certificates are independent, so widths add as squares."""
+    """The debiased curve; certificates are independent, so the widths of their intervals add as squares."""
     levels: list[Level] = []
-    for one in kept:
-        assert one.val_bpb is not None  # champions have scores
-        if not levels or one.delta_bpb is None:
-            levels.append(Level(number=one.number, bpb=one.val_bpb, half_bpb=None if levels else 0.0))
-            continue
-        before, figures = levels[-1], one.figures
-        half = None
-        if figures is not None and before.half_bpb is not None:
-            half = math.hypot(before.half_bpb, (figures.high_bpb - figures.low_bpb) / 2)
-        levels.append(Level(number=one.number, bpb=before.bpb + one.delta_bpb, half_bpb=half))
+    half: float | None = 0.0
+    for one, bpb in zip(kept, levels_of(kept), strict=True):
+        if levels:
+            known = None if one.figures is None else (one.figures.high_bpb - one.figures.low_bpb) / 2
+            half = None if half is None or known is None else math.hypot(half, known)
+        levels.append(Level(number=one.number, bpb=bpb, half_bpb=half))
     return tuple(levels)
 
 

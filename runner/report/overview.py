@@ -61,7 +61,7 @@ def overview(ledger: Ledger, tag: str, gaps: Sequence[Gap] = ()) -> Overview:
     return Overview(
         summary=Summary(
             baseline_bpb=None if first is None else first.val_bpb,
-            gain_bpb=gain_of([*filter(is_kept, baseline), *kept]),
+            gain_bpb=gain_of(kept),
             champion=None if best is None else best.number,
             sigma_bpb=sigma,
             counts=counts,

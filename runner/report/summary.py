@@ -87,7 +87,17 @@ def summarize(experiments: Sequence[Experiment]) -> Summary:
 
 def gain_of(champions: Sequence[Experiment]) -> float | None:
     """Sum of what the certificates measured: the gain on the baseline, from seeds that chose nothing."""
-    return sum(one.delta_bpb or 0.0 for one in champions if one.number != BASELINE) if champions else None
+    levels = levels_of(champions)
+    return levels[-1] - levels[0] if levels else None
+
+
+def levels_of(champions: Sequence[Experiment]) -> list[float]:
+    """Debiased scores of champions: that of the baseline, and from there one measured gain after the other."""
+    levels: list[float] = []
+    for one in champions:
+        assert one.val_bpb is not None  # champions have scores
+        levels.append(one.val_bpb if not levels or one.delta_bpb is None else levels[-1] + one.delta_bpb)
+    return levels
 
 
 def baseline_failure(experiments: Sequence[Experiment]) -> str | None:

@@ -72,7 +72,14 @@ def finished(number, stop_reason=REASON_TO_STOP, verdict=Verdict.DISCARD):
     )  # fmt: skip
 
 
-NIGHT = [baseline(), stopped(1), stopped(2), finished(3), finished(4, verdict=Verdict.ACCEPT), finished(5, stop_reason=None)]
+NIGHT = [
+    baseline(),
+    stopped(1),
+    stopped(2),
+    finished(3),
+    finished(4, verdict=Verdict.ACCEPT),
+    finished(5, stop_reason=None),
+]
 
 
 def test_stopped_and_finished_runs_are_counted_with_the_time_that_they_saved():

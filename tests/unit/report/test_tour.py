@@ -101,7 +101,7 @@ def test_a_greedy_rule_keeps_luck_and_cheats():
     text = " ".join(" ".join(overview([ACCEPTED, LUCKY, HARMFUL, CRASHED, CHEATED, KEPT], WIDTH)).split())
     assert "Of 5 edits, 1 went onto the tip, and 2 are certified and in the champion." in text
     assert "would have kept 3, 1 within the noise and 1 that cheats among them" in text
-    assert "certificate of 2 edits: 3, 5" in text
+    assert "certificate of 2 edits" in text
 
 
 def test_the_baseline_shows_its_numbers():
