@@ -36,12 +36,8 @@ def test_the_night_crosses_every_path(uninterrupted):
     assert state["experiments"][5]["retry_of"] == 4
     assert "quarantined" in state["experiments"][8]["reason"]
     ideas = [number for number in range(1, 15) if not certificates[number]]
-    assert state["money"] == {None: [0.25], **{number: [0.25] for number in ideas}}, (
-        "a certificate costs no answer"
-    )
-    assert sorted(number for number, *_ in state["sealed"]) == [0, 0, 0, 3, 3, 3, 11, 14], (
-        "both sides of a first pair"
-    )
+    assert state["money"] == {None: [0.25], **{number: [0.25] for number in ideas}}, "a certificate costs no answer"
+    assert sorted(number for number, *_ in state["sealed"]) == [0, 0, 0, 3, 3, 3, 11, 14], "both sides of a first pair"
     # Twice in each certificate, and the tip after one run of others: the baseline, and the champion rolled back to.
     assert [number for number, _, _ in state["controls"]] == [0] * 3 + [3] * 5, "measured again"
     assert len(state["history"]) == 2, "one commit for each certificate"
@@ -134,9 +130,7 @@ def ahead(night, tmp_path_factory):
     assert state["money"] == {number: [0.25] for number in (1, 2, 4, 5, 6, 8)}
     asked = rows(root, "conversations")
     assert [row["running"] for row in asked] == [None, 1, 2, 4, 5, 6], "each while the one before it ran"
-    assert [row["parent"] for row in state["experiments"]] == [None, 0, 0, 0, 3, 3, 3, 3, 7], (
-        "moved to the new tip"
-    )
+    assert [row["parent"] for row in state["experiments"]] == [None, 0, 0, 0, 3, 3, 3, 3, 7], "moved to the new tip"
     return reached, state
 
 
