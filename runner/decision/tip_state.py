@@ -99,7 +99,9 @@ def explored(known: Tip, belief: Belief, score_bpb: float) -> tip.Explored:
 
 def after_idea(known: Tip, belief: Belief, experiment: Experiment) -> Tip:
     """The tip after the verdict on an edit of it."""
-    trial = first_scored(experiment.trials)
+    trial, accepted = first_scored(experiment.trials), experiment.verdict is Verdict.ACCEPT
+    if accepted:
+        known = replace(known, edits=(*known.edits, experiment.number))
     if trial is None or trial.val_bpb is None or trial.seed != known.seed or experiment.figures is None:
         return known
     found = explored(known, belief, trial.val_bpb)
@@ -110,17 +112,14 @@ def after_idea(known: Tip, belief: Belief, experiment: Experiment) -> Tip:
         np.array(known.level.variance),
         np.array(belief.sigma_bpb),
     )
-    after = replace(known, trials=known.trials + 1, log_shares=known.log_shares + evidence)
-    if experiment.verdict is not Verdict.ACCEPT:
-        return replace(after, level=_level(found.rejected))
-    effect = float(found.effect.mean)
-    conceded = max(0.0, effect) if experiment.category == SIMPLIFICATION else 0.0
+    effect = float(found.effect.mean) if accepted else 0.0
     return replace(
-        after,
-        level=_level(found.accepted),
-        edits=(*known.edits, experiment.number),
+        known,
+        level=_level(found.accepted if accepted else found.rejected),
         worth_bpb=known.worth_bpb + effect,
-        conceded_bpb=known.conceded_bpb + conceded,
+        conceded_bpb=known.conceded_bpb + (max(0.0, effect) if experiment.category == SIMPLIFICATION else 0.0),
+        trials=known.trials + 1,
+        log_shares=known.log_shares + evidence,
     )
 
 

@@ -9,7 +9,6 @@ from tests.support.host_night import commit, git
 INDEX = """\
 your_turn = "your-turn.patch"
 [settings]
-stack_sigmas = 0
 [[stop]]
 title = "luck"
 meant = "discard"

@@ -65,7 +65,17 @@ def rows(root, table):
 
 
 FINAL = {"hypothesis", "category", "proposer", "model", "parameters", "retry_of", "champion", "parent", "diff"}
-FINAL |= {"certifies", "image_id", "layer_digest", "verdict", "reason", "val_bpb", "delta_bpb", "sigma_bpb", "number"}
+FINAL |= {
+    "certifies",
+    "image_id",
+    "layer_digest",
+    "verdict",
+    "reason",
+    "val_bpb",
+    "delta_bpb",
+    "sigma_bpb",
+    "number",
+}
 
 
 def final_state(root):

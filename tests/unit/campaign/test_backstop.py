@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from structlog.testing import capture_logs
 
-from runner.campaign import candidate, comparison, experiment, night, placement
+from runner.campaign import candidate, certificate, experiment, exploration, night, placement
 from runner.campaign.backstop import Bug, guarded
 from runner.campaign.ideas import IdeaQueue
 from runner.campaign.stop_switch import StopSwitch
 from runner.errors import EngineError, Interrupted
 from runner.evaluation import evaluator
-from runner.proposers import combine
 from runner.records import NoProposal, Outcome, Proposal, Ruling, Verdict, Write
 from tests.support.fake_proposers import ScriptedProposer
-from tests.support.near_misses import FIGURES
 from tests.support.no_training import NoTraining, discard_everything
+from tests.support.scripted_campaign import Machine
+from tests.support.scripted_campaign import propose as accepted_later
 from tests.support.scripted_controller import TAG, make_repository
 from tests.support.scripted_controller import campaign as open_campaign
 
@@ -47,7 +48,7 @@ def only_of_odd_files(function):
 def campaign(tmp_path, monkeypatch):
     """No engine: every candidate is built and discarded."""
     discard_everything(monkeypatch)
-    with open_campaign(make_repository(tmp_path / "repository"), experiments=3) as opened:
+    with open_campaign(make_repository(tmp_path / "repository"), experiments=3, certify="each") as opened:
         yield opened
 
 
@@ -92,7 +93,7 @@ def check_one_bug(campaign, reports, doing):
     [
         (placement.edits, "diff", "reading its edits"),
         (placement.contamination, "find", "reading its edits"),
-        (comparison.edits, "count_logic", "judging it"),
+        (exploration.edits, "count_logic", "judging it"),
         (candidate, "tried_message", "judging it"),
         (evaluator.images, "build_candidate", "judging it"),
     ],
@@ -130,7 +131,7 @@ def test_a_candidate_that_killed_the_controller_before_is_closed_at_the_next_sta
     campaign, run_night, monkeypatch
 ):
     assert propose(campaign, idea(MARK)).number == 1
-    monkeypatch.setattr(comparison.edits, "count_logic", only_of_odd_files(comparison.edits.count_logic))
+    monkeypatch.setattr(exploration.edits, "count_logic", only_of_odd_files(exploration.edits.count_logic))
     assert len(run_night(idea("a"), more=1)) == 1
     assert [one for one, _ in closed(campaign)] == [Verdict.INFRA, Verdict.DISCARD]
 
@@ -158,30 +159,32 @@ def test_a_bug_on_the_other_thread_ends_the_conversation_there(campaign):
     assert campaign.ledger.conversations.ongoing(TAG, "scripted") is None
 
 
-def test_a_bug_over_a_stack_uses_its_pieces_up(campaign, run_night, monkeypatch):
-    """Else the next round would meet it again."""
-    for text in ("a", "b"):
-        number = propose(campaign, idea(text)).number
-        figures = replace(FIGURES, effect_bpb=-1.0)
-        campaign.close(number, Ruling(verdict=Verdict.DISCARD, reason="r", val_bpb=2.0, figures=figures))
-    assert len(campaign.memory.shelf()) == 2
+@pytest.mark.parametrize(
+    ("name", "doing", "verdict"),
+    [("as_diff", "comparing tip and champion", Verdict.INVALID), ("Certificate", "judging it", Verdict.INFRA)],
+)
+def test_a_bug_over_a_certificate_ends_no_night(campaign, run_night, monkeypatch, name, doing, verdict):
+    """Else the next round would meet it again: the tip is rolled back, or certified after other ideas."""
+    with monkeypatch.context() as patch:
+        Machine(patch, n1=[1.9])
+        assert experiment.run_experiment(campaign, accepted_later(campaign)).verdict is Verdict.ACCEPT
 
     def buggy(*_, **__):
         raise ValueError("bug")
 
-    monkeypatch.setattr(combine, "_can_be_stored", buggy)
+    place = certificate if name == "as_diff" else experiment
+    monkeypatch.setattr(place, name, buggy if name == "as_diff" else SimpleNamespace(open=buggy))
     reports = run_night(idea("c"), idea("d"))
-    assert [report["doing"] for report in reports] == ["combining near misses"]
-    stack = campaign.ledger.experiment(TAG, 3)
-    assert (stack.verdict, stack.combines) == (Verdict.INFRA, (1, 2))
-    assert [one for one, _ in closed(campaign)][3:] == [Verdict.DISCARD] * 2
+    assert {report["doing"] for report in reports} == {doing}
+    assert campaign.ledger.experiment(TAG, 2).verdict is verdict
+    assert [one for one, _ in closed(campaign)][-2:] == [Verdict.DISCARD] * 2
 
 
 def test_a_bug_over_every_candidate_ends_the_night(campaign, run_night, monkeypatch):
     def buggy(*_):
         raise ValueError("bug")
 
-    monkeypatch.setattr(comparison.edits, "count_logic", buggy)
+    monkeypatch.setattr(exploration.edits, "count_logic", buggy)
     with pytest.raises(EngineError, match=r"in a row quarantined.*internal error while judging it"):
         run_night(*(idea(f"n{number}") for number in range(9)), more=9)
     assert len(closed(campaign)) == night.MAX_QUARANTINED

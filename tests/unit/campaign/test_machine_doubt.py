@@ -1,4 +1,4 @@
-"""Crashes that are alike make the champion run again, and are excused where it crashes too."""
+"""Crashes that are alike make the tip run again, and are excused where it crashes too."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from runner.campaign import champion
-from runner.campaign.candidate import stage
+from runner.campaign import tip_control
 from runner.campaign.machine_doubt import MAX_ALIKE, refuse_broken_machine
 from runner.errors import EngineError
-from runner.failpoints import Step
-from runner.records import Outcome, Proposal, Ruling, TrialKind, Verdict
+from runner.records import Outcome, Proposal, Ruling, Verdict
 from tests.support.scripted_campaign import campaign as open_campaign
 from tests.support.scripted_controller import TAG, make_repository
 from tests.support.trials import failed, scored
@@ -21,16 +19,8 @@ CRASH = "training exited with code 1"
 
 @pytest.fixture
 def campaign(tmp_path):
-    """A baseline with two trials, ready to be measured again."""
+    """A baseline with trials, which is the tip as well."""
     with open_campaign(make_repository(tmp_path / "r")) as opened:
-        with opened.ledger.database.transaction(Step.CANDIDATE_RECORDED) as db:
-            commit = stage(opened, opened.experiments[0]).commit
-            db.execute("UPDATE experiments SET tried_commit = ? WHERE number = 0", (commit,))
-        for index in range(2):
-            seed = opened.seed(0, index)
-            trial_id = opened.ledger.open_trial(TAG, 0, TrialKind.CANDIDATE, seed)
-            opened.ledger.close_trial(TAG, trial_id, scored(2.0, seed))
-        opened.reload(0)
         yield opened
 
 
@@ -45,14 +35,14 @@ def controls(campaign, monkeypatch):
         book.closed(book.opened(request.seed), replace(made, seed=request.seed))
         return made
 
-    monkeypatch.setattr(champion, "measure", measure)
+    monkeypatch.setattr(tip_control, "measure", measure)
     return script
 
 
 def close(campaign, *reasons, retry_of=None):
     """Close an experiment for each reason: as a discard where it is None, else as a crash."""
     for reason in reasons:
-        opened = campaign.open(Proposal(hypothesis="h", edits=(), proposer="p"), diff="", retry_of=retry_of)
+        opened = campaign.open(Proposal(hypothesis="h", edits=(), proposer="p"), diff="", parent=0, retry_of=retry_of)
         verdict = Verdict.DISCARD if reason is None else Verdict.CRASH
         campaign.close(opened.number, Ruling(verdict=verdict, reason=reason or "r"))
 
@@ -62,10 +52,10 @@ def verdicts(campaign):
     return [one.verdict for one in campaign.ledger.experiments(TAG)[1:]]
 
 
-def test_crashes_with_which_the_champion_agrees_are_excused_and_end_the_night(campaign, controls):
+def test_crashes_with_which_the_tip_agrees_are_excused_and_end_the_night(campaign, controls):
     controls.append(Outcome.CRASH)
     close(campaign, None, *[CRASH] * MAX_ALIKE)
-    with pytest.raises(EngineError, match="3 experiments crashed alike, and the champion, experiment 0, crashed"):
+    with pytest.raises(EngineError, match="3 experiments crashed alike, and the tip, experiment 0, crashed"):
         refuse_broken_machine(campaign)
     assert verdicts(campaign) == ["discard", *["infra"] * MAX_ALIKE]
     reason = campaign.experiments[-1].reason
@@ -73,7 +63,7 @@ def test_crashes_with_which_the_champion_agrees_are_excused_and_end_the_night(ca
     refuse_broken_machine(campaign)  # a new start goes on
 
 
-def test_a_champion_that_runs_leaves_the_verdicts_and_is_asked_once(campaign, controls):
+def test_a_tip_that_runs_leaves_the_verdicts_and_is_asked_once(campaign, controls):
     controls.append(Outcome.SCORED)
     close(campaign, *[CRASH] * MAX_ALIKE)
     for _ in range(2):
@@ -83,7 +73,7 @@ def test_a_champion_that_runs_leaves_the_verdicts_and_is_asked_once(campaign, co
 
 
 @pytest.mark.parametrize("outcome", [Outcome.LOST, Outcome.INVALID])
-def test_a_champion_that_does_not_crash_excuses_nothing(campaign, controls, outcome):
+def test_a_tip_that_does_not_crash_excuses_nothing(campaign, controls, outcome):
     controls.append(outcome)
     close(campaign, *[CRASH] * MAX_ALIKE)
     refuse_broken_machine(campaign)

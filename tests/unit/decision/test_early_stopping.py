@@ -13,10 +13,13 @@ import pytest
 from scipy.special import stdtr
 
 from runner.config import load
-from runner.decision import early_stopping, effect_prior, history, keep_rule
+from runner.decision import early_stopping, effect_prior, exploration
 from runner.decision.early_stopping import NUM_FRACTIONS, Line, calibrate, fraction, promising_boundary, sampled
-from runner.decision.keep_rule import Action, Belief, Rule
+from runner.decision.exploration import Change
+from runner.decision.keep_rule import Action, Belief
 from runner.decision.memory import Memory
+from runner.decision.tip import TipRule
+from runner.decision.tip_state import NO_EVIDENCE, Level, Tip
 from runner.evaluation import trial
 from runner.evaluation.evaluator import Evaluator, Program, TrialRequest
 from runner.evaluation.loss_monitor import MAX_HEARD, LossMonitor
@@ -27,7 +30,7 @@ from runner.sandbox import core_meter
 from runner.sandbox.supervision import GivenUp, Reports, State, record
 from runner.untrusted import training_loss
 from tests.support.silent_observer import SilentObserver
-from tests.support.synthetic_trainings import BOUNDARY, NATS, POOL, SE, SIGMA, World
+from tests.support.synthetic_trainings import BOUNDARY, NATS, SE, SEED, SIGMA, World, level
 from tests.support.trials import failed
 
 AT = NUM_FRACTIONS // 2 - 1  # half of the time
@@ -35,7 +38,7 @@ AT = NUM_FRACTIONS // 2 - 1  # half of the time
 
 def calibrated(experiments, **changes):
     settings = {"boundary_bpb": BOUNDARY, "early_stop_threshold": 0.05, "early_stop_min_trials": 12, **changes}
-    return calibrate(experiments, experiments[0], **settings)
+    return calibrate(experiments, experiments[0], SEED, **settings)
 
 
 def first_stop(calibration, losses):
@@ -64,7 +67,7 @@ def test_a_chance_has_the_closed_forms_of_student_t(t):
 def test_the_line_is_that_of_least_squares_with_its_prediction_interval():
     night = World(1).campaign(40)
     line = calibrated(night).lines[AT]
-    points = [*early_stopping.candidates(night), *early_stopping.champions(night)]
+    points = early_stopping.points(night)
     x = np.clip([one.gaps[AT] for one in points], -line.cut, line.cut)
     end = max(
         early_stopping.CUT * np.median([abs(one.delta_bpb) for one in points]), early_stopping.DELTA_CUT * SE
@@ -93,7 +96,7 @@ def test_a_curve_is_the_mean_of_what_was_heard_since_the_fraction_before():
 
 def test_no_run_is_unpromising_before_enough_candidates_are_finished():
     night = World(2).campaign(12)
-    assert calibrated(night[:12]) is None, "eleven candidates, whatever the champion's runs"
+    assert calibrated(night[:12]) is None, "eleven candidates"
     assert calibrated(night) is not None
     assert calibrated(night, early_stop_threshold=0.0) is None, "switched off"
     assert calibrated(night, boundary_bpb=None) is None
@@ -101,11 +104,11 @@ def test_no_run_is_unpromising_before_enough_candidates_are_finished():
 
 def test_a_much_worse_run_is_unpromising_and_one_that_equals_the_champion_is_not():
     known = calibrated(World(3).campaign(60))
-    worse = tuple(loss + NATS * 10 * SIGMA for loss in known.champion)
+    worse = tuple(loss + NATS * 10 * SIGMA for loss in known.tip)
     stop_reason = known.stop_reason(AT, worse[AT])
     assert stop_reason is not None and stop_reason.chance < 0.02
     assert stop_reason.loss - stop_reason.tip_loss == pytest.approx(NATS * 10 * SIGMA)
-    assert first_stop(known, known.champion) is None
+    assert first_stop(known, known.tip) is None
     assert first_stop(known, [None] * NUM_FRACTIONS) is None, "a run that prints nothing is not stopped"
 
 
@@ -124,10 +127,10 @@ def stops_of(seeds, num_finished, effect, **changes):
         world = World(seed)
         night = world.campaign(num_finished)
         known = calibrated(night, **changes)
-        mean = sum(history.scores(history.champion_pool(night[0]))) / POOL
+        mean = level(night[0])
         for _ in range(30):
             losses, bpb = world.training(effect(world))
-            assert first_stop(known, known.champion) is None
+            assert first_stop(known, known.tip) is None
             if (stop_reason := first_stop(known, losses)) is not None:
                 stops, saved, wrong = (
                     stops + 1,
@@ -153,9 +156,9 @@ def test_stops_of_a_usual_mix_are_rarely_wrong_and_save_time():
 
 def test_late_bloomers_make_it_careful():
     plain, warned = (calibrated(World(4).campaign(40, late=late)) for late in (0, 4))
-    bad = [None if loss is None else loss + NATS * 5 * SIGMA for loss in plain.champion]
+    bad = [None if loss is None else loss + NATS * 5 * SIGMA for loss in plain.tip]
     assert first_stop(plain, bad) is not None
-    warned_bad = [None if loss is None else loss + NATS * 5 * SIGMA for loss in warned.champion]
+    warned_bad = [None if loss is None else loss + NATS * 5 * SIGMA for loss in warned.tip]
     assert first_stop(warned, warned_bad) is None, "four of forty came back from there"
 
 
@@ -175,26 +178,43 @@ def test_a_liar_makes_no_other_run_unpromising(gap, bpb):
     world = World(6)
     night = world.campaign(40)
     known = calibrated(night)
-    lie = tuple(max(0.0, loss + gap) for loss in known.champion)
+    lie = tuple(max(0.0, loss + gap) for loss in known.tip)
     lied = calibrated([*night, world.candidate(len(night), lie, bpb, night[0])])
     for sigmas in np.linspace(-3, 3, 61):
-        loss = known.champion[AT] + NATS * sigmas * SIGMA
+        loss = known.tip[AT] + NATS * sigmas * SIGMA
         assert known.stop_reason(AT, loss) is not None or lied is None or lied.stop_reason(AT, loss) is None
 
 
-def test_the_boundary_is_that_of_a_near_miss():
+def test_the_boundary_is_that_of_an_accepted_edit():
     prior = effect_prior.prior(0.5 * SIGMA)
     belief = Belief(prior=prior, weights=prior.weights, sigma_bpb=SIGMA)
+    at = Level(mean=1.0, variance=(SIGMA / 2) ** 2)
+    known = Tip(champion=0, seed=SEED, level=at, champion_level=at, log_shares=NO_EVIDENCE)
 
-    def is_worth(delta, **changes):
-        judged = keep_rule.judge(Rule(), belief, candidate_bpb=[1 + delta], champion_bpb=[1.0] * POOL, **changes)
-        return judged.action is not Action.DISCARD or judged.near_miss
+    def is_accepted(delta, **change):
+        judged = exploration.judge(TipRule(), belief, known, 1.0 + delta, Change(**change))
+        return judged.action is Action.ACCEPT
 
-    assert promising_boundary(is_worth, SIGMA) == pytest.approx(BOUNDARY, abs=0.1 * SE)
-    simpler = promising_boundary(lambda delta: is_worth(delta, lines_added=-3, simplification=True), SIGMA)
-    assert simpler > BOUNDARY + 0.2 * SE, "a simplification may be a little worse"
+    boundary = promising_boundary(is_accepted, SIGMA)
+    assert is_accepted(boundary - 1e-9) and not is_accepted(boundary + 1e-9)
+    assert -SIGMA < boundary < 0
+    simpler = promising_boundary(lambda delta: is_accepted(delta, lines_added=-3, simplification=True), SIGMA)
+    assert simpler > boundary, "a simplification may be a little worse"
     assert promising_boundary(lambda _: False, SIGMA) is None
     assert promising_boundary(lambda _: True, SIGMA) is None
+
+
+def test_a_training_is_compared_with_that_of_its_tip_under_the_same_seed():
+    """What the seed does to a loss cancels: other seeds of the champion say nothing."""
+    world = World(8)
+    night = world.campaign(20)
+    own, other = night[0].trials[0], world.trial((9.0,) * NUM_FRACTIONS, 1.0)
+    elsewhere = replace(night[0], trials=(own, replace(other, seed=SEED + 1)))
+    assert early_stopping.reference_curve(elsewhere, SEED) == own.training.curve.losses
+    again = replace(night[0], trials=(own,), control_trials=(world.trial((1.0,) * NUM_FRACTIONS, 1.0),))
+    mean = tuple((a + 1.0) / 2 for a in own.training.curve.losses)
+    assert early_stopping.reference_curve(again, SEED) == pytest.approx(mean)
+    assert early_stopping.reference_curve(again, SEED, own.closed_seq + 1) == own.training.curve.losses
 
 
 # ------------------------------------------------------------------------------- the watch
@@ -305,8 +325,8 @@ def test_a_recorded_stop_has_its_reason_unless_others_disturbed_it():
     config = load(Path("/nonexistent"), {"profile": "cpu"}, environ={})
     assert training_failure(stopped_run(), config) == Failure(
         Outcome.STOPPED,
-        "stopped at 45% of its time: its loss 3.210 is 0.300 above the champion's there; "
-        "a chance of 0.4% to be a near miss or more",
+        "stopped at 45% of its time: its loss 3.210 is 0.300 above the tip's there; "
+        "a chance of 0.4% to be accepted",
     )
     assert disturbance(stopped_run(), config) is None
     assert disturbance(stopped_run(others=5.0), config).outcome is Outcome.CONTENDED
@@ -316,16 +336,17 @@ def test_a_recorded_stop_has_its_reason_unless_others_disturbed_it():
 def test_a_stopped_trial_counts_for_the_next_control_and_teaches_nothing_about_effects():
     config = load(Path("/nonexistent"), {"profile": "cpu"}, environ={})
     night = World(7).campaign(3)
-    stopped = failed(Outcome.STOPPED, 3, runs=[stopped_run()], closed_seq=900)
+    stopped = failed(Outcome.STOPPED, SEED, runs=[stopped_run()], closed_seq=900)
     one = Experiment(
-        number=4, hypothesis="h", proposer="p", verdict=Verdict.DISCARD, champion=0, trials=(stopped,)
-    )
+        number=4, hypothesis="h", proposer="p", verdict=Verdict.DISCARD, champion=0, parent=0, trials=(stopped,),
+        closed_seq=901,
+    )  # fmt: skip
     before, after = (Memory(some, config) for some in (night, [*night, one]))
-    assert not before.control_due(night[0], 4)
-    assert after.control_due(night[0], 4)
+    assert before.tip.number == after.tip.number
+    assert not before.control_due(4)
+    assert after.control_due(4) or night[3].verdict is Verdict.ACCEPT
     before, after = before.belief(), after.belief()
     assert before.weights.tolist() == after.weights.tolist() and before.sigma_bpb == after.sigma_bpb
-    assert history.settled(one) == (stopped,), "its seed is used up"
 
 
 # ------------------------------------------------------------------------------ the sandbox

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from runner.cli import cli
-from runner.decision import effect_prior, keep_rule, simulation
-from runner.decision.keep_rule import Action, Belief, Rule
+from runner.decision import simulation
 from runner.decision.simulation import RULES, simulate
-from runner.decision.synthetic import EFFECT_SCALE, GRID_POINTS
 from runner.decision.worlds import MIXES, Machine, Mix, Setting, draw
 
 REAL = Setting(mix=MIXES["real"], sigma_bpb=0.0007, num_runs=120)
@@ -53,11 +50,11 @@ def test_without_noise_to_speak_of_every_keep_is_true_and_reported_as_it_is(name
 
 def test_where_nothing_helps_every_keep_is_false_and_ours_are_few():
     setting = Setting(mix=NULL, sigma_bpb=0.0007, num_runs=200)
-    greedy, ours = (simulate(name, RULES[name], setting, 100, seed=0) for name in ("greedy", "ours"))
-    assert greedy.false_share == ours.false_share == 1
+    greedy, ours = (simulate(name, RULES[name], setting, 100, seed=0) for name in ("greedy", "tip"))
+    assert greedy.false_share == 1
     # The running minimum of n numbers is broken 1/2 + 1/3 + … times.
     assert greedy.keeps == pytest.approx(sum(1 / n for n in range(2, 201)), rel=0.06)
-    assert ours.keeps < greedy.keeps / 4
+    assert ours.keeps < greedy.keeps / 15
 
 
 def test_the_best_of_many_numbers_is_as_much_too_good_as_extreme_values_are():
@@ -75,41 +72,6 @@ def test_a_machine_that_drifts_has_the_drift_that_was_asked_for():
     second = machine.noise()
     assert first.var() == pytest.approx(1 + 0.7**2, rel=0.05)
     assert np.cov(first, second)[0, 1] == pytest.approx(0.7**2 * np.exp(-1 / 20), rel=0.1)
-
-
-@pytest.mark.parametrize("trials", [1, 2, 3, 5, 8])
-def test_the_simulated_rule_is_the_rule(trials):
-    """Decisions for arrays equal those of `judge` for one candidate."""
-    rng = np.random.default_rng(trials)
-    prior = effect_prior.prior(EFFECT_SCALE, GRID_POINTS)
-    champion = rng.normal(1, 0.0007, 5)
-    cases = 1 + rng.normal(-0.0004, 0.0006, 40)[:, None] + rng.normal(0, 0.0007, (40, trials))
-    delta = cases.mean(axis=1) - champion.mean()
-    se = keep_rule.standard_error(np.array(0.0007), np.full(40, trials), np.array(5))
-    better = effect_prior.posterior(prior, prior.weights, delta, se).better
-    keep, discard = keep_rule.clear_cases(
-        Rule(), trials=np.full(40, trials), delta=delta, se=se, better=better, needed=np.full(40, 0.25 * 0.0007)
-    )
-    belief = Belief(prior=prior, weights=prior.weights, sigma_bpb=0.0007)
-    one_by_one = [
-        keep_rule.judge(Rule(), belief, candidate_bpb=list(case), champion_bpb=list(champion)).action
-        for case in cases
-    ]
-    assert one_by_one == [
-        Action.KEEP if kept else Action.DISCARD if thrown else Action.TRY_AGAIN
-        for kept, thrown in zip(keep, discard, strict=True)
-    ]
-
-
-def test_less_doubt_gives_fewer_false_keeps():
-    setting = Setting(mix=MIXES["harsh"], sigma_bpb=0.002, num_runs=300)
-    lax, strict = (
-        simulate(
-            "ours", partial(simulation.ours, rule=Rule(max_false_keep_probability=doubt)), setting, 200, seed=0
-        )
-        for doubt in (0.45, 0.05)
-    )
-    assert strict.false_share < lax.false_share and strict.keeps < lax.keeps
 
 
 def test_the_command_prints_a_table_or_json_and_draws(tmp_path):
