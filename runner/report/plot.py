@@ -3,9 +3,9 @@
 The night is experiment number against val_bpb: gray dots were discarded, green rings accepted onto the tip, gray
 crosses accepted and rolled back by a certificate, and green dots kept. The line is the champion: the baseline, and
 from there the gain that each certificate measured, the bars its 90% interval, the band around it one standard
-deviation of the noise. The dotted line is the lowest score so far, which luck draws. Experiments without a score are
-ticks at the bottom; scores far above the baseline are arrows at the top, so that one broken idea does not flatten
-the rest.
+deviation of the noise. The dotted line is the lowest score so far, which luck draws. Experiments without a score
+are ticks at the bottom; scores far above the baseline are arrows at the top, so that one broken idea does not
+flatten the rest.
 """
 
 from __future__ import annotations

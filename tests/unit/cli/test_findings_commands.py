@@ -101,8 +101,8 @@ def test_status_and_report_say_what_was_really_found(root):
 def test_status_says_what_the_tip_promises_and_when_it_is_certified(root, monkeypatch):
     monkeypatch.setenv("AUTORESEARCH_CERTIFY_SIGMAS", "9")
     assert (
-        "Tip: the champion with 1 accepted edit (3), expected gain 0.0100 bpb, not certified yet; 1 trial since the "
-        "last certificate. It is certified from 9 sigma (now 1.0) and 30 trials on, or when the night ends."
+        "Tip: the champion with 1 accepted edit (3), expected gain 0.0100 bpb, not certified yet; 1 trial since "
+        "the last certificate. It is certified from 9 sigma (now 1.0) and 30 trials on, or when the night ends."
     ) in run("status")
     monkeypatch.setenv("AUTORESEARCH_CERTIFY", "each")
     assert "1 trial since the last certificate. Its certificate comes next." in run("status")

@@ -20,7 +20,8 @@ BASELINE = experiment(0, Verdict.KEEP, val_bpb=2.0, sigma_bpb=0.01)
 def test_an_empty_ledger_says_that_the_baseline_is_the_champion():
     assert digest([BASELINE]).startswith(
         "No ideas so far. Baseline #0: val_bpb 2.000000. The baseline is the champion. "
-        "The tip is the champion: no edit is on it. Noise σ (standard deviation of one run): 0.010000 bpb.\n\nOpen directions"
+        "The tip is the champion: no edit is on it. "
+        "Noise σ (standard deviation of one run): 0.010000 bpb.\n\nOpen directions"
     )
 
 

@@ -244,7 +244,7 @@ def test_an_accepted_step_is_followed_by_one_more_the_same_way(certified):
 
 
 def test_what_was_tried_on_the_champion_counts_again_after_a_roll_back():
-    """One constant with few literals: what was tried before the acceptance is not proposed again after it is gone."""
+    """What was tried before the acceptance is not proposed again once that is gone."""
     tiny = {"workload/model.py": b"DEPTH = 2\n", "workload/train.py": b""}
     before = [propose([BASELINE], files=tiny)]
     accepted = propose([BASELINE, row(before[0], 1)], files=tiny)
