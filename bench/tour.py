@@ -2,8 +2,8 @@
 
     python bench/tour.py [--effect -0.13] [--noise 0.015] [--share 0.0] [--tours 20000]
 
-Every simulated tour draws the scores of the baseline, and of the improvement under the exploration seed, then pairs
-of tip and champion under fresh seeds, and asks `runner/decision/exploration.py` and
+Every simulated tour draws the scores of the baseline, and of the improvement under the exploration seed, then
+pairs of tip and champion under fresh seeds, and asks `runner/decision/exploration.py` and
 `runner/decision/certificate.py` as a campaign would. Needs no engine.
 """
 

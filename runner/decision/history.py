@@ -106,7 +106,8 @@ def was_lucky(experiment: Experiment) -> bool:
     A greedy rule, which runs everything once and keeps every lower score, would have kept it.
     """
     figures = experiment.figures
-    return experiment.verdict is Verdict.DISCARD and figures is not None and figures.delta_bpb < 0
+    is_discard = experiment.verdict is Verdict.DISCARD and not experiment.is_certificate
+    return is_discard and figures is not None and figures.delta_bpb < 0
 
 
 # --------------------------------------------------------------------- trials

@@ -98,6 +98,7 @@ def test_a_greedy_rule_keeps_luck_and_cheats():
     assert [looked_better(one) for one in (ACCEPTED, LUCKY, HARMFUL, CRASHED, CHEATED)] == [
         True, True, False, False, True,
     ]  # fmt: skip
+    assert not looked_better(certificate("discard", "better by too little")), "a greedy rule has no certificates"
     text = " ".join(" ".join(overview([ACCEPTED, LUCKY, HARMFUL, CRASHED, CHEATED, KEPT], WIDTH)).split())
     assert "Of 5 edits, 1 went onto the tip, and 2 are certified and in the champion." in text
     assert "would have kept 3, 1 within the noise and 1 that cheats among them" in text
