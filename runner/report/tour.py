@@ -189,7 +189,7 @@ def _verdict(told: Told) -> str:
 def _discarded(told: Told, figures: Figures) -> str:
     one, sure = told.experiment, _sure(told, figures)
     greedy = (
-        " Its first number was better, so a rule that keeps every better number would have kept it."
+        " Its number was better, so a rule that keeps every better number would have kept it."
         if was_lucky(one)
         else ""
     )
