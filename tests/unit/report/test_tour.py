@@ -67,7 +67,7 @@ CHEATED = Told(experiment=CHEAT, champion=CHAMPION, title="a cheat")
         (LUCKY, ["within the noise: 56% sure that it is better; the tip takes it from 60%", "keeps every better"]),
         (told("discard", figures=figures(0.004, 0.4)), ["within the noise: 40% sure"]),
         (told("discard", figures=figures(0.03, 0.02)), ["DISCARDED, not better: 2% sure"]),
-        (replace(LUCKY, changes_nothing=True), ["Luck made it better. Its first number was better, so"]),
+        (replace(LUCKY, changes_nothing=True), ["Luck made it better. Its number was better, so"]),
         (replace(HARMFUL, changes_nothing=True), ["Luck, or a busy machine, made it worse."]),
         (HARMFUL, ["DISCARDED, harmful: over 99% sure that it is worse."]),
         (CRASHED, ["TypeError: no", "CRASHED: training exited with code 1.", "one more try"]),
