@@ -198,7 +198,9 @@ class Config(BaseModel):
     )
     model: str = Field(default="claude-opus-5-5", description="language model that proposes")
     plateau_after: int = Field(
-        default=20, ge=2, description="verdicts without a keep after which the model is asked to change direction"
+        default=20,
+        ge=2,
+        description="ideas without an acceptance after which the model is asked to change direction",
     )
     plateau_model: str | None = Field(default=None, min_length=1, description="model to ask instead on a plateau")
     editor: Literal["auto", "builtin", "custom"] = Field(

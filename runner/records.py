@@ -196,7 +196,7 @@ class StopReason:
     fraction: float  # of its time, when that was found
     loss: float  # mean that it printed, in whatever unit; untrusted
     tip_loss: float  # of the tip under the same seed at the same time
-    chance: float  # predicted, to be a near miss or more
+    chance: float  # predicted, to be accepted
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     from runner.report.tour import Told
 
 NARROWEST, WIDEST = 60, 96
-STYLES = {"KEPT": "bold green", "DISCARDED": "yellow", "CRASHED": "bold red", "REFUSED": "bold magenta"}
+STYLES = {
+    "KEPT": "bold green", "ACCEPTED": "green", "DISCARDED": "yellow", "ROLLED BACK": "yellow", "UNCLEAR": "yellow",
+    "CRASHED": "bold red", "REFUSED": "bold magenta",
+}  # fmt: skip
 
 
 @click.command("demo")
@@ -87,13 +90,14 @@ class Story:
         """Say what will happen, and what the ledger already has."""
         experiments = self._experiments()
         config = self._controller.config
-        seconds, needed = config.train_seconds, 1 - config.max_false_keep_probability
+        seconds, needed = config.train_seconds, config.accept_probability
         text = (
             f"A tour of {len(self._tour.stops)} stops. At each one, an edit of a small GPT (workload/) is trained "
             f"from scratch for {seconds:g} seconds in a container without a network, and scored in bits per byte "
-            "(bpb) of text that training never sees: lower is better. An edit is kept when it is better with a "
-            f"probability of {needed:.0%}, measured more than once, and when an audit confirms its numbers. The "
-            "edits are packed; every number is measured now."
+            "(bpb) of text that training never sees: lower is better. An edit that is better with a probability "
+            f"of {needed:.0%}, and whose audit confirms its numbers, is accepted onto the tip. At the end, a "
+            "certificate measures the tip against the champion again, under new seeds: only that is kept, as a "
+            "commit. The edits are packed; every number is measured now."
         )
         if experiments:
             known = f"autoresearch log --tag {config.tag}"
@@ -184,6 +188,7 @@ class Story:
         number, stop = (0, None) if found is None else found
         repairs = stop is not None and experiment.retry_of is not None
         title = "the offline proposer" if stop is None else f"{number} of {len(self._tour.stops)}: {stop.title}"
+        title = "the certificate" if experiment.is_certificate else title
         title += " (second try)" if repairs else ""
         return Told(
             experiment=experiment,
@@ -191,7 +196,7 @@ class Story:
             title=title,
             meant=None if stop is None or repairs else stop.meant,
             changes_nothing=stop is not None and stop.until_lucky,
-            needed=1 - self._controller.config.max_false_keep_probability,
+            needed=self._controller.config.accept_probability,
         )
 
     def _tell(self, lines: Sequence[str]) -> None:

@@ -55,9 +55,11 @@ class Workspace:
         Raises:
             RepositoryError: there is no such commit.
         """
+        from runner.config import TIP_SUFFIX
+
         commit = self.repository.resolve(revision)
         named = _REF.match(revision)
-        tag = named and (named[1] or named[2])
+        tag = named and (named[1] or named[2]).removesuffix(TIP_SUFFIX)
         return tag if tag and self.ledger.campaign(tag) else self.ledger.campaign_of(commit)
 
 
@@ -135,6 +137,7 @@ def as_json(experiment: Experiment, *, full: bool = False) -> dict[str, Any]:
         "retry_of": experiment.retry_of,
         "certifies": list(experiment.certifies),
         "champion": experiment.champion,
+        "parent": experiment.parent,
         "tried_commit": experiment.tried_commit,
         "kept_commit": experiment.kept_commit,
         "image_id": experiment.image_id,
