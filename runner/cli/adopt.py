@@ -28,7 +28,7 @@ _MISSING_MODULE = re.compile(r"No module named '([\w.]+)'")
 _REMEDIES = (
     (
         "no checkpoint",
-        "publish(lambda path: torch.save(...)) before DEADLINE_SECONDS since workload.STARTED_AT are over",
+        "publish(…) sooner: DEADLINE_SECONDS count from workload.STARTED_AT",
     ),
     ("the checkpoint has", "publish weights without optimizer state, or set output_bytes higher"),
     ("the checkpoint, loaded", "load all that the model computes with from the checkpoint, and draw nothing"),
@@ -153,14 +153,15 @@ def _run(files: Files, settings: dict[str, Any]) -> list[tuple[str, str, str]]:
 def _found(files: Files, checked: Checked) -> Breach | None:
     """The problem of a run, with the place to change and a remedy."""
     from runner.edits.contract import Breach, training_loop
+    from runner.records import RunEnd
     from runner.untrusted import one_line
 
     problem = checked.problem
     if problem is None:
         return None
-    text = problem.traceback or checked.training.log_tail
+    text = problem.traceback or (checked.training.log_tail if checked.training.end is RunEnd.FAILED else "")
     cause = one_line(next((line for line in reversed(text.splitlines()) if line.strip()), ""))
-    sentence = problem.reason if not cause or problem.place is None else f"{problem.reason}: {cause}"
+    sentence = f"{problem.reason}: {cause}" if cause and problem.place else problem.reason
     missing = _MISSING_MODULE.search(text)
     if missing is not None and missing[1].partition(".")[0] != "workload":
         return Breach(problem.place or "workload/", sentence, f"echo {missing[1]} >> images/extra.in; see {GUIDE}")
