@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from runner.errors import ConfigError
+from runner.tiers import TIERS
 
 ENV_PREFIX = "AUTORESEARCH_"
 CONFIG_FILE = "autoresearch.toml"
@@ -164,6 +165,10 @@ class Config(BaseModel):
     gpu: str | None = Field(
         default=None, min_length=1, description="UUID of the GPU to use; the first one that is free when unset"
     )
+    tier: Literal["auto", "none", *TIERS] = Field(  # type: ignore[valid-type]
+        default="auto",
+        description="sizes of the workload for this card; auto: by its memory; none: those of the profile",
+    )
 
     # Proposer.
     proposer: Literal["anthropic", "bedrock", "vertex", "openai", "optuna", "replay"] = Field(
@@ -198,6 +203,11 @@ class Config(BaseModel):
     accept: Annotated[dict[str, Reason], BeforeValidator(_from_text)] = Field(
         default={}, description="findings of `autoresearch doctor` that you accept: name = reason"
     )
+
+    @property
+    def sizes(self) -> str:
+        """The module of `workload/sizes/` that candidates use: `PROFILE` in their environment."""
+        return self.tier if self.tier in TIERS else self.profile
 
 
 def decisions(

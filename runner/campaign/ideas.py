@@ -189,7 +189,7 @@ class IdeaQueue:
         return ProposalRequest(
             number=number,
             program=read_program(campaign.repository),
-            profile=config.profile,
+            profile=config.sizes,
             train_seconds=config.train_seconds,
             files=champion_files(campaign, history.champion(past)),  # on another thread than the memory's
             history=past,

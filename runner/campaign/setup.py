@@ -146,6 +146,7 @@ def open_controller(
         observer=observer,
         conditions={
             "profile": config.profile,
+            "tier": config.tier,
             "device": _device(config),
             "train_seconds": f"{config.train_seconds:g}",
             "cpus": str(config.cpus),

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from runner.storage.sealed import SealedScores
 
 
-RECORDED = ("profile", "train_seconds", "cpus", "memory_bytes", "max_eval_rows")
+RECORDED = ("profile", "tier", "train_seconds", "cpus", "memory_bytes", "max_eval_rows")
 """Settings among the conditions of a campaign."""
 
 _REF = re.compile(r"(?:refs/heads/)?autoresearch/([\w-]+)(?![\w/-])|refs/autoresearch/tried/([\w-]+)/")
@@ -47,7 +47,7 @@ class Workspace:
     def recorded(self, tag: str) -> dict[str, str]:
         """Return the settings that a campaign began with and must go on with; empty when there is none."""
         campaign = self.ledger.campaign(tag)
-        conditions = {} if campaign is None else campaign.conditions
+        conditions = {} if campaign is None else {"tier": "none", **campaign.conditions}
         return {name: conditions[name] for name in RECORDED if name in conditions}
 
     def campaign_of(self, revision: str) -> str | None:

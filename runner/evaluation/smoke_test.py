@@ -70,7 +70,7 @@ def check(evaluator: Evaluator, files: Files, number: int, leaving: Callable[[],
         Interrupted: it was abandoned.
     """
     measured = evaluator.config
-    small = {"profile": "cpu", "train_seconds": measured.smoke_seconds, "cpus": 1, "gpu": None}
+    small = {"profile": "cpu", "tier": "none", "train_seconds": measured.smoke_seconds, "cpus": 1, "gpu": None}
     cores = (spare_cores(measured) or choose_cores(measured))[-1:]
     config = measured.model_copy(update={**small, "cores": cores})
     try:

@@ -69,7 +69,7 @@ class Question:
             ],
             environment={
                 "ROWS_DIR": "/rows",
-                "PROFILE": config.profile,
+                "PROFILE": config.sizes,
                 "VOCAB_SIZE": str(config.vocab_size),
                 "SCORE_BATCH_ROWS": str(config.score_batch_rows),
             },
