@@ -23,7 +23,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 STARTUP_SECONDS = 180.0  # longest wait for `import torch`, which is outside of every clock
 ANSWER_SECONDS = 300.0
-PASSED_ON = ("LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "CUDA_HOME", "NVIDIA_VISIBLE_DEVICES")
+PASSED_ON = ("LD_LIBRARY_PATH", "CUDA_DEVICE_ORDER", "CUDA_VISIBLE_DEVICES", "CUDA_HOME", "CC")
 
 # The launcher's own folder for candidates is fixed; here it is a folder of this run. `-I` ignores a user's
 # packages, and a bare machine may have torch nowhere else.
@@ -75,6 +75,7 @@ class Bare:
     sizes: Sizes
     packages: Path  # where torch is installed
     on_cpu: bool
+    give_up: float  # on the monotonic clock: no process runs longer
     children: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def prepare(self, num_train: int) -> None:
@@ -182,7 +183,7 @@ class Bare:
         child.stdin.write(b"s")
         child.stdin.close()
         try:
-            code = child.wait(limit)
+            code = child.wait(max(1.0, min(limit, self.give_up - started)))
         except subprocess.TimeoutExpired:
             code = None
         seconds = time.monotonic() - started

@@ -11,7 +11,7 @@ import structlog
 
 from bench.gpu_bare import ROOT
 from locked_eval.preparation.index import IndexBuilder
-from runner import config as settings
+from runner.cli.options import resolve_config
 from runner.corpus.redaction import Redactor
 from runner.errors import AutoresearchError
 from runner.evaluation.evaluator import EvaluationRows, Evaluator, Program, TrialRequest
@@ -49,7 +49,7 @@ def one_trial(proof) -> dict[str, object]:
         base = images.find_base(engine.client, proof.device)
         if base is None:
             return {"not_run": f"there is no base image: autoresearch prepare --profile {proof.device}"}
-        if proof.left < SHORTEST + proof.short_seconds:
+        if proof.left < SHORTEST + proof.short_seconds + 1.5 * proof.compile_seconds:
             return {"not_run": "there was no time left"}
         try:
             return _trial(proof, engine, base)
@@ -61,10 +61,10 @@ def one_trial(proof) -> dict[str, object]:
 
 
 def _trial(proof, engine: Engine, base: str) -> dict[str, object]:
-    changes = {"profile": proof.device, "tag": "gpu-proof", "train_seconds": proof.short_seconds}
-    if proof.device == "cpu":
-        changes["startup_seconds"] = 120.0
-    config = settings.load(Path("/nonexistent"), changes, environ={})
+    seconds = proof.short_seconds + 1.5 * proof.compile_seconds
+    config = resolve_config(
+        ROOT, lambda _: None, profile=proof.device, tag="gpu-proof", train_seconds=seconds, max_disturbance=1.0
+    )
     locked, _ = pinned_evaluation.pin(proof.bare.folder / "state")
     rows = np.load(proof.bare.folder / "rows" / "rows.npy")
     train = {path.name: path for path in (proof.bare.folder / "data").iterdir()}

@@ -53,11 +53,10 @@ def test_the_workload_of_this_repository_can_be_scored(examine):
 
 
 def test_the_command_names_the_line_to_change(clone):
-    (clone.root / "workload" / "train.py").write_text("import os\nos.environ['SEED'], os.environ['DATA_DIR']\n")
-    (clone.root / "workload" / "train.py").open("a").write(
-        "os.environ['DEADLINE_SECONDS']\nimport einops\npublish()"
-    )
+    lines = ["import os", *(f"os.environ['{name}']" for name in ("SEED", "DATA_DIR", "DEADLINE_SECONDS"))]
+    train = "\n".join([*lines, "import einops", "publish()"])
+    (clone.root / "workload" / "train.py").write_text(train)
     done = clone("check-workload", "--train-seconds", "2", check=False)
     assert done.returncode == 1, done.stderr
-    assert done.stdout.splitlines()[0].startswith("✗ workload/train.py:4 (<module>): it failed after")
+    assert done.stdout.splitlines()[0].startswith("✗ workload/train.py:5 (<module>): it failed after")
     assert "→ echo einops >> images/extra.in" in done.stdout

@@ -78,9 +78,9 @@ def test_a_machine_without_a_card_is_told_so_in_one_sentence(prove):
 
 def test_a_trial_in_containers_goes_through_the_sandbox(torch_image, tmp_path):
     sizes = Sizes(profile="cpu", vocab_size=2048, context_length=128, batch_rows=64, num_rows=128, threads=1)
-    bare = Bare(folder=tmp_path, sizes=sizes, packages=tmp_path, on_cpu=True)
+    bare = Bare(folder=tmp_path, sizes=sizes, packages=tmp_path, on_cpu=True, give_up=0.0)
     bare.prepare(200_000)
-    found = one_trial(SimpleNamespace(device="cpu", left=300.0, short_seconds=4.0, bare=bare))
+    found = one_trial(SimpleNamespace(device="cpu", left=300.0, short_seconds=4.0, compile_seconds=0.0, bare=bare))
     assert found["outcome"] == "scored", found
     assert found["audited_bpb"] >= found["claimed_bpb"] > 0
     assert set(found["run_seconds"]) == {"train", "score", "audit"}
