@@ -43,7 +43,7 @@ NUM_ROWS = 2048
 NUM_SEEDS = 5
 MAIN_CACHES = "main"  # kernels that the main training compiles; it starts without any
 WARM_SHARE = 0.4  # of the time that compiling took: what it takes again with its kernels kept, at most
-FEWER_LAYERS = re.compile(r"^NUM_LAYERS = (\d+)", re.MULTILINE)
+LAYERS = re.compile(r"^((?:NUM_)?(?:LAYERS|DEPTH)) = (\d+)", re.MULTILINE)
 
 
 @dataclass(kw_only=True)
@@ -153,11 +153,13 @@ class Proof:
 
     def seeds(self) -> dict[str, object]:
         """Short runs of two programs with the same seeds, as many as there is time for."""
-        programs = {
-            "baseline": self.bare.program("baseline"),
-            "variant": self.bare.program("variant", fewer_layers),
-        }
-        scores: dict[str, list[float]] = {name: [] for name in programs}
+        programs, problem = {"baseline": self.bare.program("baseline")}, "one layer fewer"
+        sizes = f"workload/sizes/{self.bare.sizes.profile}.py"
+        if LAYERS.search((ROOT / sizes).read_text("utf-8")):
+            programs["variant"] = self.bare.program("variant", fewer_layers)
+        else:
+            problem = f"none: {sizes} names no number of layers"
+        scores: dict[str, list[float]] = {"baseline": [], "variant": []}
         order = [("baseline", seed) for seed in range(3)]
         order += [(name, seed) for seed in range(self.num_seeds) for name in programs]
         seconds = self.short_seconds + WARM_SHARE * self.compile_seconds
@@ -166,17 +168,24 @@ class Proof:
             warm_up = self.compile_seconds * 1.5 if name == "variant" and not scores[name] else 0.0
             if took * 1.1 + warm_up + 10 > self.left:
                 break
-            if warm_up:
-                self.short_run(programs[name], seed, warm_up)
             began = time.monotonic()
-            scores[name].append(self.short_score(programs[name], seed, seconds))
+            try:
+                if warm_up:
+                    self.short_run(programs[name], seed, warm_up)
+                    began = time.monotonic()
+                scores[name].append(self.short_score(programs[name], seed, seconds))
+            except ProofError as error:
+                if name == "baseline":
+                    raise
+                problem = f"one layer fewer does not work: {error}"
+                break
             took = max(took, time.monotonic() - began)
         pairs = list(zip(scores["baseline"], scores["variant"], strict=False))
         return {
             "train_seconds": round(seconds, 1),
             "kernels": "compiled before, and kept",
             "baseline_bpb": [round(one, 5) for one in scores["baseline"]],
-            "variant": "one layer fewer",
+            "variant": problem,
             "variant_bpb": [round(one, 5) for one in scores["variant"]],
             "sigma_bpb": spread(scores["baseline"]),
             "sigma_difference_bpb": spread([one - other for one, other in pairs]),
@@ -206,7 +215,7 @@ def fewer_layers(path: str, text: str) -> str:
     """The variant: one layer fewer, in every size."""
     if not path.startswith("workload/sizes/"):
         return text
-    return FEWER_LAYERS.sub(lambda found: f"NUM_LAYERS = {max(1, int(found[1]) - 1)}", text)
+    return LAYERS.sub(lambda found: f"{found[1]} = {max(1, int(found[2]) - 1)}", text)
 
 
 def spread(values: list[float]) -> float | None:

@@ -126,7 +126,7 @@ def resolve_config(
         if needs_gpu:
             sizes = cards.sizes_at_head(directory)
             chosen = cards.fit(chosen, found, sizes=sizes, decided={**begun, **decided}, note=note)
-    if chosen.profile == "cpu" or chosen.tier == "auto":
+    if chosen.profile == "cpu" or (chosen.tier == "auto" and needs_gpu):
         chosen = chosen.model_copy(update={"tier": "none"})
     chosen = _within_cores(chosen, note, is_decided="cpus" in decided)
     if not gpus and not begun and "profile" not in decided:
