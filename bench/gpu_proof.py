@@ -66,8 +66,8 @@ class Proof:
     @property
     def compile_seconds(self) -> float:
         """Time until the first step of the main training, when nothing was compiled yet."""
-        trial = self.facts.get("trial")
-        found = trial.get("first_step_seconds") if isinstance(trial, dict) else None
+        training = self.facts.get("training")
+        found = training.get("first_step_seconds") if isinstance(training, dict) else None
         return float(found or 0.0) if self.device == "cuda" else 0.0
 
     def step(self, name: str, action) -> None:
@@ -78,21 +78,20 @@ class Proof:
         except (ProofError, OSError, ValueError, RuntimeError, subprocess.SubprocessError) as error:
             self.facts[name] = {"failed": str(error)}
 
-    def main_trial(self) -> dict[str, object]:
-        """Train, score twice, audit twice."""
-        bare = self.bare
-        program, out = bare.program("baseline"), bare.folder / "out"
-        ran = bare.train(program, out, seed=1, seconds=self.seconds, caches=MAIN_CACHES)
+    def training(self) -> dict[str, object]:
+        """One training that starts without any compiled kernel."""
+        bare, out = self.bare, self.bare.folder / "out"
+        ran = bare.train(bare.program("baseline"), out, seed=1, seconds=self.seconds, caches=MAIN_CACHES)
         facts = training_facts(ran, self.seconds)
         if not (out / "checkpoint").is_file():
             lines = ran.output.decode("utf-8", "replace").splitlines()[-12:]
             raise ProofError("the training published nothing; its log ends:\n" + "\n".join(lines))
-        facts["checkpoint_mib"] = round((out / "checkpoint").stat().st_size / 2**20, 1)
-        return {**facts, **self.evaluation(program, out)}
+        return {**facts, "checkpoint_mib": round((out / "checkpoint").stat().st_size / 2**20, 1)}
 
-    def evaluation(self, program: Path, out: Path) -> dict[str, object]:
-        """Score and audit one checkpoint, each twice: equal bits, honest noise, and their time."""
+    def evaluation(self) -> dict[str, object]:
+        """Score and audit its checkpoint, each twice: equal bits, honest noise, and their time."""
         bare, rows = self.bare, self.bare.folder / "rows"
+        program, out = bare.program("baseline"), bare.folder / "out"
         val_rows = np.load(rows / "rows.npy")
         targets, token_bytes = val_rows[:, 1:], self.bare.token_bytes()
         one_batch = Path(tempfile.mkdtemp(dir=bare.folder))
@@ -251,7 +250,7 @@ def training_facts(ran: Ran, seconds: float) -> dict[str, object]:
         "mfu_percent": last(r"mfu ([\d.]+) %"),
         "peak_memory_gib": last(r"peak memory ([\d.]+) GiB"),
         "steps": last(r"^done: .*?steps (\d+)") or last(r"step (\d+)"),
-        "filtered_while_training": ran.filtered,
+        "filtered": ran.filtered,
     }
 
 
@@ -297,7 +296,11 @@ def main() -> int:
     sizes = sizes_of(device, here, profile, options.rows, 8 if device == "cuda" else 1)
     with tempfile.TemporaryDirectory(prefix="gpu-proof-") as folder:
         bare = Bare(
-            folder=Path(folder), sizes=sizes, packages=Path(torch.__file__).parents[1], on_cpu=device == "cpu"
+            folder=Path(folder),
+            sizes=sizes,
+            packages=Path(torch.__file__).parents[1],
+            on_cpu=device == "cpu",
+            give_up=began + options.budget,
         )
         proof = Proof(
             bare=bare,
@@ -312,7 +315,8 @@ def main() -> int:
             bare.prepare(32_000_000 if device == "cuda" else 1_000_000)
             if device == "cuda":
                 proof.step("scrub", scrub)
-            proof.step("trial", proof.main_trial)
+            proof.step("training", proof.training)
+            proof.step("evaluation", proof.evaluation)
             if not options.no_docker:
                 proof.step("containers", lambda: in_containers(proof))
             proof.step("seeds", proof.seeds)

@@ -125,7 +125,7 @@ def problem_of(answer: bytes, asked: Asked, config: Config) -> Problem | None:
         report = json.loads(line)
         failed, size = report.get("failed"), int(report.get("checkpoint_bytes", 0))
         forward, traceback = report.get("forward"), str(report.get("traceback", ""))
-    except (ValueError, AttributeError, TypeError):
+    except (ValueError, AttributeError, TypeError, OverflowError, RecursionError):  # hostile
         return Problem("the answer to the smoke test cannot be read")
     if CHECKPOINTS_HELD * size > config.output_bytes:
         return Problem(

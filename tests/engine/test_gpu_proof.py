@@ -58,16 +58,16 @@ def test_a_bare_machine_trains_scores_and_audits(prove):
     code, table, said = prove(*SHORT, "--out", "/dev/stdout")
     assert code == 0, said
     facts, _ = json.JSONDecoder().raw_decode(table[table.index("{") :])
-    trial, seeds = facts["trial"], facts["seeds"]
-    assert trial["filtered_while_training"] and trial["filtered"], "the system call filter is on"
-    assert trial["score_again_equal_bits"] and trial["audit_again_equal_bits"]
-    assert trial["findings"] == [] and trial["honest_dependence"] <= 1e-4
-    assert trial["tokens_per_second"] > 0 and trial["first_step_seconds"] > 0
-    assert 0 < trial["score_share_of_300s"] < 1
+    training, evaluation, seeds = facts["training"], facts["evaluation"], facts["seeds"]
+    assert training["filtered"] and evaluation["filtered"], "the system call filter is on"
+    assert evaluation["score_again_equal_bits"] and evaluation["audit_again_equal_bits"]
+    assert evaluation["findings"] == [] and evaluation["honest_dependence"] <= 1e-4
+    assert training["tokens_per_second"] > 0 and training["first_step_seconds"] > 0
+    assert 0 < evaluation["score_share_of_300s"] < 1
     assert "not_run" in facts["containers"], "the project's packages are not there"
     assert len(seeds["baseline_bpb"]) == 3 and len(seeds["variant_bpb"]) == 1
     assert seeds["sigma_bpb"] > 0
-    assert "| trial: tokens per second |" in table
+    assert "| training: tokens per second |" in table
 
 
 def test_a_machine_without_a_card_is_told_so_in_one_sentence(prove):
