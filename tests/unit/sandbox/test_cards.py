@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from runner.cli.options import resolve_config
+from runner.cli.workspace import Workspace
 from runner.config import load
 from runner.errors import ConfigError
 from runner.sandbox import cards
@@ -145,3 +147,12 @@ def test_a_command_takes_the_tier_from_the_sizes_in_head(tmp_path, monkeypatch):
     begun = {"profile": "cuda", "tier": "none"}
     assert resolve_config(root, notes.append, recorded=lambda _: begun).sizes == "cuda", "a campaign without one"
     assert resolve_config(root, notes.append, profile="cpu").sizes == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("conditions", "tier"), [({"profile": "cuda"}, "none"), ({"profile": "cuda", "tier": "cuda_8gb"}, "cuda_8gb")]
+)
+def test_a_campaign_goes_on_with_the_sizes_that_it_began_with(conditions, tier):
+    ledger = SimpleNamespace(campaign=lambda _tag: SimpleNamespace(conditions=conditions))
+    workspace = Workspace(repository=None, paths=None, ledger=ledger)
+    assert workspace.recorded("night") == {"profile": "cuda", "tier": tier}
