@@ -217,9 +217,7 @@ class Ledger:
             self._update(db, tag, number, columns, "verdict IS NULL")
 
     def excuse(self, tag: str, crashes: Mapping[int, str]) -> None:
-        """Turn crashes into infra, all at once: the champion crashed alike, so the machine was at fault.
-
-        The only change that a verdict ever sees.
+        """Turn crashes into infra, all at once, the only change that a verdict ever sees: the tip crashed alike.
 
         Args:
             crashes: the new reason of each experiment, by its number.
