@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from runner.config import Config
 from runner.decision.keep_rule import POOL_RUNS, Judgement
@@ -47,6 +47,27 @@ def tip(experiments: Iterable[Experiment]) -> Experiment | None:
     return best
 
 
+def tip_edits(experiments: Sequence[Experiment]) -> tuple[Experiment, ...]:
+    """The accepted edits that make the tip of the champion, oldest first."""
+    by_number, last, edits = {one.number: one for one in experiments}, tip(experiments), list[Experiment]()
+    while last is not None and last.verdict is Verdict.ACCEPT:
+        edits.insert(0, last)
+        last = None if last.parent is None else by_number.get(last.parent)
+    return tuple(edits)
+
+
+def rulings(experiments: Iterable[Experiment]) -> dict[int, Experiment]:
+    """By the number of each accepted edit, the certificate that decided on it last: kept, or rolled back."""
+    decided = [one for one in experiments if one.is_certificate and one.verdict in (Verdict.KEEP, *ROLLED_BACK)]
+    return {number: one for one in sorted(decided, key=lambda one: one.closed_seq) for number in one.certifies}
+
+
+def same_program(number: int | None, by_number: Mapping[int, Experiment]) -> int | None:
+    """The experiment that a program was first measured as: that of a kept certificate is its last edit's."""
+    one = None if number is None else by_number.get(number)
+    return one.certifies[-1] if one is not None and one.is_certificate else number
+
+
 def champion(experiments: Iterable[Experiment]) -> Experiment | None:
     """The experiment that was kept last."""
     kept = [one for one in experiments if one.verdict is Verdict.KEEP]
@@ -84,7 +105,8 @@ def was_lucky(experiment: Experiment) -> bool:
     A greedy rule, which runs everything once and keeps every lower score, would have kept it.
     """
     figures = experiment.figures
-    return experiment.verdict is Verdict.DISCARD and figures is not None and figures.delta_bpb < 0
+    is_discard = experiment.verdict is Verdict.DISCARD and not experiment.is_certificate
+    return is_discard and figures is not None and figures.delta_bpb < 0
 
 
 # --------------------------------------------------------------------- trials

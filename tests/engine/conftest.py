@@ -21,7 +21,7 @@ from tests.support.typed_night import Clone, write_corpus
 SETTINGS = {
     "vocab_size": 64, "context_length": 16, "train_seconds": 3.0, "score_seconds": 20.0,
     "baseline_runs": 2, "noise_prior_bpb": 0.001, "audit_discards": 0.0, "max_disturbance": 1000.0,
-    "min_trials": 1, "max_trials": 1, "control_interval": 0, "stack_sigmas": 0,
+    "certify": "each", "min_pairs": 1, "max_pairs": 1, "control_interval": 0,
 }  # fmt: skip
 
 

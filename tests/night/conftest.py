@@ -24,6 +24,6 @@ def whole(tmp_path_factory):
     state = one.final_state()
     one.close()
     verdicts = [row["verdict"] for row in state["experiments"]]
-    assert verdicts == ["keep", "discard", "keep", "crash"]
+    assert verdicts == ["keep", "discard", "accept", "keep", "crash"]
     assert [cost for _, cost in state["money"]] == [0.25, 0.25, 0.25]
     return state

@@ -39,7 +39,7 @@ def test_one_ctrl_c_finishes_the_experiment(night, whole):
     ended = process.end()
     assert ended.code == 0
     assert "stopped by hand" in ended.output
-    assert [row["verdict"] for row in night.rows("experiments")] == ["keep", "discard", "keep"]
+    assert [row["verdict"] for row in night.rows("experiments")] == ["keep", "discard", "accept"]
     goes_on(night, whole)
 
 
@@ -82,15 +82,18 @@ STEPS = [
     ("score_sealed", "after", 3),
     ("experiment_closed", "before", 3),
     ("branch_advanced", "after", 2),
+    ("tip_moved", "before", 3),
 ]
-"""Of experiment 2."""
+"""Of experiment 2, an idea, or of 3, its certificate."""
+CERTIFYING = ("file_replaced", "score_sealed", "branch_advanced", "tip_moved")
 
 
 @pytest.mark.parametrize("step", STEPS, ids=lambda step: step[0])
 def test_sigterm_in_any_step_is_an_orderly_end(night, whole, step):
     process = night.start(gates=[step])
     process.at_gate()
-    assert len(night.rows("experiments")) == 3 - (step[0] in ("answer_kept", "experiment_opened"))
+    begun = 3 - (step[0] in ("answer_kept", "experiment_opened")) + (step[0] in CERTIFYING)
+    assert len(night.rows("experiments")) == begun
     process.send(signal.SIGTERM)
     killed_in_order(night, process.end())
     goes_on(night, whole)

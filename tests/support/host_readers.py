@@ -18,7 +18,7 @@ from runner.corpus.redaction import Redactor
 from runner.edits import contamination
 from runner.edits.contamination import SealedText
 from runner.evaluation.loss_monitor import LossMonitor
-from runner.proposers import combine, constants, replay
+from runner.proposers import constants, replay
 from runner.proposers.researcher import digest, duplicates, experiments_tool, plateau, prompt, submit_tool
 from runner.proposers.researcher.editor_tool import ScratchCopy
 from runner.records import Experiment, Figures, Outcome, Patch, Phase, ProposalRequest, Replace, Verdict, Write
@@ -33,7 +33,7 @@ SEALED = SealedText(validation=np.array([1], np.uint64), test=np.array([2], np.u
 REDACTOR = Redactor(index=IndexBuilder(0).finish(), tokens=[b"a", b"b"])
 FIGURES = Figures(
     trials=(1,), pool=(2,), delta_bpb=-0.001, se_bpb=0.001, sigma_bpb=0.001, better=0.7, effect_bpb=-0.002,
-    low_bpb=-0.002, high_bpb=0.001, first_delta_bpb=-0.001, first_se_bpb=0.001,
+    low_bpb=-0.002, high_bpb=0.001,
 )  # fmt: skip
 
 
@@ -109,9 +109,8 @@ def read_ledger(diff, text, after):
     duplicates.repeats(BASE, after, told)
     experiments_tool.read({"numbers": [1, 2]}, told)
     experiments_tool.read({"status": "any", "file": text, "category": text}, told)
-    combine.stack(combine.shelf(told), lambda _: BASE, champion=0, sigma_bpb=0.001, stack_sigmas=1.0, ending=False)
     tried_message(some[0])
-    kept_message(some[0])
+    kept_message(some[0], edits=some)
     read_in_the_morning([replace(first, trials=(scored(2.0),)), *some])
     tries = ProposalRequest(
         number=5, program=text, profile="cpu", train_seconds=1, files=after, history=tuple(told), running=some[0],
@@ -134,7 +133,7 @@ def read_in_the_morning(experiments):
         console.print(table.table(experiments, 60))
     summary.summary_text(experiments)
     findings.findings_tsv(findings.find(experiments))
-    notes.stack_line(notes.stacks(experiments))
+    notes.certificate_line(notes.certificates(experiments))
 
 
 def draw(text, path):

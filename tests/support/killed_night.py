@@ -37,7 +37,7 @@ def night(root, data, locked, base_image):
     settings = {"profile": "cpu", "tag": TAG, "max_disturbance": 1, "train_seconds": 5, "score_seconds": 20}
     changes = {
         "vocab_size": VOCAB_SIZE, "context_length": CONTEXT, "baseline_runs": 2, "noise_prior_bpb": 0.001,
-        "experiments": 1, "min_trials": 1, "max_trials": 1, "stack_sigmas": 0,
+        "experiments": 1, "certify": "each", "min_pairs": 1, "max_pairs": 1,
     }  # fmt: skip
     made = config.load(root, settings, environ={}).model_copy(update=changes)
     ground = Ground(engine=connect(), data=data, locked=locked, base_image=base_image)

@@ -116,7 +116,7 @@ def measure_once(controller: Controller, files: dict[str, bytes]) -> tuple[Trial
     """Measure one program outside of a night, without an audit; the last trial, and all runs in the ledger."""
     row = controller.ledger.create_campaign(tag="test", base_commit="b", conditions={})
     campaign = Campaign(controller, row)
-    opened = campaign.open(Proposal(hypothesis="one", edits=(), proposer="scripted"), diff="", parent=0)
+    opened = campaign.open(Proposal(hypothesis="one", edits=(), proposer="scripted"), diff="", parent=None)
     made = measure(
         controller.evaluator,
         TrialRequest(program=Program(number=opened.number, files=files, commit="c"), seed=1),

@@ -99,7 +99,7 @@ def cpu_config():
     """The cpu profile with clocks for tests."""
     overrides = {
         "profile": "cpu", "train_seconds": 3, "score_seconds": 20, "tag": "test",
-        "min_trials": 1, "max_trials": 1, "control_interval": 0, "stack_sigmas": 0,
+        "certify": "each", "min_pairs": 1, "max_pairs": 1, "control_interval": 0,
     }  # fmt: skip
     made = settings.load(ROOT, overrides, environ={})
     # Smaller than a person may choose. And no training is repeated because of what else this machine does.

@@ -72,10 +72,10 @@ SETTINGS = {
     "CONTEXT_LENGTH": "64",
     "TRAIN_SECONDS": "5",
     "BASELINE_RUNS": "2",
-    "MIN_TRIALS": "1",
-    "MAX_TRIALS": "1",
+    "CERTIFY": "each",
+    "MIN_PAIRS": "1",
+    "MAX_PAIRS": "1",
     "CONTROL_INTERVAL": "0",
-    "STACK_SIGMAS": "0",
     "NOISE_PRIOR_BPB": "0.0005",
     "MAX_DISTURBANCE": "1",  # tests share their core
 }

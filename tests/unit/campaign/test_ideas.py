@@ -8,15 +8,17 @@ from contextlib import closing
 import pytest
 
 from runner import edits
-from runner.campaign import ideas
 from runner.campaign.campaign import Campaign
 from runner.campaign.candidate import candidate_files, tried_ref
+from runner.campaign.certificate import open_certificate
+from runner.campaign.exploration import Exploration
 from runner.campaign.ideas import IdeaQueue
 from runner.errors import ProposerError
 from runner.failpoints import Step
 from runner.records import Experiment, NoProposal, Patch, Proposal, Replace, Ruling, Usage, Verdict
-from tests.support.scripted_controller import TAG, make_repository
+from tests.support.scripted_controller import TAG, make_repository, record, record_candidate
 from tests.support.scripted_controller import campaign as open_campaign
+from tests.support.trials import scored
 
 WAIT_SECONDS = 30
 USAGE = Usage(
@@ -91,19 +93,14 @@ def next_number(queue):
 
 
 def close(campaign, number, verdict):
-    """Give an experiment its verdict, and a keep its commit."""
-    bpb = 2.0 - number * 0.1 if verdict is Verdict.KEEP else None
-    experiment = campaign.close(number, Ruling(verdict=verdict, reason="scripted", val_bpb=bpb))
-    if verdict is Verdict.KEEP:
-        staged = campaign.repository.stage(
-            parent=campaign.parent_of(experiment),
-            files=candidate_files(campaign, experiment),
-            message="m",
-            ref=tried_ref(TAG, number),
-            when=experiment.started_at,
-        )
-        campaign.ledger.set_kept(TAG, number, staged.commit)
-        campaign.reload(number)
+    """Give an experiment its verdict; one that is accepted is measured, and its program is the tip."""
+    ruling = Ruling(verdict=verdict, reason="scripted")
+    if verdict is Verdict.ACCEPT:
+        record_candidate(campaign, number)
+        record(campaign, number, scored(2.0 - number * 0.1, campaign.memory.tip.seed))
+        ruling = Exploration.open(campaign, campaign.experiments[number]).verdict()
+    campaign.close(number, ruling)
+    assert verdict is not Verdict.ACCEPT or campaign.tip.number == number
 
 
 def train(campaign, number):
@@ -137,22 +134,42 @@ def test_the_next_idea_is_asked_for_while_one_runs_and_waits_for_a_discard(campa
     assert campaign.ledger.conversations.transcript(TAG, 2) == ["STEPS = 5", "STEPS = 6"]
 
 
-def test_an_idea_that_waits_is_put_on_the_new_champion(campaign, queue_of):
+def test_an_idea_that_waits_is_put_on_the_new_tip(campaign, queue_of):
     proposer = Slow(("RATE = 0.02", "RATE = 0.04"), ("STEPS = 5", "STEPS = 6"))
     queue = queue_of(proposer)
     text = "RATE = 0.02\nx = 1\nSTEPS = 5\n"  # a line in between is enough
     relay(campaign, text)
     begin(queue, proposer)
     proposer.may_answer.release()
-    close(campaign, 1, Verdict.KEEP)
+    close(campaign, 1, Verdict.ACCEPT)
     assert next_number(queue) == 2
     two = campaign.ledger.experiment(TAG, 2)
-    assert two.champion == 1
+    assert (two.parent, two.champion) == (1, 0)
     assert train(campaign, 2) == text.replace("0.02", "0.04").replace("5", "6")
     applied = edits.apply(
-        campaign.repository.read_workload(campaign.ledger.experiment(TAG, 1).kept_commit), (Patch(text=two.diff),)
+        campaign.repository.read_workload(campaign.ledger.experiment(TAG, 1).tried_commit), (Patch(text=two.diff),)
     )
     assert applied["workload/train.py"].decode() == train(campaign, 2)
+
+
+def test_an_idea_that_waits_while_the_tip_is_rolled_back_is_put_on_the_champion(campaign, queue_of):
+    proposer = Slow(("RATE = 0.02", "RATE = 0.04"), ("STEPS = 5", "STEPS = 6"), ("STEPS = 5", "STEPS = 7"))
+    queue = queue_of(proposer)
+    relay(campaign, "RATE = 0.02\nx = 1\nSTEPS = 5\n")
+    proposer.may_answer.release()
+    assert next_number(queue) == 1
+    close(campaign, 1, Verdict.ACCEPT)
+    certificate = open_certificate(campaign)
+    queue.prefetch()
+    proposer.may_answer.release()
+    assert proposer.asked.acquire(timeout=WAIT_SECONDS) and proposer.asked.acquire(timeout=WAIT_SECONDS)
+    ahead = proposer.requests[1]
+    assert ahead.files["workload/train.py"].startswith(b"RATE = 0.04"), "the model sees the tip"
+    assert ahead.running.certifies == (1,)
+    close(campaign, certificate.number, Verdict.DISCARD)
+    assert next_number(queue) == 3
+    assert campaign.experiments[3].parent == 0
+    assert train(campaign, 3) == "RATE = 0.02\nx = 1\nSTEPS = 6\n"
 
 
 def relay(campaign, text):
@@ -167,12 +184,12 @@ def relay(campaign, text):
     campaign.reload(0)
 
 
-def test_an_idea_that_does_not_fit_the_new_champion_is_asked_for_anew(campaign, queue_of):
+def test_an_idea_that_does_not_fit_the_new_tip_is_asked_for_anew(campaign, queue_of):
     proposer = Slow(("RATE = 0.02", "RATE = 0.04"), ("RATE = 0.02", "RATE = 0.03"), ("STEPS = 5", "STEPS = 6"))
     queue = queue_of(proposer)
     begin(queue, proposer)
     proposer.may_answer.release(2)
-    close(campaign, 1, Verdict.KEEP)
+    close(campaign, 1, Verdict.ACCEPT)
     assert next_number(queue) == 2
     assert proposer.sent == 3
     assert train(campaign, 2) == "RATE = 0.04\nSTEPS = 6\n"
@@ -366,11 +383,3 @@ def test_a_check_is_run_once_for_the_same_files_also_after_a_restart(campaign):
         assert proposer.found == ["it failed"] * 2
     assert ran == [(["workload/__init__.py", "workload/model.py", "workload/train.py"], 1)]
 
-
-def test_a_stack_is_opened_without_an_answer_and_switched_off_for_a_rerun(campaign, queue_of, monkeypatch):
-    asked = []
-    monkeypatch.setattr(ideas, "place_stack", lambda _, sigmas, *, ending: asked.append((sigmas, ending)))
-    for stacks in (True, False):
-        assert queue_of(Slow(), stacks=stacks).next_stack(ending=stacks) is None
-    assert asked == [(campaign.config.stack_sigmas, True), (0.0, False)]
-    assert campaign.config.stack_sigmas > 0
