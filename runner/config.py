@@ -228,6 +228,16 @@ class Config(BaseModel):
     )
 
 
+CONDITIONS = ("profile", "train_seconds", "cpus", "memory_bytes", "max_eval_rows")
+"""Settings that two scores must share to be comparable: a campaign records them, and goes on with them."""
+
+
+def conditions(config: Config) -> dict[str, str]:
+    """Return these settings as a campaign records them; `load` accepts them back."""
+    values = {name: getattr(config, name) for name in CONDITIONS}
+    return {name: f"{value:g}" if isinstance(value, float) else str(value) for name, value in values.items()}
+
+
 def decisions(
     directory: Path, overrides: Mapping[str, Any], *, environ: Mapping[str, str] | None = None
 ) -> dict[str, Any]:

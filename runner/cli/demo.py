@@ -158,11 +158,27 @@ class Story:
         self._inner.closed(experiment, best_bpb)
         told = self._told(experiment)
         self._tell(ending(told, self._width) if experiment.number else baseline_story(experiment, self._width))
+        self._tell(self._disturbed(experiment))
 
     # ----------------------------------------------------------------- details
 
     def _experiments(self) -> tuple[Experiment, ...]:
         return self._controller.ledger.experiments(self._controller.config.tag)
+
+    def _disturbed(self, experiment: Experiment) -> list[str]:
+        """Say that a busy machine has a part in a number; where it is never quiet, the last attempt counts."""
+        from runner.evaluation.contention import others_share
+
+        config = self._controller.config
+        trainings = [one.training for one in experiment.trials if one.val_bpb is not None]
+        share = max((others_share(one, config.cpus) or 0.0 for one in trainings if one), default=0.0)
+        if share <= config.max_disturbance:
+            return []
+        text = (
+            f"the machine was busy: other programs used {share:.0%} of the candidate's cores while it trained, as "
+            "in the attempts before. Its number says little about the edit."
+        )
+        return textwrap.wrap(text, self._width, initial_indent="Note      ", subsequent_indent=" " * 10)
 
     def _told(self, experiment: Experiment) -> Told:
         from runner.report.tour import Told

@@ -17,14 +17,13 @@ ROLLED_BACK = (Verdict.DISCARD, Verdict.CRASH, Verdict.INVALID)
 
 def rule(config: Config) -> TipRule:
     """The rule as a campaign is configured; certifying each edit means that the first one is enough."""
-    from scipy.special import ndtri  # lazy: most commands decide nothing
-
     each = config.certify == "each"
     return TipRule(
         accept_probability=config.accept_probability,
         certify_sigmas=0.0 if each else config.certify_sigmas,
         certify_trials=0 if each else config.certify_trials,
-        certify_z=float(ndtri(config.max_false_keep_probability)),
+        max_false_probability=config.max_false_keep_probability,
+        paired_share=config.seed_share[0],
         min_pairs=config.min_pairs,
         max_pairs=config.max_pairs,
     )
@@ -138,19 +137,9 @@ def under_seed(experiment: Experiment, seed: int) -> tuple[Trial, ...]:
     return tuple(one for one in trials if one.seed == seed and one.outcome is Outcome.SCORED)
 
 
-def champion_pool(champion: Experiment, *, since_seq: int = 0, before_seq: int | None = None) -> tuple[Trial, ...]:
-    """The newest audited trials of a champion, its controls included.
-
-    Args:
-        since_seq: only trials that were opened since.
-        before_seq: only trials that were closed before.
-    """
-    pool = scored((*champion.trials, *champion.control_trials), audited=True)
-    return tuple(
-        trial
-        for trial in pool
-        if trial.opened_seq >= since_seq and (before_seq is None or trial.closed_seq < before_seq)
-    )[-POOL_RUNS:]
+def champion_pool(champion: Experiment) -> tuple[Trial, ...]:
+    """The newest audited trials of a champion, its controls included."""
+    return scored((*champion.trials, *champion.control_trials), audited=True)[-POOL_RUNS:]
 
 
 # ---------------------------------------------------------------------- noise

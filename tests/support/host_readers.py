@@ -43,6 +43,7 @@ def read_everywhere(data):
     after = {**BASE, PATH: data}
     edits.check_tree(after)
     edits.count_logic(after)
+    edits.fingerprint(after)
     contamination.find(BASE, after, SEALED)
     prompt.show_files(after)
     for constant in constants.find(after, "cpu"):
