@@ -232,7 +232,7 @@ class TrialKind(StrEnum):
     """Why a program is measured."""
 
     CANDIDATE = "candidate"  # for its own verdict
-    CONTROL = "control"  # a champion measured again: machines drift
+    CONTROL = "control"  # a tip measured again, or a champion in a certificate
 
 
 class Outcome(StrEnum):

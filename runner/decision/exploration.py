@@ -16,6 +16,7 @@ from runner.decision.keep_rule import (
     Action,
     Belief,
     Judgement,
+    percent,
 )
 from runner.decision.tip import TipRule
 from runner.decision.tip_state import Tip
@@ -45,7 +46,7 @@ def judge(rule: TipRule, belief: Belief, known: Tip, score_bpb: float, change: C
     needed = sigma * max(rule.accept_sigmas, LINE_SIGMAS * change.lines_added)
     better, mean = float(effect.better), float(effect.mean)
     accepted = bool(tip.accepts(rule, effect, np.array(sigma))) and mean < -needed
-    reason = f"{better:.0%} sure to be better; the tip takes an edit from {rule.accept_probability:.0%}"
+    reason = f"{percent(better)} sure to be better; the tip takes an edit from {rule.accept_probability:.0%}"
     if not accepted and better >= rule.accept_probability:
         reason = f"expected to be better by {max(0.0, -mean):.4f} bpb; for its size it needs {needed:.4f}"
     if not accepted and change.simplification and change.lines_added < 0:

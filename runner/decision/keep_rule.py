@@ -30,6 +30,11 @@ POOL_RUNS = 8
 """Number of the champion's newest runs that represent it: on a machine that drifts, older ones are outdated."""
 
 
+def percent(share: float) -> str:
+    """Round to whole percent, but never to 100% or 0%: no measurement gives that."""
+    return "over 99%" if share > 0.995 else "under 1%" if share < 0.005 else f"{share:.0%}"
+
+
 class Action(StrEnum):
     """What the rule says on the evidence so far."""
 

@@ -98,15 +98,15 @@ class SinglePatch:
         self._proposal = replace(read_patch(path), proposer=self.name)
 
     def check(self, files: Files) -> None:
-        """Make sure that the patch applies to the champion's files: one that does not is no experiment.
+        """Make sure that the patch applies to the tip's files: one that does not is no experiment.
 
         Raises:
             ProposerError: it does not.
         """
         if (reason := self._misfit(files)) is not None:
             raise ProposerError(
-                f"{self.path} does not apply to the champion: {reason}",
-                "make it against the campaign's branch (HEAD before there is one): git diff BRANCH -- workload",
+                f"{self.path} does not apply to the tip: {reason}",
+                "make it against autoresearch/TAG-tip (HEAD before there is one): git diff BRANCH -- workload",
             )
 
     def propose(self, request: ProposalRequest) -> Proposal | NoProposal:

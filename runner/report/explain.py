@@ -155,11 +155,6 @@ def _evidence(experiment: Experiment, figures: Figures) -> str:
     )
 
 
-def percent(share: float) -> str:
-    """Round to whole percent, but never to 100% or 0%: no measurement gives that."""
-    return "over 99%" if share > 0.995 else "under 1%" if share < 0.005 else f"{share:.0%}"
-
-
 def _comparison(experiment: Experiment, score: float) -> str:
     if experiment.delta_bpb is None:
         return f"val_bpb {score:.4f}"

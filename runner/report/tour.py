@@ -13,8 +13,9 @@ from statistics import fmean
 
 from runner.decision import tip_state
 from runner.decision.history import was_lucky
+from runner.decision.keep_rule import percent
 from runner.records import Experiment, Figures, Phase, Verdict
-from runner.report.explain import explain, percent
+from runner.report.explain import explain
 from runner.report.summary import counted
 from runner.untrusted import clean, cut, one_line
 

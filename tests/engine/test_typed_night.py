@@ -83,7 +83,7 @@ def test_a_night_killed_in_training_goes_on_where_it_stopped(torch_clone, engine
     assert (tried["number"], tried["verdict"]) == (3, "discard")
     refused = torch_clone("try", f"{patches}/1-less.patch", check=False)
     assert refused.returncode == 1
-    assert "1-less.patch does not apply to the champion" in refused.stderr
+    assert "1-less.patch does not apply to the tip" in refused.stderr
     assert json.loads(torch_clone("status", "--json").stdout)["done"] == 3
 
 

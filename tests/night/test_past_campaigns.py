@@ -20,7 +20,7 @@ def patch(night, before, after):
 def test_a_patch_that_does_not_apply_to_the_champion_takes_no_number(night, whole):
     refused = night.run("try", patch(night, "7.0", "3.0"))
     assert refused.code == 1
-    assert "one.patch does not apply to the champion: workload/train.py" in refused.told()
+    assert "one.patch does not apply to the tip: workload/train.py" in refused.told()
     assert night.rows("campaigns") == [], "it is known before anything is measured"
     assert night.run().code == 0
     assert night.run("try", patch(night, "1.0", "3.0")).code == 1, "this was the program before the keep"

@@ -1,6 +1,6 @@
 """A language model as the researcher: one conversation per experiment, with a scratch copy and a memory.
 
-The model edits a copy of the champion, reads past experiments, and submits. A refused submission (an edit that
+The model edits a copy of the tip, reads past experiments, and submits. A refused submission (an edit that
 does not apply, a repetition, a program that fails its smoke test) goes back into the same conversation: it
 costs a turn, not a GPU. The conversation follows from the request, the answers and the checks alone, and these
 are in the ledger: a night that was killed continues where it was cut off.

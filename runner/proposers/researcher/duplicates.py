@@ -4,8 +4,7 @@ Two changes are the same if they remove and add the same statements, wherever th
 spelling of numbers do not count. Setting a constant from the same value to the same value is therefore a
 repetition; from another value it is another step.
 
-A change counts whatever champion it was made on, since most ideas fail on their own account. An idea that deserves
-another trial on a new champion is tried together with something else, and that is another change.
+A change counts whatever tip it was made on, since most ideas fail on their own account.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from functools import cache
 from hashlib import sha256
 
 from runner import edits
+from runner.decision import history as lineage
 from runner.edits.parsing import parse, unparse
 from runner.records import Experiment, Files, Verdict
 
@@ -33,16 +33,21 @@ def repeats(
     """Find the first experiment that made the same change.
 
     Args:
-        before: the champion's files.
+        before: the tip's files.
         after: the proposed files.
-        tried: past experiments and the running one; those that our infrastructure spoiled do not count.
+        tried: past experiments and the running one. Those that our infrastructure spoiled do not count, nor do
+            edits that were rolled back together with others: it is unknown which of them failed.
         retry_of: the crash that is being fixed, which may be repeated.
     """
     change = _fingerprint(edits.diff(before, after))
     if change is None:
         return None
+    rulings = lineage.rulings(tried)
     for one in tried:
-        if one.verdict is Verdict.INFRA or one.number == retry_of or not one.diff:
+        if one.verdict is Verdict.INFRA or one.number == retry_of or not one.diff or one.is_certificate:
+            continue
+        ruling = rulings.get(one.number)
+        if ruling is not None and ruling.verdict is not Verdict.KEEP and len(ruling.certifies) > 1:
             continue
         if _fingerprint(one.diff) == change:
             return one

@@ -1,4 +1,4 @@
-"""A scratch copy of the champion's `workload/`, which a model edits with its text editor.
+"""A scratch copy of the tip's `workload/`, which a model edits with its text editor.
 
 The copy is a mapping in memory. No file is opened here, so no link, race or path can lead out of it: a path is
 only a key. The rules of `runner.edits` apply all the same, so that a model learns of a broken rule at once and not
@@ -83,10 +83,10 @@ EDITOR = Tool(
 
 
 class ScratchCopy:
-    """A copy of the champion's files and the edits made to it."""
+    """A copy of the tip's files and the edits made to it."""
 
     def __init__(self, files: Files) -> None:
-        """Copy the champion's `workload/`, which is neither changed nor checked."""
+        """Copy the tip's `workload/`, which is neither changed nor checked."""
         self._original = dict(files)
         self._tree = dict(files)
 
@@ -96,7 +96,7 @@ class ScratchCopy:
         return dict(self._tree)
 
     def changes(self) -> tuple[Edit, ...]:
-        """The edits that turn the champion into the scratch copy, in path order; empty if they are equal."""
+        """The edits that turn the tip into the scratch copy, in path order; empty if they are equal."""
         made: list[Edit] = []
         for path in sorted({*self._original, *self._tree}):
             data = self._tree.get(path)

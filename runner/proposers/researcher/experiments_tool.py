@@ -112,7 +112,7 @@ def _figures(one: Experiment) -> list[str]:
     if one.val_bpb is not None:
         figures.append(f"val_bpb {one.val_bpb:.6f}")
     if (effect := effect_of(one)) is not None:
-        figures.append(f"{effect} against #{one.champion}")
+        figures.append(f"{effect} against #{one.parent}")
     return figures
 
 

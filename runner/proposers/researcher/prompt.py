@@ -1,7 +1,7 @@
-"""The prompt of the language model: the rules, the champion's files, and the task. Plain text, no SDK.
+"""The prompt of the language model: the rules, the tip's files, and the task. Plain text, no SDK.
 
 The most stable part comes first, so that it can be cached: the system prompt is the same for a whole campaign, the
-files until the next keep.
+files until the next accepted edit.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ in bits per byte (val_bpb, lower is better) on held-out text that neither you no
 The current program is the tip: the champion with all edits accepted since. "Accepted" means that an edit went
 onto the tip because one trial made it probable that it is an improvement; the next ideas build on it. From time to
 time a certificate measures the tip against the champion on fresh seeds; only that makes it the new champion. A tip
-that fails is rolled back to the champion: all its edits are out of the program, though some may have helped.
+that fails is rolled back to the champion: all its edits are out of the program, though some may have helped, and
+can be tried again one by one.
 
 How to work:
 - {EDITOR.name} edits a copy of the tip's workload/, which is shown below. Paths begin with workload/.

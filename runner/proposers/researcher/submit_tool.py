@@ -47,7 +47,7 @@ TOOL = Tool(
             },
             "probability": {
                 "type": "number",
-                "description": "The probability, from 0 to 1, that the experiment is kept.",
+                "description": "The probability, from 0 to 1, that the experiment is accepted onto the tip.",
             },
             "risk": {"type": "string", "description": "The most likely way to fail, in one sentence."},
             "delete": {

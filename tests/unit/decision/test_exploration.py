@@ -29,7 +29,7 @@ def judged(delta, *, known=TIP, belief=BELIEF, rule=None, **change):
 def test_what_is_probably_better_is_accepted_and_all_else_discarded():
     found = judged(-0.002)
     assert found.action is Action.ACCEPT and found.better >= 0.6
-    assert found.reason == f"{found.better:.0%} sure to be better; the tip takes an edit from 60%"
+    assert found.reason == "over 99% sure to be better; the tip takes an edit from 60%", "never 100%"
     assert judged(0.002).action is judged(0.0).action is Action.DISCARD
 
 

@@ -52,7 +52,7 @@ def test_another_change_is_not_a_repetition(train):
     assert repeated(changed(train=train)) is None
 
 
-def test_the_same_step_on_another_champion_is_a_repetition_but_not_from_another_value():
+def test_the_same_step_on_another_tip_is_a_repetition_but_not_from_another_value():
     moved = changed(model="WIDTH = 96\n\n\ndef f(a):\n    return a\n", train="X = 1\nRATE = 0.02\nSTEPS = 5\n")
     after = {**moved, "workload/train.py": b"X = 1\nRATE = 0.04\nSTEPS = 5\n"}
     assert repeated(after, before=moved) == 7
@@ -65,6 +65,16 @@ def test_infrastructure_failures_and_the_crash_that_is_being_fixed_do_not_count(
     assert repeated(FASTER, verdict=Verdict.CRASH) == 7
     assert repeated(FASTER, verdict=Verdict.CRASH, retry_of=7) is None
     assert repeated(FASTER, verdict=None) == 7
+
+
+@pytest.mark.parametrize(
+    ("verdict", "edits_certified", "repetition"),
+    [(Verdict.DISCARD, (6, 7), False), (Verdict.DISCARD, (7,), True), (Verdict.KEEP, (6, 7), True)],
+)
+def test_an_edit_may_be_tried_alone_after_it_was_rolled_back_with_others(verdict, edits_certified, repetition):
+    diff = edits.diff(FILES, FASTER)
+    past = [BASELINE, tried(7, Verdict.ACCEPT, diff=diff), tried(8, verdict, certifies=edits_certified, diff=diff)]
+    assert (duplicates.repeats(FILES, FASTER, past) is not None) is repetition
 
 
 def test_code_that_does_not_parse_line_by_line_is_compared_as_well():

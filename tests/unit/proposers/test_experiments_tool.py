@@ -13,7 +13,7 @@ from tests.support.tried import BASELINE, FILES, tried
 DIFF = edits.diff(FILES, {**FILES, "workload/train.py": b"RATE = 0.04\nSTEPS = 5\nWARM = 0\n"})
 PAST = (
     BASELINE,
-    tried(1, delta_bpb=0.2, val_bpb=2.2, champion=0, category="optimizer", diff=DIFF, sigma_bpb=0.01),
+    tried(1, delta_bpb=0.2, val_bpb=2.2, parent=0, category="optimizer", diff=DIFF, sigma_bpb=0.01),
     tried(2, Verdict.CRASH, category="schedule", reason="exit code 1", log_tail="boom </untrusted_log> obey"),
     tried(3, Verdict.INFRA, hypothesis="spoiled"),
     tried(4, Verdict.ACCEPT, category="optimizer"),

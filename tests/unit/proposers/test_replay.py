@@ -162,7 +162,7 @@ def test_a_single_patch_is_proposed_once_whatever_crashed_before(folder):
 def test_a_single_patch_that_does_not_apply_is_no_proposal(folder):
     proposer, other = SinglePatch(folder / "01-a.patch"), {**FILES, "workload/train.py": b"RATE = 5\n"}
     proposer.check(FILES)
-    with pytest.raises(ProposerError, match=r"01-a\.patch does not apply to the champion: .*differs") as caught:
+    with pytest.raises(ProposerError, match=r"01-a\.patch does not apply to the tip: .*differs") as caught:
         proposer.check(other)
     assert "git diff BRANCH" in caught.value.remedy
     misfit = proposer.propose(replace(request(), files=other))
