@@ -130,7 +130,7 @@ class Certificate:
         return self._judged.reason if self.pairs else "its first pair is open" if self.experiment.trials else None
 
     def policy(self, claimed_bpb: float) -> AuditPolicy:
-        """Audit all; seal both sides of the pairs that every certificate has, whose spread gives a standard error."""
+        """Audit all; seal both sides of the pairs that every certificate has: their spread is a standard error."""
         sealed = len(self.pairs) < self.rule.min_pairs
         return AuditPolicy(audit=True, seal_below_bpb=float("inf") if sealed else None)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 
-from runner.campaign.comparison import score_limit
+from runner.campaign.case import score_limit
 from runner.records import Experiment, Outcome, Verdict
 from tests.zoo.animals import Fate
 from tests.zoo.cheats import CHEATS, IN_CONTAINERS

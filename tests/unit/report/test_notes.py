@@ -6,12 +6,12 @@ import json
 
 import pytest
 from click.testing import CliRunner
+from runner.proposers.combine import near_misses
 
 from runner.cli import cli
 from runner.cli.display import verdict_line
 from runner.cli.workspace import as_json
 from runner.decision.early_stopping import NUM_FRACTIONS
-from runner.proposers.combine import near_misses
 from runner.proposers.researcher.digest import digest
 from runner.proposers.researcher.experiments_tool import read
 from runner.proposers.researcher.plateau import plateau
