@@ -1,11 +1,15 @@
-"""Twenty edits that change nothing and three that help, through the whole pipeline with real CPU runs.
+"""Twenty edits that change nothing, three that help and five that help a little, through the whole pipeline.
 
-    python bench/nulls.py [--nulls 20] [--train-seconds 20]
+    python bench/nulls.py [--order 0] [--nulls 20] [--train-seconds 20]
 
-The repository is a copy of this one with three handicaps planted in its workload; three of the edits remove one
-each. Of the edits that change nothing, half are comments and half only shift the seed. Those kept by luck show how
-honest the rule is on this machine, and helpful ones that are not kept show how much it misses. Every edit is
-proposed against the champion, in an order drawn with a fixed seed. Takes about half an hour on a quiet machine.
+The repository is a copy of this one with handicaps planted in its workload: three large ones, and five that cost
+`SMALL_SHARE` of the training time each, meant to be half to one σ on the CPU profile. Each edit that helps removes
+one. Of the edits that change nothing, half are comments and half shift the seed, so that what programs have in
+common under one seed does not help to judge them. All are proposed on the tip, in an order drawn with `--order`,
+which also names the campaign and so draws its seeds.
+
+Bars: at most one null is certified, all three large ones are, and most of the small ones, in at least two of three
+orders. Takes about half an hour on a quiet machine.
 
 Needs the engine and the prepared data of the cpu profile (`make prepare ARGS="--profile cpu"`), as root or in the
 group docker.
@@ -44,8 +48,10 @@ HANDICAPS = {
     ),
     "workload/train.py": (("model.zero_grad()", "model.zero_grad()\n        time.sleep(0.15)"),),
 }
-STACKS = 2
-"""Extra experiments for combined near misses."""
+SMALLS, SMALL_SHARE = 5, 0.04
+START = "    keep_freed_memory()\n    summary"
+"""Where a small handicap waits before the training."""
+MOST_NULLS = 1
 SEED_LINE = 'seed=int(os.environ["SEED"])'
 
 
@@ -68,9 +74,8 @@ class Watch:
         pass
 
     def closed(self, experiment, best_bpb):
-        trials = 0 if experiment.figures is None else len(experiment.figures.trials)
         print(
-            f"{experiment.number:3d}  {experiment.verdict:8s} {trials} trials  {experiment.hypothesis:40s} "
+            f"{experiment.number:3d}  {experiment.verdict:8s} {experiment.hypothesis[:40]:40s} "
             f"{explain(experiment)}",
             flush=True,
         )
@@ -119,6 +124,16 @@ def helpful(path, good, bad):
     return f"helps: {good}", lambda files: Replace(path=path, old=bad, new=good)
 
 
+def waiting(number):
+    """The line of a small handicap."""
+    return f'    time.sleep({SMALL_SHARE} * float(os.environ["DEADLINE_SECONDS"]))  # {number}\n'
+
+
+def small(number):
+    """Make an edit that removes a small handicap."""
+    return f"small: {number}", lambda files: Replace(path="workload/train.py", old=waiting(number), new="")
+
+
 def repository(root):
     """Make a repository with this one's workload and the handicaps."""
     listed = subprocess.run(
@@ -129,33 +144,39 @@ def repository(root):
         for good, bad in changes:
             assert files[name].count(good) == 1, good
             files[name] = files[name].replace(good, bad)
+    train = files["workload/train.py"]
+    assert train.count(START) == 1
+    waits = "".join(waiting(number) for number in range(1, SMALLS + 1))
+    files["workload/train.py"] = train.replace(START, START.replace("    summary", f"{waits}    summary"))
     return make_repository(root, files)
 
 
 def main():
     """Run the campaign and print the counts."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--order", type=int, default=0)
     parser.add_argument("--nulls", type=int, default=20)
     parser.add_argument("--train-seconds", type=float, default=20.0)
     arguments = parser.parse_args()
     structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
     edits = [helpful(path, good, bad) for path, changes in HANDICAPS.items() for good, bad in changes]
     edits += [(comment if number % 2 else seed)(number) for number in range(1, arguments.nulls + 1)]
-    random.Random(0).shuffle(edits)
+    edits += [small(number) for number in range(1, SMALLS + 1)]
+    random.Random(arguments.order).shuffle(edits)
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "clone"
         git = repository(root)
         Path(folder).chmod(0o755)  # uid 10001 must reach what is mounted
         os.chdir(root)
-        watch = Watch()
+        watch, tag = Watch(), f"bench{arguments.order}"
         settings = config.load(
             root,
             {
                 "profile": "cpu",
-                "tag": "bench",
+                "tag": tag,
                 "train_seconds": arguments.train_seconds,
-                "experiments": len(edits) + STACKS,
+                "experiments": len(edits),
             },
             environ={},
         )
@@ -168,21 +189,42 @@ def main():
             try:
                 night.run(controller, Edits(edits), night.StopSwitch())
             finally:
-                report(ledger.experiments("bench"), time.monotonic() - began)
+                report(ledger.experiments(tag), time.monotonic() - began)
                 images.remove_images(controller.evaluator.engine.client, {"controller": ledger.controller})
     return 0
 
 
 def report(experiments, seconds):
-    """Print how many edits of each kind were kept."""
+    """Print how many edits of each kind were accepted and certified, and the bars."""
+    certified = {number for one in experiments if one.verdict is Verdict.KEEP for number in one.certifies}
     print()
-    for word in ("helps", "null", "stack"):
-        some = [one for one in experiments if one.hypothesis.startswith(word) or one.proposer == word]
-        kept = [one for one in some if one.verdict is Verdict.KEEP]
-        trials = sum(len(one.figures.trials) for one in some if one.figures is not None)
-        print(f"{word:6s} {len(kept)} of {len(some)} kept, {trials / max(len(some), 1):.2f} trials each")
-    trained = sum(run.phase == "train" for one in experiments for run in (*one.runs, *one.controls))
-    print(f"{trained} trainings in {seconds / 60:.0f} minutes")
+    shares = {}
+    for word in ("helps", "null", "small"):
+        some = [one for one in experiments if one.is_idea and one.hypothesis.startswith(word)]
+        accepted = sum(one.verdict is Verdict.ACCEPT for one in some)
+        proven = sum(one.number in certified for one in some)
+        shares[word] = proven, len(some)
+        print(f"{word:6s} {len(some)} tried, {accepted} accepted, {proven} certified")
+    tests = [one for one in experiments if one.is_certificate]
+    kept = [one for one in tests if one.verdict is Verdict.KEEP]
+    gain = -sum(one.delta_bpb or 0.0 for one in kept)
+    print(
+        f"{len(tests)} certificates, {len(kept)} passed, better by {gain:.4f} bpb; noise {sigma_of(experiments)}"
+    )
+    trials = sum(len(one.trials) + len(one.control_trials) for one in experiments)
+    print(f"{trials} trials in {seconds / 60:.0f} minutes")
+    for bar, met in (
+        (f"at most {MOST_NULLS} null certified", shares["null"][0] <= MOST_NULLS),
+        ("all that help certified", shares["helps"][0] == shares["helps"][1] > 0),
+        ("most small ones certified", 2 * shares["small"][0] > shares["small"][1]),
+    ):
+        print(f"{bar}: {'met' if met else 'NOT MET'}")
+
+
+def sigma_of(experiments):
+    """The last estimate of the noise, in words."""
+    known = [one.sigma_bpb for one in experiments if one.sigma_bpb is not None]
+    return f"{known[-1]:.4f} bpb" if known else "unknown"
 
 
 if __name__ == "__main__":

@@ -198,7 +198,9 @@ class Config(BaseModel):
     )
     model: str = Field(default="claude-opus-5-5", description="language model that proposes")
     plateau_after: int = Field(
-        default=20, ge=2, description="verdicts without a keep after which the model is asked to change direction"
+        default=20,
+        ge=2,
+        description="ideas without an acceptance after which the model is asked to change direction",
     )
     plateau_model: str | None = Field(default=None, min_length=1, description="model to ask instead on a plateau")
     editor: Literal["auto", "builtin", "custom"] = Field(
@@ -224,6 +226,16 @@ class Config(BaseModel):
     accept: Annotated[dict[str, Reason], BeforeValidator(_from_text)] = Field(
         default={}, description="findings of `autoresearch doctor` that you accept: name = reason"
     )
+
+
+CONDITIONS = ("profile", "train_seconds", "cpus", "memory_bytes", "max_eval_rows")
+"""Settings that two scores must share to be comparable: a campaign records them, and goes on with them."""
+
+
+def conditions(config: Config) -> dict[str, str]:
+    """Return these settings as a campaign records them; `load` accepts them back."""
+    values = {name: getattr(config, name) for name in CONDITIONS}
+    return {name: f"{value:g}" if isinstance(value, float) else str(value) for name, value in values.items()}
 
 
 def decisions(

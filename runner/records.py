@@ -196,7 +196,7 @@ class StopReason:
     fraction: float  # of its time, when that was found
     loss: float  # mean that it printed, in whatever unit; untrusted
     tip_loss: float  # of the tip under the same seed at the same time
-    chance: float  # predicted, to be a near miss or more
+    chance: float  # predicted, to be accepted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -275,7 +275,8 @@ class Trial:
     @property
     def claimed_bpb(self) -> float | None:
         """Score of the claims as they came, before any audit."""
-        return next((run.val_bpb for run in self.runs if run.phase is Phase.SCORE), None)
+        scores = (run.val_bpb for run in self.runs if run.phase is Phase.SCORE)
+        return next((score for score in scores if score is not None), None)
 
     @property
     def opened_at(self) -> str | None:

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from locked_eval.container.candidate import EXIT_FORWARD_FAILED, Candidate, Unusable, open_answer, write_all
+from locked_eval.container.candidate import Candidate, failure_code, open_answer, write_all
 
 
 def main() -> int:
@@ -37,8 +37,6 @@ def main() -> int:
                 wanted = np.flatnonzero(positions[begin:end] >= 0)
                 chosen = logits[wanted.tolist(), positions[begin:end][wanted].tolist()]  # (W, V)
                 write_all(answer, chosen.float().cpu().numpy().astype("<f4").tobytes())
-    except Unusable as unusable:
-        return unusable.exit_code
-    except BaseException:  # noqa: BLE001  hostile code, SystemExit included
-        return EXIT_FORWARD_FAILED
+    except BaseException as error:  # noqa: BLE001  hostile code, SystemExit included
+        return failure_code(error)
     return 0

@@ -7,17 +7,21 @@ is discarded: stdout is the answer, and the supervisor connects stderr to /dev/n
 from __future__ import annotations
 
 import os
+import re
 import stat
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from locked_eval.container.handover import CHECKPOINT
+from locked_eval.container.handover import CHECKPOINT, EXIT_OUT_OF_MEMORY
 
 EXIT_NO_CHECKPOINT = 3
 EXIT_LOAD_FAILED = 4
 EXIT_FORWARD_FAILED = 5
+
+_NO_MEMORY = re.compile("out of memory|not enough memory|allocate memory|ALLOC_FAILED")
+"""Where an allocator of torch has no exception of its own."""
 
 
 class Unusable(Exception):
@@ -41,6 +45,17 @@ def write_all(fd: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
+
+
+def failure_code(error: BaseException) -> int:
+    """The `EXIT_*` code of an exception that a forward pass ended with."""
+    if isinstance(error, Unusable):
+        return error.exit_code
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return EXIT_OUT_OF_MEMORY
+    if isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error)):
+        return EXIT_OUT_OF_MEMORY
+    return EXIT_FORWARD_FAILED
 
 
 class Candidate:

@@ -18,6 +18,8 @@ PUBLISHED = Path("/root/out") / CHECKPOINT
 """The published file, in a folder that the candidate cannot enter."""
 COPY = Path("/tmp/out") / CHECKPOINT  # noqa: S108  a tmpfs of this container alone
 """The copy that is scored."""
+EXIT_OUT_OF_MEMORY = 6
+"""Exit code of a candidate without room for a batch: the same checkpoint may be asked again, for fewer rows."""
 CHUNK_BYTES = 1 << 24
 
 

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from locked_eval.container.candidate import EXIT_FORWARD_FAILED, Candidate, Unusable, open_answer, write_all
+from locked_eval.container.candidate import Candidate, failure_code, open_answer, write_all
 
 
 def main() -> int:
@@ -29,10 +29,8 @@ def main() -> int:
             for start in range(0, len(rows), batch_rows):
                 batch = torch.from_numpy(rows[start : start + batch_rows].astype(np.int64)).to(candidate.device)
                 write_all(answer, _claims(candidate, batch))
-    except Unusable as unusable:
-        return unusable.exit_code
-    except BaseException:  # noqa: BLE001  hostile code, SystemExit included
-        return EXIT_FORWARD_FAILED
+    except BaseException as error:  # noqa: BLE001  hostile code, SystemExit included
+        return failure_code(error)
     return 0
 
 

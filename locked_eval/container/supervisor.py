@@ -16,8 +16,8 @@ most; then the checkpoint is copied for the candidate (`handover`). Their limit 
 knows what other programs took of the cores, ends them earlier by the signal `CALL_OFF`.
 
 The last report says how many bytes of an answer there are, so that the host knows where it ends although the
-container lingers: its memory file system with the checkpoint lives as long as PID 1 does. By then every process of
-the candidate is dead.
+container lingers: its memory file system with the checkpoint lives as long as PID 1 does. A container whose memory
+ran out lingers, too: the host may ask again with fewer rows. By then every process of the candidate is dead.
 
 The exit code says how it ended (`EXIT_*`), and so does the last report. Not covered: a kernel bug, or a container
 that is frozen from outside; the host keeps a deadline of its own for these.
@@ -42,7 +42,7 @@ if not __package__:  # a script: only the folder that holds `locked_eval/` joins
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from locked_eval.container.cgroup import cpu_seconds, out_of_memory
-from locked_eval.container.handover import COPY, PUBLISHED, take_over
+from locked_eval.container.handover import COPY, EXIT_OUT_OF_MEMORY, PUBLISHED, take_over
 from locked_eval.container.throttle import Throttle
 
 CANDIDATE_UID = 10001
@@ -285,9 +285,13 @@ class Supervisor:
             out_of_memory=out_of_memory(),
             answer_bytes=self.answer_bytes,
         )
-        if code == EXIT_FINISHED:
+        if code == EXIT_FINISHED or self._memory_ran_out():
             time.sleep(self.linger_seconds)  # the host ends it earlier
         return code
+
+    def _memory_ran_out(self) -> bool:
+        killed = self.status == -signal.SIGKILL and out_of_memory()
+        return self.answers and (killed or self.status == EXIT_OUT_OF_MEMORY)
 
     def _flush(self, give_up: float) -> None:
         """Pass on the rest of an answer: every writer is dead, so the pipe ends."""

@@ -16,7 +16,7 @@ from runner.campaign.candidate import program_files
 from runner.campaign.case import failure, last_settled, score_limit
 from runner.campaign.placement import as_diff
 from runner.decision import certificate, history, tip, tip_state
-from runner.decision.keep_rule import SIMPLIFICATION, Action, Judgement
+from runner.decision.keep_rule import SIMPLIFICATION, Action, Belief, Judgement
 from runner.decision.tip import TipRule
 from runner.records import AuditPolicy, Experiment, Outcome, Proposal, Ruling, Trial, Verdict
 from runner.storage.rows import Refused
@@ -69,9 +69,7 @@ class Certificate:
     experiment: Experiment
     champion: Experiment
     rule: TipRule
-    sigma_bpb: float
-    share: float  # of the noise that programs have in common under one seed
-    era_seq: int  # scores of before are those of another machine
+    belief: Belief
     seeds: tuple[int, ...]
     simpler: bool  # whether it only simplifies
     score_limit_seconds: float | None
@@ -91,9 +89,7 @@ class Certificate:
             experiment=experiment,
             champion=champion,
             rule=rule,
-            sigma_bpb=campaign.memory.belief(experiment.opened_seq).sigma_bpb,
-            share=tip_state.seed_share(known),
-            era_seq=known.era_seq,
+            belief=campaign.memory.belief(experiment.opened_seq),
             seeds=tuple(campaign.seed(experiment.number, index) for index in range(rule.max_pairs)),
             simpler=fewer and all(past[number].category == SIMPLIFICATION for number in known.edits),
             score_limit_seconds=score_limit(past[history.BASELINE], config.train_seconds),
@@ -130,7 +126,7 @@ class Certificate:
         return self._judged.reason if self.pairs else "its first pair is open" if self.experiment.trials else None
 
     def policy(self, claimed_bpb: float) -> AuditPolicy:
-        """Audit all; seal both sides of the pairs that every certificate has: their spread is a standard error."""
+        """Audit all; seal both sides of the first pairs, whose spread gives a standard error."""
         sealed = len(self.pairs) < self.rule.min_pairs
         return AuditPolicy(audit=True, seal_below_bpb=float("inf") if sealed else None)
 
@@ -141,24 +137,24 @@ class Certificate:
         if last is not None or (own is not None and own.outcome is not Outcome.SCORED):
             ended = last or own
             assert ended is not None
-            return failure(ended, self.sigma_bpb)
+            return failure(ended, self.belief.sigma_bpb)
         if other is not None:
             reason = f"the champion, experiment {self.champion.number}, failed when measured again: {other.reason}"
-            return Ruling(verdict=Verdict.INFRA, reason=reason, sigma_bpb=self.sigma_bpb)
+            return Ruling(verdict=Verdict.INFRA, reason=reason, sigma_bpb=self.belief.sigma_bpb)
         if not self.pairs or self._is_half_open:
             return None
         judged = self._judged
         if judged.action is Action.TRY_AGAIN:
             return None
         trials = tuple(pair.tip for pair in self.pairs)
-        pool = (*(pair.champion for pair in self.pairs), *self._pool)
+        of_champion = tuple(pair.champion for pair in self.pairs)
         return Ruling(
             verdict=ACTIONS[judged.action],
             reason=judged.reason,
             val_bpb=fmean(history.scores(trials)),
             delta_bpb=judged.delta_bpb,
             sigma_bpb=judged.sigma_bpb,
-            figures=history.figures(judged, trials, pool),
+            figures=history.figures(judged, trials, of_champion),
         )
 
     @property
@@ -178,18 +174,10 @@ class Certificate:
         return len(history.scored(self.experiment.trials)) != len(self._of_champion)
 
     @property
-    def _pool(self) -> tuple[Trial, ...]:
-        """Other trials of the champion, of this era."""
-        opened = self.experiment.opened_seq
-        return history.champion_pool(self.champion, since_seq=self.era_seq, before_seq=opened)
-
-    @property
     def _judged(self) -> Judgement:
         return certificate.judge(
             self.rule,
-            self.sigma_bpb,
-            self.share,
+            self.belief,
             [(pair.tip.val_bpb or 0.0, pair.champion.val_bpb or 0.0) for pair in self.pairs],
-            history.scores(self._pool),
             simpler=self.simpler,
         )

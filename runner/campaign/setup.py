@@ -10,7 +10,7 @@ import structlog
 
 from runner import corpus
 from runner.campaign.campaign import Controller
-from runner.config import Config
+from runner.config import Config, conditions
 from runner.corpus.redaction import Redactor
 from runner.edits.contamination import SealedText
 from runner.evaluation.evaluator import EvaluationRows, Evaluator
@@ -147,13 +147,9 @@ def open_controller(
         sealed_text=SealedText(validation=validation, test=test, tokens=tokens),
         observer=observer,
         conditions={
-            "profile": config.profile,
+            **conditions(config),
             "device": _device(config),
-            "train_seconds": f"{config.train_seconds:g}",
-            "cpus": str(config.cpus),
-            "memory_bytes": str(config.memory_bytes),
             "runtime": config.runtime or "default",
-            "max_eval_rows": str(config.max_eval_rows),
             "evaluation": prepared.locked_digest,
             "data": dataset.manifest_sha256,
             "base_image": base_inputs(config.profile),

@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     from runner.report.tour import Told
 
 NARROWEST, WIDEST = 60, 96
-STYLES = {"KEPT": "bold green", "DISCARDED": "yellow", "CRASHED": "bold red", "REFUSED": "bold magenta"}
+STYLES = {
+    "KEPT": "bold green", "ACCEPTED": "green", "DISCARDED": "yellow", "ROLLED BACK": "yellow", "UNCLEAR": "yellow",
+    "CRASHED": "bold red", "REFUSED": "bold magenta",
+}  # fmt: skip
 
 
 @click.command("demo")
@@ -87,13 +90,14 @@ class Story:
         """Say what will happen, and what the ledger already has."""
         experiments = self._experiments()
         config = self._controller.config
-        seconds, needed = config.train_seconds, 1 - config.max_false_keep_probability
+        seconds, needed = config.train_seconds, config.accept_probability
         text = (
             f"A tour of {len(self._tour.stops)} stops. At each one, an edit of a small GPT (workload/) is trained "
             f"from scratch for {seconds:g} seconds in a container without a network, and scored in bits per byte "
-            "(bpb) of text that training never sees: lower is better. An edit is kept when it is better with a "
-            f"probability of {needed:.0%}, measured more than once, and when an audit confirms its numbers. The "
-            "edits are packed; every number is measured now."
+            "(bpb) of text that training never sees: lower is better. An edit that is better with a probability "
+            f"of {needed:.0%}, and whose audit confirms its numbers, is accepted onto the tip. At the end, a "
+            "certificate measures the tip against the champion again, under new seeds: only that is kept, as a "
+            "commit. The edits are packed; every number is measured now."
         )
         if experiments:
             known = f"autoresearch log --tag {config.tag}"
@@ -154,11 +158,27 @@ class Story:
         self._inner.closed(experiment, best_bpb)
         told = self._told(experiment)
         self._tell(ending(told, self._width) if experiment.number else baseline_story(experiment, self._width))
+        self._tell(self._disturbed(experiment))
 
     # ----------------------------------------------------------------- details
 
     def _experiments(self) -> tuple[Experiment, ...]:
         return self._controller.ledger.experiments(self._controller.config.tag)
+
+    def _disturbed(self, experiment: Experiment) -> list[str]:
+        """Say that a busy machine has a part in a number; where it is never quiet, the last attempt counts."""
+        from runner.evaluation.contention import others_share
+
+        config = self._controller.config
+        trainings = [one.training for one in experiment.trials if one.val_bpb is not None]
+        share = max((others_share(one, config.cpus) or 0.0 for one in trainings if one), default=0.0)
+        if share <= config.max_disturbance:
+            return []
+        text = (
+            f"the machine was busy: other programs used {share:.0%} of the candidate's cores while it trained, as "
+            "in the attempts before. Its number says little about the edit."
+        )
+        return textwrap.wrap(text, self._width, initial_indent="Note      ", subsequent_indent=" " * 10)
 
     def _told(self, experiment: Experiment) -> Told:
         from runner.report.tour import Told
@@ -168,6 +188,7 @@ class Story:
         number, stop = (0, None) if found is None else found
         repairs = stop is not None and experiment.retry_of is not None
         title = "the offline proposer" if stop is None else f"{number} of {len(self._tour.stops)}: {stop.title}"
+        title = "the certificate" if experiment.is_certificate else title
         title += " (second try)" if repairs else ""
         return Told(
             experiment=experiment,
@@ -175,7 +196,7 @@ class Story:
             title=title,
             meant=None if stop is None or repairs else stop.meant,
             changes_nothing=stop is not None and stop.until_lucky,
-            needed=1 - self._controller.config.max_false_keep_probability,
+            needed=self._controller.config.accept_probability,
         )
 
     def _tell(self, lines: Sequence[str]) -> None:

@@ -150,8 +150,7 @@ class LiveObserver:
         """Print the verdict above the view."""
         with self._lock:
             self._best = best_bpb
-            if experiment.number:
-                self._done += 1
+            self._done += experiment.is_idea
         style = COLORS.get(experiment.verdict, "") if experiment.verdict else ""
         if self._verdicts:
             self._console.print(Text(verdict_line(experiment), style=style), soft_wrap=True)
@@ -187,7 +186,7 @@ class LiveObserver:
         if self._tag:
             parts.append(f"{self._tag}: {self._done} of {self._target}")
         if self._best is not None:
-            parts.append(f"best {self._best:.6f} bpb")
+            parts.append(f"champion's val_bpb {self._best:.6f}")
         new = self._done - self._began_done
         if self._tag and new > 0:
             left = (time.monotonic() - self._began) / new * (self._target - self._done)

@@ -17,6 +17,7 @@ from runner.errors import ConfigError, DiskFullError
 if TYPE_CHECKING:
     from collections import Counter
 
+    from runner.config import Config
     from runner.records import Experiment, RunRecord, SealedScore
     from runner.report.effort import Effort
     from runner.report.findings import Findings
@@ -32,10 +33,11 @@ if TYPE_CHECKING:
 @newest_tag_option
 @json_option
 def status_command(tag: str | None, as_json: bool) -> None:
-    """Show where the campaign stands: experiments, best score, keeps, time, cost, and what is running."""
+    """Show where the campaign stands: champion, tip, ideas, time, cost, and what is running."""
     from runner.report.overview import overview
     from runner.report.sealed import sealed_gaps
     from runner.report.summary import summary_paragraph
+    from runner.report.tip_progress import tip_line
     from runner.storage.lock import is_running
 
     with open_workspace(create=False) as workspace:
@@ -45,7 +47,8 @@ def status_command(tag: str | None, as_json: bool) -> None:
         sealed = sealed_scores(workspace.ledger, name)
         found = overview(workspace.ledger, name, sealed_gaps(sealed))
         profile = campaign.conditions.get("profile")
-        budget = _budget(workspace.repository.root, profile)
+        config = _settings(workspace.repository.root, profile)
+        budget = None if config is None else config.budget_usd
         effort = count_effort(workspace.ledger, name, found.newest, found.summary, (profile, budget))
     running = is_running(workspace.paths.root)
     if as_json:
@@ -57,8 +60,8 @@ def status_command(tag: str | None, as_json: bool) -> None:
     click.echo(f"campaign {name} ({state}): {done}{wanted} experiments")
     if last is not None and (last.number > 0 or last.verdict is not None):
         click.echo("\n".join([summary_paragraph(found.summary), *_status_notes(found, sealed)]))
-    if found.tip:
-        click.echo(_tip_line(found.tip))
+    if found.champion is not None:
+        click.echo(tip_line(found.tip, found.summary.sigma_bpb, config))
     if last is not None and last.verdict is None:
         from runner.cli.display import first_line
 
@@ -72,14 +75,17 @@ def status_command(tag: str | None, as_json: bool) -> None:
 @newest_tag_option
 @json_option
 @click.option("--last", type=click.IntRange(1), metavar="N", help="List only the last N experiments.")
-def log_command(tag: str | None, last: int | None, as_json: bool) -> None:
-    """List all experiments in one table, failed ones included."""
+@click.option("--kept", is_flag=True, help="List only what was ever champion: the baseline and certified tips.")
+def log_command(tag: str | None, last: int | None, kept: bool, as_json: bool) -> None:
+    """List all experiments in one table, failed ones included, with how sure it is that each one helps."""
     from runner.cli.display import print_table
 
     with open_workspace(create=False) as workspace:
         name = choose_tag(workspace.ledger, tag)
-        first = 0 if last is None else max(0, workspace.ledger.num_experiments(name) - last)
-        experiments = workspace.ledger.experiments(name, first)
+        ledger = workspace.ledger
+        first = 0 if last is None or kept else max(0, ledger.num_experiments(name) - last)
+        experiments = ledger.kept_experiments(name) if kept else ledger.experiments(name, first)
+        experiments = experiments if last is None else experiments[-last:]
     if as_json:
         for experiment in experiments:
             print_json(experiment_json(experiment))
@@ -97,6 +103,7 @@ def log_command(tag: str | None, last: int | None, as_json: bool) -> None:
 @click.option("--full", is_flag=True, help="Do not fold long parts of the transcript.")
 def show_command(number: int, tag: str | None, as_json: bool, with_transcript: bool, full: bool) -> None:
     """Explain experiment ID: the reason for its verdict, its diff, its runs, and the end of its log."""
+    from runner.decision.history import rulings
     from runner.report.effort import duty_name
     from runner.report.explain import rests_on
 
@@ -106,6 +113,7 @@ def show_command(number: int, tag: str | None, as_json: bool, with_transcript: b
         experiment = workspace.ledger.experiment(name, number)
         parent = None if experiment is None else experiment.parent
         other = None if parent is None else workspace.ledger.experiment(name, parent)
+        ruling = rulings(workspace.ledger.lineage(name)).get(number)
         sealed = [one for one in sealed_scores(workspace.ledger, name) if one.number == number]
         duty = duty_name(workspace.recorded(name).get("profile"))
     if experiment is None:
@@ -115,11 +123,12 @@ def show_command(number: int, tag: str | None, as_json: bool, with_transcript: b
         return
     if as_json:
         facts = experiment_json(experiment, full=True)
+        facts["ruled_by"] = None if ruling is None else ruling.number
         facts["rests_on"] = [asdict(one) for one in rests_on(experiment, other)]
         facts["sealed"] = [asdict(one) for one in sealed]
         print_json(facts)
         return
-    for line in _experiment_lines(experiment, other, duty):
+    for line in _experiment_lines(experiment, other, ruling, duty):
         click.echo(line)
     for score in sealed:
         click.echo(f"sealed test rows (as claimed): test_bpb {score.test_bpb:.6f}  seed {score.seed}")
@@ -250,12 +259,12 @@ def write_reports(
     return (*(folder / name for name in tables), plot)
 
 
-def _budget(directory: Path, profile: str | None) -> float | None:
+def _settings(directory: Path, profile: str | None) -> Config | None:
     """Return what file and environment set now: the command line of a night is not in the ledger."""
     from runner import config
 
     try:
-        return config.load(directory, {}, fallbacks={} if profile is None else {"profile": profile}).budget_usd
+        return config.load(directory, {}, fallbacks={} if profile is None else {"profile": profile})
     except ConfigError:  # no reason to hide the other figures
         return None
 
@@ -273,7 +282,9 @@ def _status_json(
         "target": campaign.target,
         "counts": {str(verdict): found.summary.counts[verdict] for verdict in Verdict},
         "baseline_bpb": found.summary.baseline_bpb,
-        "best_bpb": None if best is None else best.val_bpb,
+        "best_bpb": found.summary.best_bpb,
+        "gain_bpb": found.summary.gain_bpb,
+        "champion": found.summary.champion,
         "best_commit": None if best is None else best.kept_commit,
         "open_experiment": last.number if last is not None and last.verdict is None else None,
         "cost_usd": effort.usage.cost_usd,
@@ -283,16 +294,8 @@ def _status_json(
         "findings": asdict(found.findings),
         "early_stop": asdict(found.early_stops),
         "certificates": asdict(found.certificates),
-        "tip": [one.number for one in found.tip],
+        "tip": asdict(found.tip),
     }
-
-
-def _tip_line(edits: Sequence[Experiment]) -> str:
-    """Describe the edits that wait for a certificate."""
-    worth = -sum(one.delta_bpb or 0.0 for one in edits)
-    numbers = ", ".join(str(one.number) for one in edits)
-    noun = "edit" if len(edits) == 1 else "edits"
-    return f"tip: {len(edits)} accepted {noun} ({numbers}), expected to gain {worth:.4f} bpb, not certified yet"
 
 
 def _print_transcript(number: int, conversation: object, *, as_json: bool, full: bool) -> None:
@@ -308,14 +311,26 @@ def _print_transcript(number: int, conversation: object, *, as_json: bool, full:
         click.echo(transcript(conversation, full=full))
 
 
-def _experiment_lines(experiment: Experiment, other: Experiment | None, duty_name: str) -> list[str]:
-    """Describe an experiment from its verdict to its runs."""
-    from runner.records import TrialKind
+def _experiment_lines(
+    experiment: Experiment, other: Experiment | None, ruling: Experiment | None, duty_name: str
+) -> list[str]:
+    """Describe an experiment from its verdict to its runs.
+
+    Args:
+        other: what it was compared with.
+        ruling: the certificate that decided on it, if it was accepted.
+    """
+    from runner.records import TrialKind, Verdict
     from runner.report.effort import duty, duty_line
-    from runner.report.explain import audit_lines, basis_lines, explain, rests_on
+    from runner.report.explain import audit_lines, basis_lines, explain, level_line, pair_lines, rests_on, ruled
     from runner.untrusted import one_line
 
     lines = [explain(experiment)]
+    if experiment.verdict is Verdict.ACCEPT:
+        lines.append(ruled(ruling))
+    if (level := level_line(experiment)) is not None:
+        lines.append(level)
+    lines += pair_lines(experiment, other)
     if basis := rests_on(experiment, other):
         lines += ["the verdict rests on:", *basis_lines(basis)]
     for title, value in (

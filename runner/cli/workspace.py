@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from runner.storage.sealed import SealedScores
 
 
-RECORDED = ("profile", "train_seconds", "cpus", "memory_bytes", "max_eval_rows")
-"""Settings among the conditions of a campaign."""
-
 _REF = re.compile(r"(?:refs/heads/)?autoresearch/([\w-]+)(?![\w/-])|refs/autoresearch/tried/([\w-]+)/")
 
 
@@ -46,9 +43,11 @@ class Workspace:
 
     def recorded(self, tag: str) -> dict[str, str]:
         """Return the settings that a campaign began with and must go on with; empty when there is none."""
+        from runner.config import CONDITIONS
+
         campaign = self.ledger.campaign(tag)
-        conditions = {} if campaign is None else campaign.conditions
-        return {name: conditions[name] for name in RECORDED if name in conditions}
+        recorded = {} if campaign is None else campaign.conditions
+        return {name: recorded[name] for name in CONDITIONS if name in recorded}
 
     def campaign_of(self, revision: str) -> str | None:
         """Return the campaign whose branch or ref a revision names, else the newest one that has this commit.
@@ -56,9 +55,11 @@ class Workspace:
         Raises:
             RepositoryError: there is no such commit.
         """
+        from runner.config import TIP_SUFFIX
+
         commit = self.repository.resolve(revision)
         named = _REF.match(revision)
-        tag = named and (named[1] or named[2])
+        tag = named and (named[1] or named[2]).removesuffix(TIP_SUFFIX)
         return tag if tag and self.ledger.campaign(tag) else self.ledger.campaign_of(commit)
 
 
@@ -136,6 +137,7 @@ def as_json(experiment: Experiment, *, full: bool = False) -> dict[str, Any]:
         "retry_of": experiment.retry_of,
         "certifies": list(experiment.certifies),
         "champion": experiment.champion,
+        "parent": experiment.parent,
         "tried_commit": experiment.tried_commit,
         "kept_commit": experiment.kept_commit,
         "image_id": experiment.image_id,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from runner.config import Config
 from runner.decision.keep_rule import POOL_RUNS, Judgement
@@ -17,14 +17,13 @@ ROLLED_BACK = (Verdict.DISCARD, Verdict.CRASH, Verdict.INVALID)
 
 def rule(config: Config) -> TipRule:
     """The rule as a campaign is configured; certifying each edit means that the first one is enough."""
-    from scipy.special import ndtri  # lazy: most commands decide nothing
-
     each = config.certify == "each"
     return TipRule(
         accept_probability=config.accept_probability,
         certify_sigmas=0.0 if each else config.certify_sigmas,
         certify_trials=0 if each else config.certify_trials,
-        certify_z=float(ndtri(config.max_false_keep_probability)),
+        max_false_probability=config.max_false_keep_probability,
+        paired_share=config.seed_share[0],
         min_pairs=config.min_pairs,
         max_pairs=config.max_pairs,
     )
@@ -46,6 +45,27 @@ def tip(experiments: Iterable[Experiment]) -> Experiment | None:
         elif one.is_certificate and one.verdict in ROLLED_BACK:
             best = champion
     return best
+
+
+def tip_edits(experiments: Sequence[Experiment]) -> tuple[Experiment, ...]:
+    """The accepted edits that make the tip of the champion, oldest first."""
+    by_number, last, edits = {one.number: one for one in experiments}, tip(experiments), list[Experiment]()
+    while last is not None and last.verdict is Verdict.ACCEPT:
+        edits.insert(0, last)
+        last = None if last.parent is None else by_number.get(last.parent)
+    return tuple(edits)
+
+
+def rulings(experiments: Iterable[Experiment]) -> dict[int, Experiment]:
+    """By the number of each accepted edit, the certificate that decided on it last: kept, or rolled back."""
+    decided = [one for one in experiments if one.is_certificate and one.verdict in (Verdict.KEEP, *ROLLED_BACK)]
+    return {number: one for one in sorted(decided, key=lambda one: one.closed_seq) for number in one.certifies}
+
+
+def same_program(number: int | None, by_number: Mapping[int, Experiment]) -> int | None:
+    """The experiment that a program was first measured as: that of a kept certificate is its last edit's."""
+    one = None if number is None else by_number.get(number)
+    return one.certifies[-1] if one is not None and one.is_certificate else number
 
 
 def champion(experiments: Iterable[Experiment]) -> Experiment | None:
@@ -85,7 +105,8 @@ def was_lucky(experiment: Experiment) -> bool:
     A greedy rule, which runs everything once and keeps every lower score, would have kept it.
     """
     figures = experiment.figures
-    return experiment.verdict is Verdict.DISCARD and figures is not None and figures.delta_bpb < 0
+    is_discard = experiment.verdict is Verdict.DISCARD and not experiment.is_certificate
+    return is_discard and figures is not None and figures.delta_bpb < 0
 
 
 # --------------------------------------------------------------------- trials
@@ -116,19 +137,9 @@ def under_seed(experiment: Experiment, seed: int) -> tuple[Trial, ...]:
     return tuple(one for one in trials if one.seed == seed and one.outcome is Outcome.SCORED)
 
 
-def champion_pool(champion: Experiment, *, since_seq: int = 0, before_seq: int | None = None) -> tuple[Trial, ...]:
-    """The newest audited trials of a champion, its controls included.
-
-    Args:
-        since_seq: only trials that were opened since.
-        before_seq: only trials that were closed before.
-    """
-    pool = scored((*champion.trials, *champion.control_trials), audited=True)
-    return tuple(
-        trial
-        for trial in pool
-        if trial.opened_seq >= since_seq and (before_seq is None or trial.closed_seq < before_seq)
-    )[-POOL_RUNS:]
+def champion_pool(champion: Experiment) -> tuple[Trial, ...]:
+    """The newest audited trials of a champion, its controls included."""
+    return scored((*champion.trials, *champion.control_trials), audited=True)[-POOL_RUNS:]
 
 
 # ---------------------------------------------------------------------- noise

@@ -7,8 +7,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-import numpy as np
-
 from runner.decision.effect_prior import Floats, Prior
 
 PRIOR_WEIGHT = 4.0
@@ -49,6 +47,7 @@ class Belief:
     prior: Prior
     weights: Floats  # (K,)
     sigma_bpb: float  # noise standard deviation of one run
+    freedom: float = PRIOR_WEIGHT  # degrees of freedom of that estimate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,11 +94,6 @@ def pooled_sigma_of(spreads: Iterable[tuple[float, float]], prior_sigma: float) 
 def noise_freedom(groups: Iterable[Sequence[float]]) -> float:
     """Degrees of freedom of `pooled_sigma`, those of the prior included: ν₀ + Σ (n − 1)."""
     return PRIOR_WEIGHT + sum(max(0, len(scores) - 1) for scores in groups)
-
-
-def standard_error(sigma_bpb: Floats, num_trials: Floats, num_champion_runs: Floats) -> Floats:
-    """Standard error of the difference of two means of runs under different seeds, in bpb."""
-    return np.asarray(sigma_bpb * np.sqrt(1 / num_trials + 1 / num_champion_runs))
 
 
 def reproduction_tolerance(sigma_bpb: float) -> float:

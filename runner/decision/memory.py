@@ -16,7 +16,7 @@ import numpy as np
 
 from runner.config import Config
 from runner.decision import effect_prior, history, tip, tip_state
-from runner.decision.keep_rule import Belief, pooled_sigma_of, spread_of
+from runner.decision.keep_rule import PRIOR_WEIGHT, Belief, pooled_sigma_of, spread_of
 from runner.decision.tip_state import Tip
 from runner.records import Experiment, Outcome, Trial, TrialKind, Verdict
 
@@ -105,8 +105,12 @@ class Memory:
                 number: spread_of(history.noise_group(self._experiments[number], before_seq)) for number in late
             }
             spreads = {**spreads, **again}
-        sigma = pooled_sigma_of(spreads.values(), self._config.noise_prior_bpb)
-        return Belief(prior=self._prior, weights=self._counts / self._counts.sum(), sigma_bpb=sigma)
+        return Belief(
+            prior=self._prior,
+            weights=self._counts / self._counts.sum(),
+            sigma_bpb=pooled_sigma_of(spreads.values(), self._config.noise_prior_bpb),
+            freedom=PRIOR_WEIGHT + math.fsum(freedom for _, freedom in spreads.values()),
+        )
 
     def own_variance(self, sigma_bpb: float) -> float:
         """Variance of one trial without what its seed has in common, in bpb²."""

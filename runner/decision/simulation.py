@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from runner.decision.effect_prior import Floats
 from runner.decision.tip_campaigns import tip_rule
 from runner.decision.worlds import Ideas, Machine, Outcome, Setting
 
@@ -27,52 +26,29 @@ Simulate = Callable[[Setting, int, np.random.Generator], Outcome]
 
 def greedy(setting: Setting, num: int, rng: np.random.Generator) -> Outcome:
     """Run a candidate once and keep it if it beats the best number so far, as in autoresearch."""
-    return _best_number(setting, num, rng, margin_sigmas=0.0, repeats=1)
-
-
-def fixed_margin(setting: Setting, num: int, rng: np.random.Generator) -> Outcome:
-    """Run a candidate once and keep it if it beats the best number by 2 σ."""
-    return _best_number(setting, num, rng, margin_sigmas=2.0, repeats=1)
-
-
-def three_seeds(setting: Setting, num: int, rng: np.random.Generator) -> Outcome:
-    """Run every candidate three times and keep it if the mean beats the best one."""
-    return _best_number(setting, num, rng, margin_sigmas=0.0, repeats=3)
+    return _best_number(setting, num, rng, fresh_seeds=True)
 
 
 def one_seed(setting: Setting, num: int, rng: np.random.Generator) -> Outcome:
     """Apply the greedy rule under one seed for all runs, as most of the field does."""
-    return _best_number(setting, num, rng, margin_sigmas=0.0, repeats=1, fresh_seeds=False)
+    return _best_number(setting, num, rng, fresh_seeds=False)
 
 
-def _best_number(
-    setting: Setting,
-    num: int,
-    rng: np.random.Generator,
-    *,
-    margin_sigmas: float,
-    repeats: int,
-    fresh_seeds: bool = True,
-) -> Outcome:
+def _best_number(setting: Setting, num: int, rng: np.random.Generator, *, fresh_seeds: bool) -> Outcome:
     machine, ideas = Machine(setting, rng, (num,)), Ideas(setting, rng, num)
     run = machine.noise if fresh_seeds else machine.own
     truth, keeps, false = np.zeros(num), np.zeros(num), np.zeros(num)
-
-    def measured() -> Floats:
-        return np.asarray(sum(run() for _ in range(repeats)) / repeats)
-
-    first = best = measured()
-    candidates = setting.num_runs // repeats - 1
-    for _ in range(candidates):
+    first = best = run()
+    for _ in range(setting.num_runs - 1):
         effect = ideas.draw(-truth)
-        score = truth + effect + measured()
-        keep = score < best - margin_sigmas * setting.sigma_bpb
+        score = truth + effect + run()
+        keep = score < best
         truth, best = np.where(keep, truth + effect, truth), np.where(keep, score, best)
         ideas.follows = keep
         keeps += keep
         false += keep & (effect >= 0)
-    tried = np.full(num, float(candidates))
-    return Outcome(-truth, first - best, keeps, false, keeps, false, np.zeros(num), tried, tried * repeats)
+    tried = np.full(num, float(setting.num_runs - 1))
+    return Outcome(-truth, first - best, keeps, false, keeps, false, np.zeros(num), tried, tried)
 
 
 def oracle(setting: Setting, num: int, rng: np.random.Generator) -> Outcome:
@@ -92,8 +68,7 @@ RULES: dict[str, Simulate] = {
     "tip": tip_rule,
     "greedy": greedy,
     "one seed": one_seed,
-    "fixed margin": fixed_margin,
-    "three seeds": three_seeds,
+    "oracle": oracle,
 }
 
 
@@ -106,6 +81,7 @@ class Summary:
     true_gain_se: float
     reported_gain: float  # bpb
     optimism: float | None  # reported gain over true gain, − 1; None: nothing was gained
+    optimism_se: float
     false_share: float  # of keeps
     false_share_se: float
     false_edits: float  # share of the edits in them
@@ -131,12 +107,14 @@ def simulate(
     all_of = Outcome(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
     gain, keeps = float(all_of.true_gain.mean()), float(all_of.keeps.sum())
     reported = float(np.nanmean(all_of.reported_gain))  # a campaign that ends with a new champion may say nothing
+    excess = all_of.reported_gain - all_of.true_gain * (reported / gain if gain else 1.0)
     return Summary(
         rule=name,
         true_gain=gain,
         true_gain_se=float(all_of.true_gain.std() / np.sqrt(num)),
         reported_gain=reported,
         optimism=reported / gain - 1 if gain else None,
+        optimism_se=float(np.nanstd(excess) / np.sqrt(num) / abs(gain)) if gain else 0.0,
         false_share=(false := float(all_of.false_keeps.sum() / max(keeps, 1))),
         false_share_se=float(np.std(all_of.false_keeps - false * all_of.keeps) * np.sqrt(num) / max(keeps, 1)),
         false_edits=float(all_of.false_edits.sum() / max(all_of.edits.sum(), 1)),

@@ -33,6 +33,9 @@ SHARES = np.array([0.0, 0.2, 0.4, 0.6, 0.75, 0.85, 0.92, 0.97])
 SHARE_MARGIN = 0.1
 """Standard deviation with which a seed share outside of a calibrated interval becomes improbable."""
 
+DRIFT_SIGMAS = 3.0
+"""A control that is further from the level of the tip, in standard errors, is suspect: one in 370 is by chance."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TipRule:
@@ -44,7 +47,8 @@ class TipRule:
     certify_trials: int = 30  # and trials since the last certificate, at least
     last_trials: float = 12.0  # within so many trials of the end,
     last_sigmas: float = 0.7  # this worth is enough
-    certify_z: float = -2.3  # of a certificate; stricter than one test of 1 %, since it is asked after every pair
+    max_false_probability: float = 0.01  # of a certificate, at each look: it is asked after every pair
+    paired_share: float = 0.0  # seed share that a certificate counts on: as a calibration has shown, at least
     min_pairs: int = 2
     max_pairs: int = 5
 
@@ -90,6 +94,33 @@ def accepts(rule: TipRule, effect: Posterior, sigma_bpb: Floats) -> Bools:
     return np.asarray(probable & (effect.mean < -rule.accept_sigmas * sigma_bpb))
 
 
+class Remeasured(NamedTuple):
+    """The tip measured again under its exploration seed, understood."""
+
+    level: Level
+    moved: Bools  # it agrees with an earlier suspect: the machine has changed
+    suspect: Bools  # it is far from the level, and nothing agrees with it so far
+
+
+def measured_again(level: Level, own_variance: Floats, score_bpb: Floats, suspect_bpb: Floats) -> Remeasured:
+    """Understand a control: it refines the level, unless it is further away than the noise explains.
+
+    A score that is far away is believed only once another one agrees with it: the machine has changed then. Else
+    one of the two was disturbed, and changes nothing.
+
+    Args:
+        level: of the tip.
+        own_variance: as in `explore`.
+        suspect_bpb: the control before, if that was far away; nan otherwise.
+    """
+    away, gain = score_bpb - level.mean, level.variance / (level.variance + own_variance)
+    near = np.abs(away) <= DRIFT_SIGMAS * np.sqrt(level.variance + own_variance)
+    moved = ~near & (np.abs(score_bpb - suspect_bpb) <= DRIFT_SIGMAS * np.sqrt(2 * own_variance))
+    mean = np.where(moved, (score_bpb + suspect_bpb) / 2, np.where(near, level.mean + gain * away, level.mean))
+    variance = np.where(moved, own_variance / 2, np.where(near, level.variance * (1 - gain), level.variance))
+    return Remeasured(Level(mean, variance), np.asarray(moved), np.asarray(~near & ~moved))
+
+
 def certificate_due(rule: TipRule, *, worth_bpb: Floats, trials: Floats, left: Floats, sigma_bpb: Floats) -> Bools:
     """Whether the tip is to be certified.
 
@@ -103,29 +134,6 @@ def certificate_due(rule: TipRule, *, worth_bpb: Floats, trials: Floats, left: F
     return np.asarray(promising | ending)
 
 
-class Pairs(NamedTuple):
-    """A certificate so far: trials of tip and champion under the same fresh seeds, and the champion's others."""
-
-    number: Floats  # of pairs
-    tip_bpb: Floats  # mean of the tip
-    champion_bpb: Floats  # mean of the champion in the pairs
-    pool_bpb: Floats  # mean of the champion's earlier trials
-    pool: Floats  # their number
-
-
-def contrast(pairs: Pairs, sigma_bpb: Floats, share: Floats) -> tuple[Floats, Floats]:
-    """The difference tip − champion and its standard error, in bpb.
-
-    The champion's mean weights the pairs with w = (n + ρ m) / (n + m) and its m earlier trials with 1 − w: the
-    unbiased combination of least variance. With ρ = 0 all its trials are alike, with ρ = 1 only pairs count.
-    """
-    n, m = pairs.number, pairs.pool
-    weight = (n + share * m) / (n + m)
-    champion = weight * pairs.champion_bpb + (1 - weight) * pairs.pool_bpb
-    variance = (1 + weight**2 - 2 * weight * share) / n + (1 - weight) ** 2 / np.maximum(m, 1)
-    return np.asarray(pairs.tip_bpb - champion), np.asarray(sigma_bpb * np.sqrt(variance))
-
-
 class Certificate(NamedTuple):
     """Verdicts on tips; where all are false, another pair is needed."""
 
@@ -134,16 +142,28 @@ class Certificate(NamedTuple):
     postponed: Bools  # better, but not provably: it stays the tip, worth half of what was measured
 
 
-def certify(rule: TipRule, pairs: Floats, delta: Floats, se: Floats, sigma_bpb: Floats) -> Certificate:
+def paired_error(rule: TipRule, pairs: Floats, sigma_bpb: Floats) -> Floats:
+    """Standard error of the mean difference of so many pairs, in bpb."""
+    return np.asarray(sigma_bpb * np.sqrt(2 * (1 - rule.paired_share) / pairs))
+
+
+def certify(rule: TipRule, pairs: Floats, delta: Floats, sigma_bpb: Floats, freedom: Floats) -> Certificate:
     """Decide on a tip.
+
+    Nothing in it rests on what was assumed or learned about edits: only pairs under fresh seeds count, the noise
+    is an estimate with its degrees of freedom (Student's t), and of the seed share only what a calibration has
+    measured.
 
     Args:
         pairs: number so far, from 1.
-        delta: tip − champion in bpb, and
-        se: its standard error.
+        delta: mean of tip − champion, in bpb.
+        freedom: of the noise estimate.
     """
+    from scipy.special import stdtrit  # lazy: most commands decide nothing
+
     enough, worth = pairs >= rule.min_pairs, delta <= -keep_rule.LEAST_SIGMAS * sigma_bpb
-    certified = enough & worth & (delta <= rule.certify_z * se)
+    needed = stdtrit(freedom, rule.max_false_probability) * paired_error(rule, pairs, sigma_bpb)
+    certified = enough & worth & (delta <= needed)
     rolled_back = enough & ~worth
     postponed = ~certified & ~rolled_back & (pairs >= rule.max_pairs)
     return Certificate(np.asarray(certified), np.asarray(rolled_back), np.asarray(postponed))

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from runner.decision import effect_prior, keep_rule, tip
 from runner.decision.effect_prior import Floats
-from runner.decision.tip import Level, Pairs, TipRule
+from runner.decision.tip import Level, TipRule
 from runner.decision.worlds import Ideas, Machine, Outcome, Setting
 
 BASELINE_RUNS = 3
@@ -20,13 +20,20 @@ LOST_SHARE = 0.05
 """Share of small improvements whose trial is stopped early by mistake, where trials may be stopped."""
 SMALL_SIGMAS = 1.0
 PAIR_TRIALS = 2.0
+CONTROL_INTERVAL = 20
 
 Places = npt.NDArray[np.intp]
 
 
-def tip_rule(setting: Setting, num: int, rng: np.random.Generator, *, rule: TipRule | None = None) -> Outcome:
-    """Apply the tip rule."""
-    campaigns = TipCampaigns(setting, num, rng, rule or TipRule())
+def tip_rule(
+    setting: Setting, num: int, rng: np.random.Generator, *, rule: TipRule | None = None, rotates: bool = True
+) -> Outcome:
+    """Apply the tip rule.
+
+    Args:
+        rotates: whether each certificate brings a new exploration seed, that of its first pair.
+    """
+    campaigns = TipCampaigns(setting, num, rng, rule or TipRule(), rotates=rotates)
     while campaigns.step():
         pass
     return campaigns.outcome()
@@ -51,16 +58,17 @@ class _Program:
 class TipCampaigns:
     """Campaigns that explore one edit after the other."""
 
-    def __init__(self, setting: Setting, num: int, rng: np.random.Generator, rule: TipRule) -> None:
-        self.setting, self.rule, self.rng, self.num = setting, rule, rng, num
+    def __init__(
+        self, setting: Setting, num: int, rng: np.random.Generator, rule: TipRule, *, rotates: bool = True
+    ) -> None:
+        self.setting, self.rule, self.rng, self.num, self.rotates = setting, rule, rng, num, rotates
         self.explore_cost = setting.screen_cost
         self.prior = effect_prior.prior(EFFECT_SCALE, GRID_POINTS)
         self.machine, self.ideas = Machine(setting, rng, (num,)), Ideas(setting, rng, num)
-        # The champion's trials under fresh seeds, and the noise that they show.
+        # The baseline's trials under fresh seeds, and the noise that they show.
         baseline = np.stack([self.machine.noise() for _ in range(BASELINE_RUNS)])
-        self.pool, self.in_pool = baseline.mean(axis=0), np.full(num, float(BASELINE_RUNS))
         prior_squares = keep_rule.PRIOR_WEIGHT * (setting.prior_factor * setting.sigma_bpb) ** 2
-        self.squares = prior_squares + ((baseline - self.pool) ** 2).sum(axis=0)
+        self.squares = prior_squares + ((baseline - baseline.mean(axis=0)) ** 2).sum(axis=0)
         self.freedom = np.full(num, keep_rule.PRIOR_WEIGHT + BASELINE_RUNS - 1)
         self.log_shares = np.zeros((num, len(tip.SHARES)))
         self.counts = np.tile(effect_prior.PRIOR_CANDIDATES * self.prior.weights, (num, 1))
@@ -72,11 +80,15 @@ class TipCampaigns:
             np.zeros(num), Level(*(part.copy() for part in level)), np.zeros(num), np.zeros(num)
         )
         self.spent, self.since, self.worth = np.full(num, BASELINE_RUNS + 1.0), np.zeros(num), np.zeros(num)
+        # Controls: trials since the tip was measured, and a control that was far from its level.
+        self.unmeasured, self.suspect = np.zeros(num), np.full(num, np.nan)
         # The open certificate: number of pairs (0: none is open), sums of tip and champion, of the squares of
         # both, and of the squares of their differences.
         self.totals = tuple(np.zeros(num) for _ in range(5))
         self.pairs, self.of_tip, self.of_champion, self.both_squares, self.difference_squares = self.totals
+        self.first_seed, self.first_of_tip, self.first_of_champion = (np.zeros(num) for _ in range(3))
         # The results.
+        self.no_better = np.zeros(num)  # certificates of tips that are no improvement
         self.commits, self.false_commits, self.edits, self.false_edits = (np.zeros(num) for _ in range(4))
         self.candidates, self.trials, self.reported = (np.zeros(num) for _ in range(3))
 
@@ -93,11 +105,28 @@ class TipCampaigns:
         due = tip.certificate_due(
             self.rule, worth_bpb=self.worth, trials=self.since, left=left, sigma_bpb=self._sigma
         )
-        pairing = ((self.pairs > 0) | (due & (self.tip.edits > 0))) & (left >= PAIR_TRIALS)
-        exploring = ~pairing & (self.pairs == 0) & (left >= self.explore_cost)
+        due &= (self.tip.edits > 0) & (self.since > 0)
+        pairing = ((self.pairs > 0) | due) & (left >= PAIR_TRIALS)
+        controlling = (self.unmeasured >= CONTROL_INTERVAL) | ~np.isnan(self.suspect)
+        self._control(controlling & ~pairing & (self.pairs == 0) & (left >= 1))
+        exploring = ~pairing & (self.pairs == 0) & (self.setting.num_runs - self.spent >= self.explore_cost)
         self._explore(exploring)
         self._pair(pairing)
         return bool((pairing | exploring).any())
+
+    def _control(self, controlling: npt.NDArray[np.bool_]) -> None:
+        at = np.flatnonzero(controlling)
+        if not len(at):
+            return
+        score = (self.seed + self.tip.truth + self.machine.own())[at]
+        level = Level(*(part[at] for part in self.tip.level))
+        found = tip.measured_again(level, self._own_variance()[at], score, self.suspect[at])
+        for part, new in zip(self.tip.level, found.level, strict=True):
+            part[at] = new
+        self.champion.level.mean[at] += np.where(found.moved, found.level.mean - level.mean, 0)
+        self.suspect[at] = np.where(found.suspect, score, np.nan)
+        self.spent[at] += 1
+        self.unmeasured[at] = 0
 
     def _explore(self, exploring: npt.NDArray[np.bool_]) -> None:
         effect = self.ideas.draw(-self.tip.truth)
@@ -122,6 +151,7 @@ class TipCampaigns:
         self.spent[at] += self.setting.screen_cost
         for count in (self.since, self.candidates, self.trials):
             count[at] += 1
+        self.unmeasured[at] = np.where(accepted, 0, self.unmeasured + 1)[at]
         self.ideas.follows = accepted
 
     def _pair(self, pairing: npt.NDArray[np.bool_]) -> None:
@@ -129,6 +159,11 @@ class TipCampaigns:
         of_tip = seed + self.tip.truth + self.machine.own()
         of_champion = seed + self.champion.truth + self.machine.own()
         at = np.flatnonzero(pairing)
+        new = at[self.pairs[at] == 0]
+        for first, value in zip(
+            (self.first_seed, self.first_of_tip, self.first_of_champion), (seed, of_tip, of_champion), strict=True
+        ):
+            first[new] = value[new]
         both, difference = of_tip**2 + of_champion**2, (of_tip - of_champion) ** 2
         for total, value in zip(
             self.totals, (np.ones(self.num), of_tip, of_champion, both, difference), strict=True
@@ -142,27 +177,32 @@ class TipCampaigns:
     def _judge(self, at: Places) -> None:
         """Decide the certificates that just had a pair; `at`: their campaigns, (n,)."""
         n, sigma = self.pairs[at], self._sigma[at]
-        means = Pairs(n, self.of_tip[at] / n, self.of_champion[at] / n, self.pool[at], self.in_pool[at])
-        delta, se = tip.contrast(means, sigma, 1 - self._own_variance()[at] / sigma**2)
-        found = tip.certify(self.rule, n, delta, se, sigma)
+        delta = (self.of_tip[at] - self.of_champion[at]) / n
+        found = tip.certify(self.rule, n, delta, sigma, self.freedom[at])
         done = found.certified | found.rolled_back | found.postponed
+        self.no_better[at] += done & (self.tip.truth[at] >= self.champion.truth[at])
         squares = self.difference_squares[at] - (self.of_tip[at] - self.of_champion[at]) ** 2 / n
         self.log_shares[at[done]] += tip.share_from_pairs(n, squares, sigma)[done]
-        together = np.minimum(self.in_pool[at] + n, keep_rule.POOL_RUNS)
-        mean = (self.in_pool[at] * self.pool[at] + self.of_champion[at]) / (self.in_pool[at] + n)
-        self.pool[at] = np.where(found.certified, means.tip_bpb, np.where(done, mean, self.pool[at]))
-        self.in_pool[at] = np.where(found.certified, n, np.where(done, together, self.in_pool[at]))
+        if self.rotates:
+            self._rotate(at[done])
         self._promote(at[found.certified], delta[found.certified])
         self.tip.adopt(at[found.rolled_back], self.champion)
         self.worth[at] = np.where(found.postponed, delta / 2, np.where(done, 0, self.worth[at]))
         # Both programs show the noise of the same seeds: together they count once.
-        within = self.both_squares[at] - n * (means.tip_bpb**2 + means.champion_bpb**2)
+        within = self.both_squares[at] - (self.of_tip[at] ** 2 + self.of_champion[at] ** 2) / n
         self.squares[at] += np.where(done, within / 2, 0)
         self.freedom[at] += np.where(done, n - 1, 0)
         closed = at[done]
-        self.since[closed] = 0
+        self.since[closed] = self.unmeasured[closed] = 0
         for total in self.totals:
             total[closed] = 0
+
+    def _rotate(self, at: Places) -> None:
+        """Explore under the seed of the first pair, at which tip and champion were just measured."""
+        self.seed[at], self.suspect[at] = self.first_seed[at], np.nan
+        own = self._own_variance()[at]
+        for program, score in ((self.tip, self.first_of_tip), (self.champion, self.first_of_champion)):
+            program.level.mean[at], program.level.variance[at] = score[at], own
 
     def _promote(self, at: Places, delta: Floats) -> None:
         self.commits[at] += 1

@@ -21,8 +21,6 @@ from runner.decision.history import ROLLED_BACK
 from runner.decision.keep_rule import SIMPLIFICATION, Belief
 from runner.records import Experiment, Outcome, Trial, Verdict
 
-DRIFT_SIGMAS = 3.0
-"""A control that is further from the level of the tip, in standard errors, is suspect: one in 370 is by chance."""
 NO_EVIDENCE = np.zeros(len(tip.SHARES))
 
 
@@ -64,11 +62,6 @@ class Tip:
 def own_variance(known: Tip, sigma_bpb: float) -> float:
     """Variance of one trial without what its seed has in common, in bpb²."""
     return float(tip.own_variance(known.log_shares, np.array(sigma_bpb)))
-
-
-def seed_share(known: Tip) -> float:
-    """Expected share of the noise variance that programs have in common under one seed."""
-    return 1 - own_variance(known, 1.0)
 
 
 def first(baseline: Experiment, sigma_bpb: float, log_shares: Floats) -> Tip | None:
@@ -130,23 +123,17 @@ def after_control(known: Tip, sigma_bpb: float, trial: Trial) -> Tip:
     then, and a new era begins. Else it was disturbed, and counts for nothing.
     """
     assert trial.val_bpb is not None
-    own, score = own_variance(known, sigma_bpb), trial.val_bpb
-    away = score - known.level.mean
-    if abs(away) <= DRIFT_SIGMAS * (known.level.variance + own) ** 0.5:
-        gain = known.level.variance / (known.level.variance + own)
-        level = Level(mean=known.level.mean + gain * away, variance=known.level.variance * (1 - gain))
-        return replace(known, level=level, suspect_bpb=None)
-    if known.suspect_bpb is None or abs(score - known.suspect_bpb) > DRIFT_SIGMAS * (2 * own) ** 0.5:
-        return replace(known, suspect_bpb=score)
-    level = Level(mean=(score + known.suspect_bpb) / 2, variance=own / 2)
-    moved = level.mean - known.level.mean
-    return replace(
-        known,
-        level=level,
-        champion_level=replace(known.champion_level, mean=known.champion_level.mean + moved),
-        suspect_bpb=None,
-        era_seq=trial.opened_seq,
-    )
+    before = np.nan if known.suspect_bpb is None else known.suspect_bpb
+    own, score = np.array(own_variance(known, sigma_bpb)), np.array(trial.val_bpb)
+    found = tip.measured_again(known.level.as_arrays, own, score, np.array(before))
+    if found.suspect:
+        return replace(known, suspect_bpb=trial.val_bpb)
+    after = replace(known, level=_level(found.level), suspect_bpb=None)
+    if not found.moved:
+        return after
+    moved = after.level.mean - known.level.mean
+    champion_level = replace(known.champion_level, mean=known.champion_level.mean + moved)
+    return replace(after, champion_level=champion_level, era_seq=trial.opened_seq)
 
 
 def after_certificate(known: Tip, sigma_bpb: float, certificate: Experiment, champion: Experiment) -> Tip:

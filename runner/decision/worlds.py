@@ -69,7 +69,6 @@ class Setting:
     num_runs: int  # budget of one campaign
     drift_sigmas: float = 0.0  # standard deviation of the machine's slow error, in sigmas
     drift_runs: float = 50.0  # number of runs after which the drift's autocorrelation is 1/e
-    together: float = 1.0  # share of the effects of near misses that remains when they are combined
     prior_factor: float = 1.0  # factor by which the noise prior of the rules is wrong
 
 

@@ -34,6 +34,7 @@ class Claims(NamedTuple):
 
     data: bytes  # float32 log-probabilities, (N, T)
     score: judge.Score
+    batch_rows: int  # of the forward passes that made them: an audit asks in batches of the same shape
     seconds: float  # wall clock that they took
 
 
@@ -55,9 +56,9 @@ def examine_claims(
     against = None if champion is None else np.frombuffer(champion, "<f4").reshape(targets.shape)
     counted = rows.token_bytes[targets] > 0  # (N, T)
     drawn = draw.draw(claimed, against, counted, config.audit_rows)
-    made = plan.make_plan(rows.val_rows, rows.train_text, drawn, config.score_batch_rows)
+    made = plan.make_plan(rows.val_rows, rows.train_text, drawn, claims.batch_rows)
     wanted = made.num_logits * config.vocab_size * 4
-    run, answer = _ask(session, evaluator, request, made, SLOWDOWN * claims.seconds + MARGIN_SECONDS)
+    run, answer = _ask(session, evaluator, request, made, claims)
     run = replace(run, claims_sha256=score.claims_sha256)
     if answer is None:
         return run
@@ -91,21 +92,23 @@ def examine_claims(
 
 
 def _ask(
-    session: Session, evaluator: Evaluator, request: TrialRequest, made: plan.Plan, limit_seconds: float
+    session: Session, evaluator: Evaluator, request: TrialRequest, made: plan.Plan, claims: Claims
 ) -> tuple[RunRecord, bytes | None]:
     """Ask both parts of a plan, each in a container of its own; return how it ended, and the joined answers.
 
     The second container imports torch while the first one answers. The time that a container takes could tell the
     next one something by its clock: so that time is limited, and each start signal is delayed at random.
     """
+    limit_seconds = SLOWDOWN * claims.seconds + MARGIN_SECONDS
     with ExitStack() as stack:
         waiting = []
         for part in made.parts():
             folder = stack.enter_context(_written(part, evaluator.scratch))
             num_bytes = part.num_logits * evaluator.config.vocab_size * 4
-            waiting.append(
-                stack.enter_context(session.auditor(folder, limit_seconds=limit_seconds, max_bytes=num_bytes))
+            auditor = session.auditor(
+                folder, batch_rows=claims.batch_rows, limit_seconds=limit_seconds, max_bytes=num_bytes
             )
+            waiting.append(stack.enter_context(auditor))
         first, second = waiting
         _pause()
         run, answer = first.go(request.seed)

@@ -87,6 +87,7 @@ class RunningTrial:
     request: TrialRequest
     session: Session
     runs: list[RunRecord]
+    _batch_rows: int = 0  # of the forward passes in the scoring that counts
     _claims: bytes = b""
     _score: judge.Score | None = None
     _audited_bpb: float | None = None
@@ -171,13 +172,32 @@ class RunningTrial:
         return disturbed or failure
 
     def _score_rows(self) -> Failure | None:
+        """Score; where memory runs out although training fits, again with half the rows a batch, down to one."""
+        evaluator, training, number = self.evaluator, self.runs[-1], self.request.program.number
+        self._batch_rows = evaluator.config.score_batch_rows
+        while True:
+            run, result = self._score_once()
+            if run.end is not RunEnd.OUT_OF_MEMORY or self._batch_rows == 1 or not self.session.keeps_checkpoint:
+                break
+            self._batch_rows //= 2
+            evaluator.observer.note(
+                f"experiment {number}: scoring ran out of memory; scoring again with batches of {self._batch_rows}"
+            )
+        if isinstance(result, judge.Rejection):
+            return Failure(Outcome.INVALID, f"no model can have made these claims: {result.reason}")
+        if result is None:
+            return scoring_failure(run, training, evaluator.config)
+        self._score = result
+        return too_slow(run, self.request.score_limit_seconds, evaluator.config)
+
+    def _score_once(self) -> tuple[RunRecord, judge.Score | judge.Rejection | None]:
         evaluator, rows = self.evaluator, self.evaluator.rows
         evaluator.observer.phase(self.request.program.number, "score", evaluator.config.score_seconds)
         result: judge.Score | judge.Rejection | None = None
 
         def score() -> RunRecord:
             nonlocal result
-            run, claims = self.session.score(self.request.seed)
+            run, claims = self.session.score(self.request.seed, self._batch_rows)
             if claims is not None:
                 self._claims = claims
                 result = judge.score(claims, rows.val_targets, rows.token_bytes)
@@ -187,20 +207,14 @@ class RunningTrial:
                 claims_sha256=None if result is None else result.claims_sha256,
             )
 
-        run = self._recorded(Phase.SCORE, score)
-        if isinstance(result, judge.Rejection):
-            return Failure(Outcome.INVALID, f"no model can have made these claims: {result.reason}")
-        if result is None:
-            return scoring_failure(run, self.runs[-2], evaluator.config)
-        self._score = result
-        return too_slow(run, self.request.score_limit_seconds, evaluator.config)
+        return self._recorded(Phase.SCORE, score), result
 
     def _audit(self) -> Failure | None:
         if not self._policy.audit:
             return None
         assert self._score is not None
         evaluator = self.evaluator
-        claims = Claims(self._claims, self._score, self.runs[-1].wall_seconds or 0.0)
+        claims = Claims(self._claims, self._score, self._batch_rows, self.runs[-1].wall_seconds or 0.0)
         evaluator.observer.phase(self.request.program.number, "audit", None)
         stored = (
             None if self._champion_claims is None else claims_store.load(evaluator.claims, self._champion_claims)
@@ -223,7 +237,9 @@ class RunningTrial:
 
         def score() -> RunRecord:
             nonlocal claims
-            run, claims = self.session.score_test(self.request.seed, max_bytes=rows.test_targets.size * 4)
+            run, claims = self.session.score_test(
+                self.request.seed, self._batch_rows, max_bytes=rows.test_targets.size * 4
+            )
             return run
 
         try:

@@ -41,7 +41,7 @@ class Constant:
 
     @property
     def key(self) -> str:
-        """Its name in the ledger, the same in every champion."""
+        """Its name in the ledger, the same in every program."""
         return f"{self.path}:{self.name}"
 
 
@@ -51,7 +51,7 @@ def find(files: Files, profile: str) -> list[Constant]:
     Zero is left out, since a factor cannot move it; so are extreme numbers, and the sizes of other profiles.
 
     Args:
-        files: the champion's `workload/`.
+        files: the tip's `workload/`.
         profile: of `workload/sizes/*.py`, only the module of this name counts.
     """
     found: list[Constant] = []

@@ -1,8 +1,8 @@
 """The classical baseline: TPE (Optuna) tunes the numeric constants of `workload/`, one per experiment.
 
-The search is over the *factor* on the champion's present value, on a log scale from 1/4 to 4, not over the
-value: a kept change moves the champion, and "twice as much helped" remains true of the new one when "0.04
-helped" does not.
+The search is over the *factor* on the tip's present value, on a log scale from 1/4 to 4, not over the value: an
+accepted change moves the tip, and "twice as much helped" remains true of the new one when "0.04 helped" does not.
+A tip that is rolled back makes the steps that were tried on the old program count again.
 
 The ledger is the state. Every call rebuilds the study from the rows that this proposer wrote, so a night can be
 killed and resumed at any point, and the same ledger and seed give the same proposal.
@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from runner.decision import history as lineage
 from runner.proposers.constants import Constant, find, replaced, scaled
 from runner.records import Experiment, NoProposal, Proposal, ProposalRequest, Verdict, Write
 
@@ -42,7 +43,7 @@ class _Past:
 
     key: str
     factor: float
-    champion: int  # number of the experiment that it started from
+    tip: int | None  # the experiment whose program it edited
     experiment: Experiment
 
 
@@ -58,23 +59,21 @@ class OptunaProposer:
         constants = find(request.files, request.profile)
         if not constants:
             return self._nothing("workload/ contains no numeric constant to tune", exhausted=True)
-        past, champion = _past(request.history)
+        past, tip = _past(request.history)
         # INFRA says nothing about the idea, so its value may be proposed again.
         tried = {
-            (one.key, one.factor)
-            for one in past
-            if one.champion == champion and one.experiment.verdict is not Verdict.INFRA
+            (one.key, one.factor) for one in past if one.tip == tip and one.experiment.verdict is not Verdict.INFRA
         }
         by_key = {constant.key: constant for constant in constants}
         literals = {(key, scaled(by_key[key], factor)) for key, factor in tried if key in by_key}
         if request.failed is not None:
             return self._retry(request, request.failed, by_key, literals)
         known = [one for one in past if one.key in by_key and one.experiment.verdict is not Verdict.INFRA]
-        for constant, factor in _candidates(constants, known, champion, request):
+        for constant, factor in _candidates(constants, known, tip, request):
             literal = scaled(constant, factor)
             if (constant.key, literal) not in literals:
                 return self._proposal(request, constant, factor, literal)
-        return self._nothing("every step of every constant has been tried on this champion", exhausted=True)
+        return self._nothing("every step of every constant has been tried on this tip", exhausted=True)
 
     def _retry(
         self,
@@ -109,28 +108,27 @@ class OptunaProposer:
         return NoProposal(reason=reason, exhausted=exhausted, proposer=self.name)
 
 
-def _past(history: Sequence[Experiment]) -> tuple[list[_Past], int]:
-    """Read our rows, each with its champion at the time, and the number of the present champion."""
+def _past(history: Sequence[Experiment]) -> tuple[list[_Past], int | None]:
+    """Read our rows, each with the tip that it edited, and the present tip. A certificate changes no program."""
     past: list[_Past] = []
-    champion = 0
+    by_number = {one.number: one for one in history}
     for experiment in history:
         if experiment.proposer == OptunaProposer.name and len(experiment.parameters) == 1:
             ((key, factor),) = experiment.parameters.items()
             if factor > 0 and experiment.verdict is not None:
-                past.append(_Past(key, factor, champion, experiment))
-        if experiment.verdict is Verdict.ACCEPT:
-            champion = experiment.number
-    return past, champion
+                past.append(_Past(key, factor, lineage.same_program(experiment.parent, by_number), experiment))
+    last = lineage.tip(history)
+    return past, None if last is None else lineage.same_program(last.number, by_number)
 
 
 def _candidates(
-    constants: Sequence[Constant], known: Sequence[_Past], champion: int, request: ProposalRequest
+    constants: Sequence[Constant], known: Sequence[_Past], tip: int | None, request: ProposalRequest
 ) -> Iterator[tuple[Constant, float]]:
     """Yield steps, most promising first: the first round, then TPE, then all others."""
     rng = random.Random(f"{request.seed}:{request.number}")  # noqa: S311 (reproducible, no secret)
     fresh = [constant for constant in constants if constant.key not in {one.key for one in known}]
     if fresh:
-        yield from _first_round(constants, fresh, known, champion, rng)
+        yield from _first_round(constants, fresh, known, tip, rng)
     else:
         yield from _tpe(constants, known, rng.getrandbits(32))
     for constant in rng.sample(constants, len(constants)):
@@ -142,11 +140,11 @@ def _first_round(
     constants: Sequence[Constant],
     fresh: Sequence[Constant],
     known: Sequence[_Past],
-    champion: int,
+    tip: int | None,
     rng: random.Random,
 ) -> Iterator[tuple[Constant, float]]:
-    if known and known[-1].experiment.number == champion:
-        # The last step was kept: another step the same way is the best guess.
+    if known and known[-1].experiment.number == tip:
+        # The last step was accepted: another step the same way is the best guess.
         yield from ((one, known[-1].factor) for one in constants if one.key == known[-1].key)
     best = min(_rank(constant) for constant in fresh)
     constant = rng.choice([constant for constant in fresh if _rank(constant) == best])
@@ -186,7 +184,7 @@ def _tpe(constants: Sequence[Constant], known: Sequence[_Past], seed: int) -> It
 
 
 def _objectives(known: Sequence[_Past]) -> list[float]:
-    """Bits per byte against the champion. A crash counts as worse than the worst score.
+    """Expected effects in bits per byte on the tip. A crash counts as worse than the worst score.
 
     It is not a failed Optuna trial: TPE leaves those out of its model and would propose the same step again. The
     margin does not matter, since TPE uses ranks only.

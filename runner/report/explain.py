@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from runner.decision import tip_state
 from runner.records import AuditRecord, Experiment, Figures, Phase, RunEnd, RunRecord, Trial, Verdict
 from runner.report.summary import BASELINE, counted, score_of
 from runner.untrusted import clean, one_line
@@ -35,12 +36,55 @@ def explain(experiment: Experiment) -> str:
         sentences.append(f"This was the only retry of experiment {experiment.retry_of}.")
     if experiment.is_certificate:
         edits = "edit" if len(experiment.certifies) == 1 else "edits"
-        sentences.append(f"It certifies the {edits} {', '.join(map(str, experiment.certifies))}.")
+        numbers = ", ".join(map(str, experiment.certifies))
+        sentences.append(f"It compares the tip, with the accepted {edits} {numbers}, with the champion.")
     if experiment.verdict is Verdict.CRASH:
         last = clean(experiment.log_tail, max_lines=1)
         if last:
             sentences.append(f"The log ends with: {last}")
     return " ".join(sentences)
+
+
+def ruled(certificate: Experiment | None) -> str:
+    """Say what became of an accepted edit.
+
+    Args:
+        certificate: that decided on it; None: it is on the tip.
+    """
+    if certificate is None:
+        return "It is on the tip, not certified yet."
+    word = "certified" if certificate.verdict is Verdict.KEEP else "rolled back"
+    gain = "" if certificate.delta_bpb is None else f", measured gain {-certificate.delta_bpb:.4f} bpb"
+    together = len(certificate.certifies)
+    with_others = "" if together == 1 else f" of {together} edits together"
+    return f"It was {word} by experiment {certificate.number}{gain}{with_others}."
+
+
+def level_line(experiment: Experiment) -> str | None:
+    """Compare the score of an idea with the level of the tip that it edits; None without a score."""
+    figures, score = experiment.figures, score_of(experiment)
+    if figures is None or score is None or experiment.is_certificate:
+        return None
+    level, seed = score - figures.delta_bpb, experiment.trials[0].seed if experiment.trials else None
+    under = "" if seed is None else f" under the exploration seed {seed}"
+    return (
+        f"scored {score:.6f}{under}; the tip, experiment {experiment.parent}, is at {level:.6f} there: "
+        f"difference {figures.delta_bpb:+.6f} ± {figures.se_bpb:.6f}, before the prior"
+    )
+
+
+def pair_lines(certificate: Experiment, champion: Experiment | None) -> list[str]:
+    """List the pairs of a certificate, one line each.
+
+    Args:
+        champion: that it was compared with.
+    """
+    pairs = () if champion is None or not certificate.is_certificate else tip_state.pairs_of(certificate, champion)
+    return [
+        f"  pair {number}  seed {pair.tip.seed:<10d}  tip {pair.tip.val_bpb:.6f}  "
+        f"champion {pair.champion.val_bpb:.6f}  {pair.delta_bpb:+.6f}"
+        for number, pair in enumerate(pairs, 1)
+    ]
 
 
 def audit_lines(audit: AuditRecord) -> list[str]:

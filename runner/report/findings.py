@@ -1,39 +1,37 @@
-"""The findings of a campaign without luck: effects shrunken for selection, and a curve that luck did not draw.
+"""The findings of a campaign without luck: one gain for each keep, and a curve that luck did not draw.
 
-A keep was selected for its good score, so its measured effect is too good on average. The posterior mean
-(`runner/decision/effect_prior.py`) corrects for that. The same holds for a curve of best scores: the lowest of
-many numbers is also the luckiest. So there are two curves:
+An edit is accepted for its good score, so that score is too good on average. A certificate measures tip and
+champion again, under seeds that chose neither: its difference is *the* gain of a keep, in every command, title and
+table. The lowest of many scores is also the luckiest, so there are two curves:
 
     raw       the running minimum of all claimed scores, as if every lower number were an improvement
-    debiased  for each champion the mean of its audited trials, controls included, without the one that selected it
+    debiased  the baseline, and from there the measured gain of one certificate after the other
 
-What this misses: the later trials of a keep are selected too, because it was kept. That remainder is small, and
-shows as a sum of effects that is smaller than the total of the debiased curve.
+What this misses: a certificate that was lucky is kept more easily than one that was not. That remainder is small,
+since most of what a certificate measures is far from the limit that it must reach.
 """
 
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean
 
-from runner.decision.effect_prior import NORMAL_90
-from runner.decision.history import champion_pool
 from runner.decision.keep_rule import AS_GOOD
 from runner.records import Experiment, Phase
 from runner.report.drift import Drift, Speed, champion_speeds, drift_lines, score_drift, speed_drift
 from runner.report.sealed import Gap, gap_line
-from runner.report.summary import BASELINE, counted, is_kept, score_of, summarize
+from runner.report.summary import BASELINE, counted, is_kept, levels_of, score_of, summarize
 from runner.report.table import SHORT_ID_CHARS, to_tsv
 
 COLUMNS = (
     "experiment",
     "commit",
     "kind",
+    "edits",
     "trials",
     "champion_trials",
-    "delta_bpb",
     "effect_bpb",
     "low_bpb",
     "high_bpb",
@@ -53,8 +51,8 @@ class Keep:
     simplification: bool  # kept because it is as good, not because it is better
     num_trials: int | None
     num_champion_trials: int | None
-    delta_bpb: float | None  # as measured
-    effect_bpb: float | None  # posterior mean: shrunken for selection
+    edits: tuple[int, ...]  # that it certifies
+    effect_bpb: float | None  # measured by its certificate: the gain, negative is better
     low_bpb: float | None  # ends of its central 90%
     high_bpb: float | None
     better: float | None  # probability that the true effect is an improvement
@@ -66,7 +64,7 @@ class Level:
 
     number: int
     bpb: float
-    half_bpb: float | None = None  # half the width of its 90% interval
+    half_bpb: float | None = None  # half the width of the 90% interval of its distance from the baseline
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +84,6 @@ class Findings:
     expected_false: float  # Σ (1 − better) over the keeps that claim to be better and have figures
     expected_true: float  # Σ better
     num_unknown: int  # keeps without figures
-    effects_bpb: float  # Σ of the effects
     raw: tuple[Level, ...]
     debiased: tuple[Level, ...]
     raw_change_bpb: float | None
@@ -126,14 +123,13 @@ def findings_of(
     """
     keeps = tuple(_keep(one) for one in kept if one.number != BASELINE)
     chances = [one.better for one in keeps if one.better is not None and not one.simplification]
-    debiased = tuple(_level(one, sigma) for one in champions)
+    debiased = _levels(kept)
     speeds = champion_speeds(champions)
     return Findings(
         keeps=keeps,
         expected_false=sum(1 - chance for chance in chances),
         expected_true=sum(chances),
         num_unknown=sum(one.better is None for one in keeps),
-        effects_bpb=sum(one.effect_bpb or 0.0 for one in keeps),
         raw=raw,
         debiased=debiased,
         raw_change_bpb=raw[-1].bpb - raw[0].bpb if raw else None,
@@ -148,13 +144,13 @@ def findings_of(
 def raw_curve(experiments: Sequence[Experiment]) -> tuple[Level, ...]:
     """Compute the running minimum of all claimed scores, experiment by experiment, from the very first score on.
 
-    Controls are left out: a rule that keeps every lower number measures nothing again. So are the scores of
-    crashed and invalid candidates.
+    Controls and certificates are left out: a rule that keeps every lower number measures nothing again. So are the
+    scores of crashed and invalid candidates.
     """
     levels: list[Level] = []
     lowest = math.inf
     for one in experiments:
-        if (score := score_of(one)) is None:
+        if one.is_certificate or (score := score_of(one)) is None:
             continue
         claimed = [run.val_bpb for run in one.runs if run.phase is Phase.SCORE and run.val_bpb is not None]
         for value in claimed or [score]:
@@ -170,9 +166,8 @@ def finding_lines(found: Findings) -> list[str]:
         total = found.total
         lines.append(
             f"Debiased gain: {total.mean_bpb:+.4f} bpb (90% interval {total.low_bpb:+.4f} to "
-            f"{total.high_bpb:+.4f}), champion against baseline without the trials that selected them. Sum of the "
-            f"kept edits' shrunken effects: {found.effects_bpb:+.4f}. The lowest score of all would claim "
-            f"{found.raw_change_bpb or 0.0:+.4f}."
+            f"{total.high_bpb:+.4f}), champion against baseline, from certificates alone: their seeds chose "
+            f"nothing. The lowest score of all would claim {found.raw_change_bpb or 0.0:+.4f}."
         )
     judged = sum(one.better is not None and not one.simplification for one in found.keeps)
     simpler = sum(one.simplification for one in found.keeps)
@@ -191,13 +186,15 @@ def finding_lines(found: Findings) -> list[str]:
 
 def findings_tsv(found: Findings) -> str:
     """List the baseline and each keep, one line each; unknown figures are empty."""
-    raw = {level.number: level.bpb for level in found.raw}
+    numbers = [level.number for level in found.raw]
     gaps = {gap.number: gap.gap_bpb for gap in found.gaps}
     keeps = {one.number: one for one in found.keeps}
     rows: list[tuple[str, ...]] = []
     for level in found.debiased:
         one = keeps.get(level.number)
-        curves = (_bpb(raw.get(level.number)), _bpb(level.bpb), _signed(gaps.get(level.number)))
+        before = bisect_right(numbers, level.number)
+        raw = found.raw[before - 1].bpb if before else None
+        curves = (_bpb(raw), _bpb(level.bpb), _signed(gaps.get(level.number)))
         if one is None:
             rows.append((str(level.number), "", "baseline", *[""] * 7, *curves))
             continue
@@ -206,9 +203,10 @@ def findings_tsv(found: Findings) -> str:
                 str(one.number),
                 (one.commit or "")[:SHORT_ID_CHARS],
                 "simplification" if one.simplification else "improvement",
+                " ".join(map(str, one.edits)),
                 "" if one.num_trials is None else str(one.num_trials),
                 "" if one.num_champion_trials is None else str(one.num_champion_trials),
-                *(_signed(value) for value in (one.delta_bpb, one.effect_bpb, one.low_bpb, one.high_bpb)),
+                *(_signed(value) for value in (one.effect_bpb, one.low_bpb, one.high_bpb)),
                 "" if one.better is None else f"{one.better:.4f}",
                 *curves,
             )
@@ -224,31 +222,30 @@ def _keep(one: Experiment) -> Keep:
         simplification=(one.reason or "").startswith(AS_GOOD),
         num_trials=None if figures is None else len(figures.trials),
         num_champion_trials=None if figures is None else len(figures.pool),
-        delta_bpb=one.delta_bpb if figures is None else figures.delta_bpb,
-        effect_bpb=None if figures is None else figures.effect_bpb,
+        edits=one.certifies,
+        effect_bpb=one.delta_bpb,
         low_bpb=None if figures is None else figures.low_bpb,
         high_bpb=None if figures is None else figures.high_bpb,
         better=None if figures is None else figures.better,
     )
 
 
-def _level(champion: Experiment, sigma: float | None) -> Level:
-    pool = [run.val_bpb for run in champion_pool(champion) if run.val_bpb is not None]
-    half = None if sigma is None or not pool else NORMAL_90 * sigma / math.sqrt(len(pool))
-    score = champion.val_bpb
-    assert score is not None  # champions have scores
-    return Level(number=champion.number, bpb=fmean(pool) if pool else score, half_bpb=half)
+def _levels(kept: Sequence[Experiment]) -> tuple[Level, ...]:
+    """The debiased curve; certificates are independent, so the widths of their intervals add as squares."""
+    levels: list[Level] = []
+    half: float | None = 0.0
+    for one, bpb in zip(kept, levels_of(kept), strict=True):
+        if levels:
+            known = None if one.figures is None else (one.figures.high_bpb - one.figures.low_bpb) / 2
+            half = None if half is None or known is None else math.hypot(half, known)
+        levels.append(Level(number=one.number, bpb=bpb, half_bpb=half))
+    return tuple(levels)
 
 
 def _total(debiased: Sequence[Level]) -> Estimate | None:
-    """Compare the last level with the first: independent trials, so the widths add as squares."""
-    if len(debiased) < 2:
+    if len(debiased) < 2 or debiased[-1].half_bpb is None:
         return None
-    first, last = debiased[0], debiased[-1]
-    change = last.bpb - first.bpb
-    if first.half_bpb is None or last.half_bpb is None:
-        return None
-    half = math.hypot(first.half_bpb, last.half_bpb)
+    change, half = debiased[-1].bpb - debiased[0].bpb, debiased[-1].half_bpb
     return Estimate(mean_bpb=change, low_bpb=change - half, high_bpb=change + half)
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
 from runner.config import Config
 from runner.decision.early_stopping import first_training, is_promising
-from runner.decision.history import noise_groups, scored, scores
+from runner.decision.history import ROLLED_BACK, noise_groups, scored, scores
 from runner.decision.keep_rule import PRIOR_WEIGHT, noise_freedom, pooled_sigma
 from runner.records import Experiment, Phase, RunEnd, RunRecord, Verdict
 from runner.report.effort import duration
@@ -102,11 +102,13 @@ def usual_seconds(experiments: Sequence[Experiment]) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Certificates:
-    """Verdicts on the tips of a campaign."""
+    """Verdicts on the tips of a campaign, and what became of the accepted edits."""
 
     tried: int
     kept: int
-    edits: int  # in those that were kept
+    accepted: int  # edits
+    certified: int  # of these, in a champion
+    rolled_back: int
 
 
 def certificates(experiments: Sequence[Experiment]) -> Certificates:
@@ -114,23 +116,34 @@ def certificates(experiments: Sequence[Experiment]) -> Certificates:
     judged = [
         (one.verdict, one.certifies) for one in experiments if one.is_certificate and one.verdict is not None
     ]
-    return count_certificates(judged)
+    return count_certificates(judged, sum(one.verdict is Verdict.ACCEPT for one in experiments))
 
 
-def count_certificates(judged: Iterable[tuple[Verdict, tuple[int, ...]]]) -> Certificates:
-    """Count certificates, given verdict and edits of each."""
-    judged = list(judged)
+def count_certificates(judged: Sequence[tuple[Verdict, tuple[int, ...]]], accepted: int) -> Certificates:
+    """Count certificates, given verdict and edits of each.
+
+    Args:
+        accepted: number of accepted edits.
+    """
     kept = [edits for verdict, edits in judged if verdict is Verdict.KEEP]
-    return Certificates(tried=len(judged), kept=len(kept), edits=sum(map(len, kept)))
+    return Certificates(
+        tried=len(judged),
+        kept=len(kept),
+        accepted=accepted,
+        certified=sum(map(len, kept)),
+        rolled_back=sum(len(edits) for verdict, edits in judged if verdict in ROLLED_BACK),
+    )
 
 
 def certificate_line(found: Certificates) -> str | None:
-    """Describe certificates for people; None when there were none."""
-    if not found.tried:
+    """Describe certificates for people; None when nothing was accepted."""
+    if not found.accepted:
         return None
+    waiting = found.accepted - found.certified - found.rolled_back
     return (
-        f"Certificates: {found.kept} of {found.tried} kept, with {counted(found.edits, 'edit')}; "
-        "only these advance the champion's branch."
+        f"Accepted onto the tip: {counted(found.accepted, 'edit')}; of these {found.certified} certified, "
+        f"{found.rolled_back} rolled back, {waiting} on the tip now. "
+        f"Certificates: {found.kept} of {found.tried} kept."
     )
 
 

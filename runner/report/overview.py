@@ -10,12 +10,12 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from runner.decision import history
 from runner.records import Experiment, Verdict
 from runner.report.findings import Findings, Level, findings_of, raw_curve
 from runner.report.notes import Certificates, EarlyStops, count_certificates, upper_limit, usual_seconds
 from runner.report.sealed import Gap
-from runner.report.summary import BASELINE, Summary, baseline_failure, is_kept
+from runner.report.summary import BASELINE, Summary, baseline_failure, gain_of, is_kept
+from runner.report.tip_progress import TipProgress, tip_progress
 from runner.storage.aggregates import Aggregates
 from runner.storage.ledger import Ledger
 
@@ -36,7 +36,7 @@ class Overview:
     findings: Findings
     early_stops: EarlyStops
     certificates: Certificates
-    tip: tuple[Experiment, ...]  # the accepted edits that are not certified yet, without their trials
+    tip: TipProgress
 
 
 def overview(ledger: Ledger, tag: str, gaps: Sequence[Gap] = ()) -> Overview:
@@ -52,7 +52,7 @@ def overview(ledger: Ledger, tag: str, gaps: Sequence[Gap] = ()) -> Overview:
     kept = [one for one in ledger.lineage(tag) if is_kept(one)]
     champions = [*filter(is_kept, baseline), *_with_trials(ledger, tag, kept)]
     counts, sigma, lowest = sums.verdicts(), sums.newest_sigma_bpb(), sums.lowest_claim()
-    certified = count_certificates(sums.certificates())
+    certified = count_certificates(sums.certificates(), counts[Verdict.ACCEPT])
     raw = raw_curve(baseline)[:1]
     if lowest is not None and (not raw or lowest[1] < raw[0].bpb):
         raw = (*raw, Level(number=lowest[0], bpb=lowest[1]))
@@ -61,7 +61,7 @@ def overview(ledger: Ledger, tag: str, gaps: Sequence[Gap] = ()) -> Overview:
     return Overview(
         summary=Summary(
             baseline_bpb=None if first is None else first.val_bpb,
-            best_bpb=None if best is None else best.val_bpb,
+            gain_bpb=gain_of(kept),
             champion=None if best is None else best.number,
             sigma_bpb=sigma,
             counts=counts,
@@ -74,7 +74,7 @@ def overview(ledger: Ledger, tag: str, gaps: Sequence[Gap] = ()) -> Overview:
         findings=findings_of(kept, champions, raw, sigma, gaps),
         early_stops=_early_stops(sums, baseline),
         certificates=certified,
-        tip=_tip(ledger.lineage(tag)),
+        tip=tip_progress(ledger.lineage(tag), newest),
     )
 
 
@@ -96,12 +96,3 @@ def _early_stops(sums: Aggregates, baseline: Sequence[Experiment]) -> EarlyStops
         promising=promising,
         wrong_at_most=upper_limit(promising, finished) if finished else None,
     )
-
-
-def _tip(lineage: Sequence[Experiment]) -> tuple[Experiment, ...]:
-    """The edits on the tip, oldest first."""
-    parents, tip, edits = {one.number: one for one in lineage}, history.tip(lineage), list[Experiment]()
-    while tip is not None and tip.verdict is Verdict.ACCEPT:
-        edits.insert(0, tip)
-        tip = parents.get(-1 if tip.parent is None else tip.parent)
-    return tuple(edits)

@@ -1,10 +1,11 @@
 """Pictures: `progress.png`, the night in the style of karpathy/autoresearch, and a comparison of keep rules.
 
-The night is experiment number against val_bpb: gray dots were discarded, green ones kept. The line is the
-champion, without the trials that selected it, the bars its 90% interval, the band around it one standard deviation
-of the noise. The dotted line is the lowest score so far, which luck draws. Experiments without a score are ticks
-at the bottom; scores far above the baseline are arrows at the top, so that one broken idea does not flatten the
-rest.
+The night is experiment number against val_bpb: gray dots were discarded, green rings accepted onto the tip, gray
+crosses accepted and rolled back by a certificate, and green dots kept. The line is the champion: the baseline, and
+from there the gain that each certificate measured, the bars its 90% interval, the band around it one standard
+deviation of the noise. The dotted line is the lowest score so far, which luck draws. Experiments without a score
+are ticks at the bottom; scores far above the baseline are arrows at the top, so that one broken idea does not
+flatten the rest.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from itertools import groupby, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from runner.decision.history import rulings
 from runner.records import Experiment, Verdict
 from runner.report.findings import Findings, Level, find
 from runner.report.summary import counted, score_of, summarize
@@ -39,7 +41,6 @@ AMBER = "#c2750c"
 LOWEST = "lowest score so far"
 TICK_COLORS = {
     Verdict.DISCARD: GRAY,  # stopped early
-    Verdict.UNCLEAR: GRAY,
     Verdict.CRASH: "#d64545",
     Verdict.INVALID: "#8b5cf6",
     Verdict.INFRA: "#d9a514",
@@ -140,7 +141,10 @@ def _decorate(axes: Any) -> None:
 
 def _heading(axes: Any, experiments: Sequence[Experiment], found: Findings, title: str) -> None:
     night = summarize(experiments)
-    counts = f"{counted(night.num_experiments, 'experiment')}, {night.counts[Verdict.KEEP]} kept"
+    counts = (
+        f"{counted(night.num_experiments, 'idea')}, {night.counts[Verdict.ACCEPT]} accepted, "
+        f"{counted(night.counts[Verdict.KEEP], 'certificate')} kept"
+    )
     text = f"{one_line(title, 60)}: {counts}"
     levels = found.debiased
     if night.baseline_bpb is not None and len(levels) > 1:
@@ -159,8 +163,10 @@ def _draw(axes: Any, experiments: Sequence[Experiment], found: Findings) -> None
     others = [
         _Point(one.number, score)
         for one in experiments
-        if (score := score_of(one)) is not None and one.number not in kept_numbers
+        if (score := score_of(one)) is not None and one.number not in kept_numbers and not one.is_certificate
     ]
+    rolled_back = {number for number, one in rulings(experiments).items() if one.verdict is not Verdict.KEEP}
+    accepted = {one.number for one in experiments if one.verdict is Verdict.ACCEPT}
     last = max(experiment.number for experiment in experiments)
     steps = (next(same) for _, same in groupby(found.raw, key=lambda level: level.bpb))  # where it falls
     raw = [_Point(level.number, level.bpb) for level in steps]
@@ -174,12 +180,14 @@ def _draw(axes: Any, experiments: Sequence[Experiment], found: Findings) -> None
     crowd = max(0.55, min(1.0, 40 / (last + 1)))  # dots shrink as the night fills
 
     inside = [point for point in others if point.bpb <= high]
+    discarded = [point for point in inside if point.number not in accepted]
     above = [point for point in others if point.bpb > high]
     axes.scatter(
-        [point.number for point in inside],
-        [point.bpb for point in inside],
+        [point.number for point in discarded],
+        [point.bpb for point in discarded],
         s=42 * crowd, color=GRAY, linewidths=0, zorder=3, label="discarded",
     )  # fmt: skip
+    _accepted(axes, [point for point in inside if point.number in accepted], rolled_back, 46 * crowd)
     if above:
         axes.scatter(
             [point.number for point in above],
@@ -203,6 +211,22 @@ def _draw(axes: Any, experiments: Sequence[Experiment], found: Findings) -> None
     axes.figure.set_layout_engine("none")  # a layout takes as long as the drawing; labels change nothing in it
     if kept:
         _label_keeps(axes, experiments, [*kept, *inside], kept, raw, found.debiased)
+
+
+def _accepted(axes: Any, points: Sequence[_Point], rolled_back: set[int], size: float) -> None:
+    """Draw the accepted edits as rings; those that a certificate rolled back are crossed out."""
+    gone = [point for point in points if point.number in rolled_back]
+    stay = [point for point in points if point.number not in rolled_back]
+    for some, color, marker, label in (
+        (stay, GREEN, "o", "accepted onto the tip"), (gone, FAINT, "X", "accepted, rolled back"),
+    ):  # fmt: skip
+        if some:
+            axes.scatter(
+                [point.number for point in some],
+                [point.bpb for point in some],
+                s=size, marker=marker, facecolors="white", edgecolors=color, linewidths=1.3, zorder=3.5,
+                label=label,
+            )  # fmt: skip
 
 
 def _legend(axes: Any) -> None:
@@ -272,7 +296,7 @@ def _champion(
 
 
 def _intervals(axes: Any, levels: Sequence[Level]) -> None:
-    known = [level for level in levels if level.half_bpb is not None]
+    known = [level for level in levels if level.half_bpb]
     axes.errorbar(
         [level.number for level in known],
         [level.bpb for level in known],

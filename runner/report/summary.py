@@ -25,13 +25,16 @@ _OUTCOMES = {
     Verdict.INFRA: "lost to infrastructure",
 }
 
+_ALWAYS = (Verdict.KEEP, Verdict.ACCEPT, Verdict.DISCARD, Verdict.CRASH, Verdict.INVALID)
+"""Verdicts that are listed in any case: "0 crashed" is news."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
     """The outcome of a campaign so far."""
 
     baseline_bpb: float | None
-    best_bpb: float | None  # of the champion, which is the newest keep
+    gain_bpb: float | None  # champion − baseline, as the certificates measured it; negative is better
     sigma_bpb: float | None  # the newest noise figure that a verdict used
     champion: int | None
     counts: Counter[Verdict]  # the baseline not counted
@@ -42,6 +45,11 @@ class Summary:
     def num_experiments(self) -> int:
         """Ideas with a verdict: the baseline and certificates are not counted."""
         return self.counts.total() - self.certificates
+
+    @property
+    def best_bpb(self) -> float | None:
+        """Debiased score of the champion: that of the baseline, and the measured gains."""
+        return None if self.baseline_bpb is None or self.gain_bpb is None else self.baseline_bpb + self.gain_bpb
 
 
 def score_of(experiment: Experiment) -> float | None:
@@ -68,13 +76,28 @@ def summarize(experiments: Sequence[Experiment]) -> Summary:
     first = next((experiment for experiment in champions if experiment.number == BASELINE), None)
     return Summary(
         baseline_bpb=None if first is None else first.val_bpb,
-        best_bpb=champions[-1].val_bpb if champions else None,
+        gain_bpb=gain_of(champions),
         champion=champions[-1].number if champions else None,
         sigma_bpb=next(sigmas, None),
         counts=Counter(one.verdict for one in closed if one.verdict is not None and one.number != BASELINE),
         certificates=sum(one.is_certificate for one in closed),
         failure=baseline_failure(experiments),
     )
+
+
+def gain_of(champions: Sequence[Experiment]) -> float | None:
+    """Sum of what the certificates measured: the gain on the baseline, from seeds that chose nothing."""
+    levels = levels_of(champions)
+    return levels[-1] - levels[0] if levels else None
+
+
+def levels_of(champions: Sequence[Experiment]) -> list[float]:
+    """Debiased scores of champions: that of the baseline, and from there one measured gain after the other."""
+    levels: list[float] = []
+    for one in champions:
+        assert one.val_bpb is not None  # champions have scores
+        levels.append(one.val_bpb if not levels or one.delta_bpb is None else levels[-1] + one.delta_bpb)
+    return levels
 
 
 def baseline_failure(experiments: Sequence[Experiment]) -> str | None:
@@ -97,20 +120,20 @@ def summary_paragraph(found: Summary) -> str:
     if found.num_experiments == 0:
         return f"Baseline {found.baseline_bpb:.4f} bpb; no experiments yet.{noise}"
     if found.champion == BASELINE:
-        result = f"No improvement on the baseline of {found.baseline_bpb:.4f} bpb"
+        result = f"No certified improvement on the baseline of {found.baseline_bpb:.4f} bpb"
     else:
         gain = found.best_bpb - found.baseline_bpb
         result = (
-            f"Baseline {found.baseline_bpb:.4f} → best {found.best_bpb:.4f} bpb "
+            f"Baseline {found.baseline_bpb:.4f} → champion {found.best_bpb:.4f} bpb "
             f"({gain:+.4f}, {gain / found.baseline_bpb:+.2%}), experiment {found.champion}"
         )
-    # The first four are always listed: "0 crashed" is news. Lost experiments only if there are any.
     counts = ", ".join(
         f"{found.counts[verdict]} {outcome}"
         for verdict, outcome in _OUTCOMES.items()
-        if verdict is not Verdict.INFRA or found.counts[verdict]
+        if verdict in _ALWAYS or found.counts[verdict]
     )
-    return f"{result}. {counted(found.num_experiments, 'experiment')}: {counts}.{noise}"
+    counts += f"; {counted(found.certificates, 'certificate')} among them" if found.certificates else ""
+    return f"{result}. {counted(found.num_experiments, 'idea')}: {counts}.{noise}"
 
 
 def counted(number: int, noun: str) -> str:

@@ -14,7 +14,7 @@ from runner.untrusted import one_line
 if TYPE_CHECKING:
     from rich.table import Table
 
-HEADINGS = ("#", "verdict", "val_bpb", "delta", "seconds", "hypothesis")
+HEADINGS = ("#", "verdict", "val_bpb", "delta", "sure", "seconds", "hypothesis")
 STYLES = {
     Verdict.KEEP: "bold green",
     Verdict.ACCEPT: "green",
@@ -32,9 +32,9 @@ SHORT_ID_CHARS = 7
 DESCRIPTION_CHARS = 300
 _FORMULA = ("=", "+", "-", "@")
 
-_NUMBER_WIDTHS = (4, 7, 8, 9, 7)  # all but the hypothesis
+_NUMBER_WIDTHS = (4, 7, 8, 9, 4, 7)  # all but the hypothesis
 _GAP = 2  # blanks between two columns
-_GIVE_WAY = (("seconds", 24), ("delta", 24), ("val_bpb", 12), ("hypothesis", 4))
+_GIVE_WAY = (("seconds", 24), ("sure", 24), ("delta", 24), ("val_bpb", 12), ("hypothesis", 4))
 """Columns that a narrow terminal omits, in this order, each when it would leave the hypothesis fewer cells than
 this. Number and verdict always stay: `show` needs the number."""
 
@@ -134,7 +134,7 @@ def _columns(rows: Sequence[dict[str, str]], width: int) -> dict[str, int]:
     return numbers
 
 
-def _cells(experiment: Experiment) -> tuple[str, str, str, str, str, str]:
+def _cells(experiment: Experiment) -> tuple[str, ...]:
     score = score_of(experiment)
     seconds = [
         run.wall_seconds for run in experiment.runs if run.phase is Phase.TRAIN and run.wall_seconds is not None
@@ -144,9 +144,15 @@ def _cells(experiment: Experiment) -> tuple[str, str, str, str, str, str]:
         "…" if experiment.verdict is None else str(experiment.verdict),
         "" if score is None else f"{score:.6f}",
         "" if score is None or experiment.delta_bpb is None else f"{experiment.delta_bpb:+.6f}",
+        "" if score is None or experiment.figures is None else percent(experiment.figures.better),
         f"{sum(seconds):.0f}" if seconds else "",
         one_line(experiment.hypothesis, HYPOTHESIS_CHARS),
     )
+
+
+def percent(share: float) -> str:
+    """Round to whole percent, but never to 100% or 0%: no measurement gives that."""
+    return ">99%" if share > 0.995 else "<1%" if share < 0.005 else f"{share:.0%}"
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from runner.decision import tip_state
 from runner.decision.history import was_lucky
 from runner.records import Experiment, Figures, Phase, Verdict
-from runner.report.explain import explain, percent, rests_on
+from runner.report.explain import explain, percent
 from runner.report.summary import counted
 from runner.untrusted import clean, cut, one_line
 
@@ -34,14 +35,17 @@ class Told:
     title: str
     meant: Verdict | None = None  # what the stop is there to show
     changes_nothing: bool = False  # no instruction: the truth is known
-    needed: float = 0.95  # probability of an improvement that a keep needs
+    needed: float = 0.6  # probability of an improvement from which the tip takes an edit
 
 
 def baseline_story(baseline: Experiment, width: int) -> list[str]:
     """Describe the baseline: one program, several numbers."""
     scores = [trial.val_bpb for trial in baseline.trials if trial.audited and trial.val_bpb is not None]
     noise = "" if baseline.sigma_bpb is None else f" The noise is about {baseline.sigma_bpb:.3f} bpb."
-    so = f"equal programs get different numbers, by luck alone.{noise} Edits must beat this first champion."
+    so = (
+        f"equal programs get different numbers, by luck alone.{noise} This is the first champion. Edits are tried "
+        "on the tip: the champion with all edits accepted since."
+    )
     return [
         *_heading("the baseline", width),
         *_item("Measured", f"the unmodified program, {_times(len(scores))}: {_listed(scores)} bpb.", width),
@@ -50,7 +54,9 @@ def baseline_story(baseline: Experiment, width: int) -> list[str]:
 
 
 def opening(told: Told, width: int) -> list[str]:
-    """Describe an edit before it is measured: heading, hypothesis, and its first changed lines."""
+    """Describe an experiment before it is measured: an edit with its first changed lines, or a certificate."""
+    if told.experiment.is_certificate:
+        return [*_heading(told.title, width), *_item("Idea", _certified(told.experiment), width)]
     hypothesis = one_line(" ".join(told.experiment.hypothesis.split()), 400)
     return [
         *_heading(told.title, width),
@@ -77,8 +83,10 @@ def ending(told: Told, width: int) -> list[str]:
 def looked_better(told: Told) -> bool:
     """Whether a greedy rule, which believes every number and keeps the better ones, would have kept it."""
     one, champion = told.experiment, told.champion
-    if one.verdict is Verdict.KEEP or was_lucky(one):
+    if was_lucky(one):
         return True
+    if one.verdict is Verdict.ACCEPT:
+        return one.figures is None or one.figures.delta_bpb < 0
     if one.verdict is not Verdict.INVALID or champion is None or champion.val_bpb is None:
         return False
     claimed = _claimed(one)
@@ -96,11 +104,17 @@ def overview(told: Sequence[Told], width: int) -> list[str]:
         if experiment.val_bpb is not None:
             bpb = f"{experiment.val_bpb:.3f} "
         change = "" if experiment.delta_bpb is None else f"{experiment.delta_bpb:+.3f}"
-        name = one_line(experiment.hypothesis.strip().split("\n")[0].rstrip("."), room)
+        name = one_line(_name(experiment), room)
         greedy = "keeps" if looked_better(one) else ""
         verdict = str(experiment.verdict or "open")
         lines.append(f"{experiment.number:>2}  {name:{room}}  {bpb:>7}  {change:>7}  {verdict:8}  {greedy}")
     return [line.rstrip() for line in lines] + ["", *textwrap.wrap(_count(told), width)]
+
+
+def _name(one: Experiment) -> str:
+    if not one.is_certificate:
+        return one.hypothesis.strip().split("\n")[0].rstrip(".")
+    return f"certificate of {counted(len(one.certifies), 'edit')}: {', '.join(map(str, one.certifies))}"
 
 
 def diff_excerpt(diff: str) -> list[str]:
@@ -134,20 +148,29 @@ def _measured(told: Told) -> str:
         if champion is None or champion.val_bpb is None:
             return f"its own code claims {claimed:.3f} bpb."
         return f"its own code claims {claimed:.3f} bpb, where the champion has {champion.val_bpb:.3f}."
-    figures, basis = one.figures, rests_on(one, told.champion)
-    own = [each.val_bpb for each in basis if each.role == "trial" and each.val_bpb is not None]
-    pool = [each.val_bpb for each in basis if each.role != "trial" and each.val_bpb is not None]
-    against = f"; the champion {_listed(pool)}" if pool else ""
+    figures = one.figures
     side = "better" if figures.delta_bpb < 0 else "worse"
-    seeds = f" ({len(own)} trials, each with a new seed)" if len(own) > 1 else ""
-    return f"{_listed(own)}{seeds}{against}: {abs(figures.delta_bpb):.3f} ± {figures.se_bpb:.3f} bpb {side}."
+    side = f"{abs(figures.delta_bpb):.3f} ± {figures.se_bpb:.3f} bpb {side}"
+    if one.is_certificate:
+        champion = told.champion
+        pairs = () if champion is None else tip_state.pairs_of(one, champion)
+        shown = ", ".join(f"{pair.tip.val_bpb:.4f} / {pair.champion.val_bpb:.4f}" for pair in pairs)
+        return f"{shown} (tip / champion in {counted(len(pairs), 'pair')}, a new seed for each): {side}."
+    return f"{one.val_bpb:.4f}; the tip {one.val_bpb - figures.delta_bpb:.4f} under the same seed: {side}."
 
 
 def _verdict(told: Told) -> str:
     one = told.experiment
     match one.verdict:
         case Verdict.KEEP if one.figures is not None:
-            return f"KEPT: {_sure(told, one.figures)}.{_audited(one)} It is the champion now."
+            return f"KEPT: {_reason(one)}.{_audited(one)} The tip is the champion now, and has a commit."
+        case Verdict.ACCEPT if one.figures is not None:
+            luck = " Luck made it better: the certificate will measure again." if told.changes_nothing else ""
+            return f"ACCEPTED onto the tip: {_sure(told, one.figures)}.{_audited(one)}{luck}"
+        case Verdict.DISCARD if one.is_certificate:
+            return f"ROLLED BACK: {_reason(one)}. The next ideas start from the champion."
+        case Verdict.UNCLEAR if one.is_certificate:
+            return f"UNCLEAR: {_reason(one)}. The tip stays, and is measured again later."
         case Verdict.DISCARD if one.figures is not None:
             return _discarded(told, one.figures)
         case Verdict.CRASH:
@@ -166,7 +189,7 @@ def _verdict(told: Told) -> str:
 def _discarded(told: Told, figures: Figures) -> str:
     one, sure = told.experiment, _sure(told, figures)
     greedy = (
-        " Its first number was better, so a rule that keeps every better number would have kept it."
+        " Its number was better, so a rule that keeps every better number would have kept it."
         if was_lucky(one)
         else ""
     )
@@ -181,7 +204,7 @@ def _discarded(told: Told, figures: Figures) -> str:
 
 
 def _sure(told: Told, figures: Figures) -> str:
-    return f"{percent(figures.better)} sure that it is better, {told.needed:.0%} needed"
+    return f"{percent(figures.better)} sure that it is better; the tip takes it from {told.needed:.0%}"
 
 
 def _audited(one: Experiment) -> str:
@@ -194,16 +217,30 @@ def _audited(one: Experiment) -> str:
 
 def _count(told: Sequence[Told]) -> str:
     """Compare both rules in one sentence."""
-    kept = sum(one.experiment.verdict is Verdict.KEEP for one in told)
+    ideas = [one for one in told if one.experiment.is_idea]
+    accepted = sum(one.experiment.verdict is Verdict.ACCEPT for one in ideas)
+    certified = {n for one in told if one.experiment.verdict is Verdict.KEEP for n in one.experiment.certifies}
     lucky = sum(was_lucky(one.experiment) for one in told)
     cheats = sum(looked_better(one) for one in told if one.experiment.verdict is Verdict.INVALID)
     parts = [f"{lucky} within the noise"] if lucky else []
     parts += [f"{cheats} that cheat{'s' if cheats == 1 else ''}"] if cheats else []
     wrong = f", {' and '.join(parts)} among them" if parts else ""
     refused = " A number in parentheses is a claim that the audit refused." if cheats else ""
+    greedy = sum(looked_better(one) for one in ideas)
     return (
-        f"Kept: {kept} of {counted(len(told), 'edit')}. A greedy rule, which runs everything once, believes every "
-        f"number and keeps the better ones, would have kept {kept + lucky + cheats}{wrong}.{refused}"
+        f"Of {counted(len(ideas), 'edit')}, {accepted} went onto the tip, and {len(certified)} are certified and "
+        "in the champion. A greedy rule, which runs everything once, believes every number and keeps the better "
+        f"ones, would have kept {greedy}{wrong}.{refused}"
+    )
+
+
+def _certified(certificate: Experiment) -> str:
+    """Say what a certificate does."""
+    edits = certificate.certifies
+    numbers = f"edit {edits[0]}" if len(edits) == 1 else f"edits {', '.join(map(str, edits))}"
+    return (
+        f"Was it luck? The tip ({numbers}) and the champion are trained again, in pairs under new seeds, which "
+        "have chosen nothing. Only this makes a new champion."
     )
 
 

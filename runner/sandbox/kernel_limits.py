@@ -1,7 +1,8 @@
-"""Limits that the kernel enforces for a running container, read from its control group.
+"""Limits that the kernel enforces for a running container, and whether it runs, read from its control group.
 
 Engines report the limits that were requested, not those in force: with systemd and cgroup v2 a change of cores,
-and each `systemctl daemon-reload`, removes the swap limit, and the engine still reports the old one.
+and each `systemctl daemon-reload`, removes the swap limit, and the engine still reports the old one. Nor does an
+engine know of a container that was frozen behind its back, by `systemctl freeze` or in the control group itself.
 
 Not covered: a container whose control group cannot be read from here (another PID or cgroup namespace, files that
 this user may not read) is not checked, and only `autoresearch doctor` says so. Neither is a limit that the kernel
@@ -20,6 +21,8 @@ from typing import NamedTuple
 from runner.errors import EngineError
 from runner.sandbox.inspection import has_swap
 
+PAUSED = "one of our containers was paused by another program"
+
 PROC = Path("/proc")
 CGROUP = Path("/sys/fs/cgroup")
 
@@ -27,10 +30,13 @@ _FILES = {
     "memory": ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes"),
     "pids": ("pids.max",),
     "cpuset": ("cpuset.cpus", "cpuset.effective_cpus"),
-    "": ("memory.max", "memory.swap.max", "pids.max", "cpuset.cpus", "cpuset.cpus.effective"),
+    "freezer": ("freezer.state",),
+    "": ("memory.max", "memory.swap.max", "pids.max", "cpuset.cpus", "cpuset.cpus.effective", "cgroup.events"),
 }
 """Files by controller of cgroup v1; the empty name is v2, which has one hierarchy for all controllers."""
 SWAP_FILES = {"memory.swap.max", "memory.memsw.limit_in_bytes"}
+PAUSES = {"freezer.state", "cgroup.events"}
+"""Files that show a container that is paused, also one that the engine does not know to be."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,13 +103,17 @@ def deviations(files: Mapping[str, Path], limits: Limits, *, swap: bool) -> list
         "memory.swap.max": "0",
         "memory.memsw.limit_in_bytes": memory,
         "pids.max": str(limits.pids),
+        "freezer.state": "THAWED",
     }
     differ = []
     for name, place in files.items():
         found = _read(place)
         if found is None or (name in SWAP_FILES and not swap):
             continue
-        if name in wanted:
+        if name == "cgroup.events":
+            if "frozen 1" in found.splitlines():
+                differ.append(Deviation(name, "frozen 0", "frozen 1"))
+        elif name in wanted:
             if found != wanted[name]:
                 differ.append(Deviation(name, wanted[name], found))
         elif _cores(found) != set(limits.cores):
@@ -145,6 +155,8 @@ class LimitWatch:
         if not differ:
             self._held = self._held or bool(self._files)
             return
+        if any(one.name in PAUSES for one in differ):  # its clock ran on
+            raise EngineError(PAUSED)
         name, wanted, found = differ[0]
         where = f"the kernel's limit {name} of the {self.phase} container"
         if self._held:

@@ -45,6 +45,7 @@ class Question:
     program: str  # what PID 1 starts: `score` or `audit`
     image_id: str
     rows: Path  # host folder
+    batch_rows: int  # of a forward pass in scoring; those of an audit have the same shape
     volume: str  # holds the checkpoint; in this container PID 1 alone can read it
     limit_seconds: float  # wall clock of the answer, without what other programs took of its cores
     hold_seconds: float  # longest wait for the start signal
@@ -71,7 +72,7 @@ class Question:
                 "ROWS_DIR": "/rows",
                 "PROFILE": config.profile,
                 "VOCAB_SIZE": str(config.vocab_size),
-                "SCORE_BATCH_ROWS": str(config.score_batch_rows),
+                "SCORE_BATCH_ROWS": str(self.batch_rows),
             },
             read_only={"/rows": self.rows},
             # PID 1 copies the checkpoint from there: locked_eval/container/supervisor.py

@@ -18,7 +18,7 @@ from docker.api.client import APIClient
 from runner.errors import EngineError
 from runner.records import Phase, RunEnd, RunRecord
 from runner.sandbox.engine import NONSENSE, Engine
-from runner.sandbox.kernel_limits import LimitWatch
+from runner.sandbox.kernel_limits import PAUSED, LimitWatch
 
 POLL_SECONDS = 0.1
 GRACE_SECONDS = 2.0
@@ -30,6 +30,8 @@ FLUSH_SECONDS = 30.0
 
 _ENDS = {0: RunEnd.FINISHED, 40: RunEnd.DEADLINE, 41: RunEnd.FAILED, 42: RunEnd.STARTUP, 43: RunEnd.LOST}
 """Exit codes of the supervisor; see `locked_eval/container/supervisor.py`."""
+_EXIT_OUT_OF_MEMORY = 6
+"""Exit code of scorer and auditor; see `locked_eval/container/handover.py`."""
 
 
 @dataclass
@@ -179,7 +181,7 @@ def wait(
                     ) from error
             else:
                 if paused:  # its clock ran on: the candidate is not to blame for the outcome
-                    raise EngineError("one of our containers was paused by another program")
+                    raise EngineError(PAUSED)
                 if watch is not None:
                     watch.check(process)
             if time.monotonic() > give_up:
@@ -228,7 +230,8 @@ def record(
     end = _ENDS.get(-1 if code is None else code, RunEnd.LOST)
     out_of_memory = state.out_of_memory or bool(reports.last.get("out_of_memory"))
     status = reports.whole("status")
-    if end is RunEnd.FAILED and out_of_memory and status == -9:
+    killed = out_of_memory and status == -9
+    if end is RunEnd.FAILED and (killed or (phase is not Phase.TRAIN and status == _EXIT_OUT_OF_MEMORY)):
         end = RunEnd.OUT_OF_MEMORY
     if end is RunEnd.LOST and code == 137:
         if state.killed and reports.ending is not None:

@@ -38,12 +38,13 @@ class Aggregates:
         return float(rows[0][0]) if rows else None
 
     def lowest_claim(self) -> tuple[int, float] | None:
-        """The lowest claimed score of an edit that was accepted or discarded, with its number."""
+        """The lowest claimed score that an idea or the baseline was judged by, with its number."""
         rows = self._read(
             "SELECT number, runs.val_bpb FROM runs CROSS JOIN trials ON trials.id = trial"
             " CROSS JOIN experiments ON experiments.tag = trials.tag AND number = experiment"
             " WHERE phase = 'score' AND runs.val_bpb IS NOT NULL AND experiments.tag = ? AND kind = 'candidate'"
-            " AND outcome IS NOT NULL AND verdict IN ('accept', 'discard') AND experiments.val_bpb IS NOT NULL"
+            " AND outcome IS NOT NULL AND verdict IN ('keep', 'accept', 'discard', 'unclear')"
+            " AND experiments.val_bpb IS NOT NULL AND certifies = '[]'"
             " ORDER BY runs.val_bpb LIMIT 1",
             self._tag,
         )

@@ -30,8 +30,12 @@ class SealedScores:
             )
 
     def of(self, tag: str) -> tuple[SealedScore, ...]:
-        """All sealed scores of a campaign, by experiment."""
-        rows = self._database.read("SELECT * FROM sealed WHERE tag = ? ORDER BY number, rowid", tag)
+        """Sealed scores of a campaign's champions, by experiment. A tip that was not certified is none of them."""
+        rows = self._database.read(
+            "SELECT sealed.* FROM sealed JOIN experiments USING (tag, number)"
+            " WHERE tag = ? AND verdict = 'keep' ORDER BY number, sealed.rowid",
+            tag,
+        )
         return tuple(
             SealedScore(number=row["number"], seed=row["seed"], val_bpb=row["val_bpb"], test_bpb=row["test_bpb"])
             for row in rows

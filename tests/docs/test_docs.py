@@ -177,7 +177,7 @@ def test_tables_trailers_columns_and_verdicts_are_named_as_they_are():
 
     one = Experiment(
         number=1, hypothesis="h", proposer="p", model="m", verdict=Verdict.KEEP, val_bpb=1.0, delta_bpb=-0.1,
-        tried_commit="c", image_id="i", layer_digest="l", combines=(1, 2),
+        tried_commit="c", image_id="i", layer_digest="l", certifies=(1, 2),
     )  # fmt: skip
     message = kept_message(one, base_image="b", data="d", evaluation="e")
     trailers = re.findall(r"^([A-Z][\w-]+): ", message, re.MULTILINE)

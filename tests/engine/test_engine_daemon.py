@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import signal
 import time
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+import docker
 import pytest
 
 from runner.records import Phase, RunEnd, Verdict
-from runner.sandbox import remove_orphans
+from runner.sandbox import images, remove_orphans
 from runner.sandbox.engine import LABEL
 from runner.sandbox.supervision import Reports
 from runner.storage.ledger import Ledger
@@ -190,3 +192,47 @@ def test_a_machine_that_restarts_loses_one_measurement_and_nothing_else(private_
     told = private_site.finish(1, 3.0, 3.1)
     assert [fact for fact in told if fact[0] == "closed"] == [["closed", 1, "discard"], ["closed", 2, "discard"]]
     assert_nothing_stays(private_site, private)
+
+
+@pytest.fixture
+def own_base(private_site, private):
+    """Make a base image that nothing protects, above the one of all tests, which a running container protects."""
+    with closing(docker.DockerClient(base_url=private.url)) as client:
+        api = client.api
+        guard = api.create_container(image=private_site.base_image, command=["sleep", "600"])["Id"]
+        api.start(guard)
+
+        def make():
+            container = api.create_container(image=private_site.base_image, command=["true"])["Id"]
+            made = api.commit(container, changes=["LABEL test=base"])["Id"]
+            api.remove_container(container)
+            return made
+
+        yield client, make
+        api.remove_container(guard, force=True)
+
+
+def test_a_prune_of_everything_in_the_middle_of_a_night_costs_a_build_and_no_run(private_site, own_base):
+    client, make = own_base
+    gone = []
+
+    def prune():
+        """Do what `docker system prune -af` does."""
+        client.containers.prune()
+        client.networks.prune()
+        deleted = client.images.prune(filters={"dangling": False})["ImagesDeleted"] or []
+        gone.append({one["Deleted"] for one in deleted if "Deleted" in one})
+        client.api.prune_builds()
+
+    operator = Operator()
+    operator.when("phase 1 train", prune, at_once=True)
+    operator.when("closed 1", prune, at_once=True)
+    base = make()
+    with replace(private_site, base_image=base).opened(operator) as controller:
+        controller.evaluator.base.rebuild = make
+        _, rows, _ = run(controller, [boost(3.0, sleep=0.5), boost(3.1)])
+        images.remove_images(controller.evaluator.engine.client, {"controller": controller.ledger.controller})
+    assert base not in gone[0] and base in gone[1], "images in use stay, and all others go"
+    assert operator.notes("by another program: building it again") == 1
+    assert [row.verdict for row in rows[1:]] == [Verdict.DISCARD] * 2
+    assert RunEnd.LOST not in {one.end for row in rows for one in row.runs}

@@ -14,6 +14,7 @@ from runner.errors import EngineError
 from runner.records import RunEnd
 from runner.sandbox import connect
 from runner.sandbox.engine import LABEL
+from runner.sandbox.kernel_limits import limit_files
 from runner.sandbox.supervision import GRACE_SECONDS, Clock, Killer
 from tests.support.faulty_engine import Fault
 
@@ -72,6 +73,21 @@ def test_a_run_that_pid_1_ends_needs_no_kill(session, faulty):
 def test_a_paused_training_is_reported_as_such_and_leaves_nothing(session, engine, owner):
     with session({"train.py": ENDLESS}) as opened, pytest.raises(EngineError, match="paused by another program"):
         opened.train(seed=1, on_start=lambda: engine.client.api.pause(training_container(engine, owner)))
+
+
+def test_a_training_that_is_frozen_behind_the_engine_is_as_good_as_paused(session, engine, owner):
+    def freeze():
+        container = training_container(engine, owner)
+        process = engine.client.api.inspect_container(container)["State"]["Pid"]
+        files = limit_files(process, container)
+        if "freezer.state" in files:
+            files["freezer.state"].write_text("FROZEN")
+        else:
+            files["cgroup.events"].with_name("cgroup.freeze").write_text("1")
+        assert not engine.client.api.inspect_container(container)["State"]["Paused"]
+
+    with session({"train.py": ENDLESS}) as opened, pytest.raises(EngineError, match="paused by another program"):
+        opened.train(seed=1, on_start=freeze)
 
 
 def test_the_host_ends_a_paused_container(session, engine):

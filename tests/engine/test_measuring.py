@@ -15,7 +15,7 @@ from locked_eval.preparation.index import IndexBuilder
 from runner.corpus.redaction import WITHHELD, Redactor
 from runner.evaluation import audit, outcome
 from runner.proposers.researcher.prompt import show_task
-from runner.records import AuditPolicy, Outcome, Phase, ProposalRequest
+from runner.records import AuditPolicy, Outcome, Phase, ProposalRequest, RunEnd
 from runner.sandbox import core_meter, responder
 from runner.sandbox.reservation import choose_cores
 from tests.support.constant_workload import MODEL, TRAIN, workload_files
@@ -113,6 +113,35 @@ def test_a_time_limit_that_is_missed_on_a_busy_machine_is_no_verdict(hogged, mon
     assert (made.outcome, made.reason) == (Outcome.SCORED, None), "measured again, on a quiet machine"
     doing = {"score": "scoring", "audit": "the audit"}[phase]
     assert re.match(rf"experiment 1: {doing} took longer than .* s: the machine is busy \(load", notes[0])
+
+
+FORWARD = "    def forward(self, tokens):  # (B, T) -> (B, T, V)\n"
+HUNGRY = MODEL.replace(FORWARD, f"{FORWARD}        used = bytearray(tokens.shape[0] * 100_000_000)\n")
+"""Needs 100 MB for each row of a batch: the kernel kills it."""
+REFUSED = MODEL.replace(
+    FORWARD, f"{FORWARD}        if len(tokens) > 4: raise torch.OutOfMemoryError('CUDA out of memory')\n"
+)
+"""Has a device with room for four rows."""
+
+
+@pytest.mark.parametrize("model", [HUNGRY, REFUSED])
+def test_a_scoring_that_runs_out_of_memory_is_repeated_with_half_the_rows(controller, model):
+    assert model != MODEL
+    made = examine_once(
+        changed(controller, score_batch_rows=8, memory_bytes=600 * 2**20),
+        workload_files(model=model),
+        champion=None,
+        policy=AuditPolicy(audit=True, seal_below_bpb=float("inf")),
+        request={"seed": 1},
+    )
+    assert [(run.phase, run.end) for run in made.runs] == [
+        (Phase.TRAIN, RunEnd.FINISHED),
+        (Phase.SCORE, RunEnd.OUT_OF_MEMORY),
+        (Phase.SCORE, RunEnd.FINISHED),
+        (Phase.AUDIT, RunEnd.FINISHED),
+        (Phase.TEST, RunEnd.FINISHED),
+    ]
+    assert made.audited and made.sealed
 
 
 def test_a_candidate_that_sleeps_does_not_disturb_itself(controller):

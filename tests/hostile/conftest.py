@@ -125,7 +125,7 @@ def attack(engine, base_image, tiny_data, cpu_config, estate, unharmed):
             if score:
                 with open_candidate(engine, **common, max_claims_bytes=ANSWER_BYTES) as opened:
                     trained = opened.train(**clock)
-                    scored, answer = opened.score(seed=1)
+                    scored, answer = opened.score(seed=1, batch_rows=64)
             else:
                 trained = train_alone(engine, **common, **clock)
         seconds = ended[0] - (began or ended)[0]  # of a short run, the start may be told after the end

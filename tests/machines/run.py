@@ -3,7 +3,8 @@
     .venv/bin/python tests/machines/run.py
 
 Needs what `make test` needs, and takes about as long as its second half. DOCKER_HOST chooses another engine. The
-campaign runs in a clone of its own, which is removed, so that nothing of yours is touched.
+campaign runs in a clone of its own, which is removed, so that nothing of yours is touched. It exits with 1 if a
+test or the campaign failed.
 """
 
 from __future__ import annotations
@@ -107,6 +108,7 @@ def main() -> None:
     ]
     minutes = (time.monotonic() - began) / 60
     print(f"\nFor docs/machines.md, after {minutes:.0f} minutes:\n\n| {' | '.join(cells)} |")
+    sys.exit(any(word in cell for cell in cells[-2:] for word in ("failed", "error", "exit code")))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ meant = "discard"
 patches = ["worse.patch"]
 [[stop]]
 title = "a clear improvement"
-meant = "keep"
+meant = "accept"
 patches = ["better.patch"]
 [[stop]]
 title = "a crash"
@@ -27,7 +27,7 @@ title = "out of bounds"
 meant = "invalid"
 patches = ["outside.patch"]
 """
-VERDICTS = ["keep", "discard", "keep", "crash", "discard", "invalid"]
+VERDICTS = ["keep", "discard", "accept", "crash", "discard", "invalid"]
 
 
 def patch(old, new, path="workload/train.py"):
@@ -66,6 +66,8 @@ def test_the_demo_shows_every_verdict_and_ends_with_commands_that_work(demo):
     for words in (
         "1 of 4: luck",
         "+ BOOST = 0.5",
+        "ACCEPTED onto the tip",
+        "── the certificate",
         "KEPT:",
         "harmful",
         "CRASHED",
@@ -86,7 +88,7 @@ def test_the_demo_shows_every_verdict_and_ends_with_commands_that_work(demo):
     ("gate", "left"),
     [
         (("trial_opened", "after", 4), ["keep", "discard", None]),
-        (("trial_opened", "after", 5), ["keep", "discard", "keep", None]),  # the crash
+        (("trial_opened", "after", 5), ["keep", "discard", "accept", None]),  # the crash
     ],
 )
 def test_a_killed_demo_goes_on_where_it_was(demo, gate, left):

@@ -33,7 +33,7 @@ SEALED = SealedText(validation=np.array([1], np.uint64), test=np.array([2], np.u
 REDACTOR = Redactor(index=IndexBuilder(0).finish(), tokens=[b"a", b"b"])
 FIGURES = Figures(
     trials=(1,), pool=(2,), delta_bpb=-0.001, se_bpb=0.001, sigma_bpb=0.001, better=0.7, effect_bpb=-0.002,
-    low_bpb=-0.002, high_bpb=0.001, first_delta_bpb=-0.001, first_se_bpb=0.001,
+    low_bpb=-0.002, high_bpb=0.001,
 )  # fmt: skip
 
 
@@ -43,6 +43,7 @@ def read_everywhere(data):
     after = {**BASE, PATH: data}
     edits.check_tree(after)
     edits.count_logic(after)
+    edits.fingerprint(after)
     contamination.find(BASE, after, SEALED)
     prompt.show_files(after)
     for constant in constants.find(after, "cpu"):

@@ -9,7 +9,7 @@ from runner.records import Experiment, Figures, Verdict
 SIGMA = 0.001
 FIGURES = Figures(
     trials=(1,), pool=(2,), delta_bpb=-0.001, se_bpb=SIGMA, sigma_bpb=SIGMA, better=0.7, effect_bpb=0.0,
-    low_bpb=-0.002, high_bpb=0.001, first_delta_bpb=-0.001, first_se_bpb=SIGMA,
+    low_bpb=-0.002, high_bpb=0.001,
 )  # fmt: skip
 
 

@@ -139,13 +139,13 @@ class ScriptedSession:
         crashed = self.boost.startswith("'")
         return _run(Phase.TRAIN, seed, RunEnd.FAILED if crashed else RunEnd.FINISHED, int(crashed))
 
-    def score(self, seed):
+    def score(self, seed, batch_rows):
         return _run(Phase.SCORE, seed), self._claims(self.evaluation.val_targets, seed)
 
-    def score_test(self, seed, max_bytes):
+    def score_test(self, seed, batch_rows, max_bytes):
         return _run(Phase.TEST, seed), self._claims(self.evaluation.test_targets, seed)
 
-    def auditor(self, rows, *, limit_seconds, max_bytes):
+    def auditor(self, rows, *, batch_rows, limit_seconds, max_bytes):
         assert any(rows.iterdir()), "the rows are there before a container sees them"
         num_logits = max_bytes // (4 * VOCAB_SIZE)
 

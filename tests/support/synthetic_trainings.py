@@ -27,21 +27,27 @@ def level(champion):
 
 
 class World:
-    """Synthetic trainings: the loss shows an effect bit by bit, and some of the noise of the end."""
+    """Synthetic trainings: the loss shows an effect bit by bit, and some of the noise of the end.
 
-    def __init__(self, seed, unseen=0.5):
+    All are under one seed; what that has in common for all of them cancels, and is left out.
+    """
+
+    def __init__(self, seed, unseen=0.5, share=0.0, pool=POOL):
         self.unseen = unseen  # share of the noise that no training loss shows
+        self.own = math.sqrt(1 - share) * SIGMA  # noise beside what the seed has in common
+        self.pool = pool  # trials of the champion
         self.rng = np.random.default_rng(seed)
         self.ids = count(1)
 
     def training(self, effect, late=False):
         """Losses by fraction, and the score."""
-        luck = self.rng.normal(0, math.sqrt(1 - self.unseen**2) * SIGMA)
+        luck = self.rng.normal(0, math.sqrt(1 - self.unseen**2) * self.own)
         shares = np.arange(1, NUM_FRACTIONS + 1) / NUM_FRACTIONS
         shown = np.where(shares < 1, -effect, effect) if late else effect * (0.5 + shares / 2)
-        noise = self.rng.normal(0, SIGMA, NUM_FRACTIONS) * (1.2 - shares)
+        noise = self.rng.normal(0, self.own, NUM_FRACTIONS) * (1.2 - shares)
         losses = 3 + np.exp(-3 * shares) + NATS * (shown + luck * shares + noise)
-        return tuple(float(loss) for loss in losses), 1.0 + effect + luck + self.rng.normal(0, self.unseen * SIGMA)
+        rest = self.rng.normal(0, self.unseen * self.own)
+        return tuple(float(loss) for loss in losses), 1.0 + effect + luck + rest
 
     def trial(self, losses, bpb, audited=False):
         """One trial; each one is opened and closed after the one before it."""
@@ -52,7 +58,7 @@ class World:
         )  # fmt: skip
 
     def champion(self):
-        trials = tuple(self.trial(*self.training(0.0), audited=True) for _ in range(POOL))
+        trials = tuple(self.trial(*self.training(0.0), audited=True) for _ in range(self.pool))
         return Experiment(number=0, hypothesis="h", proposer="p", verdict=Verdict.KEEP, val_bpb=1.0, trials=trials)
 
     def candidate(self, number, losses, bpb, champion):

@@ -4,11 +4,12 @@ A campaign's own figures come from trials that chose each other. Here a commit a
 measured under the same fresh seeds, in pairs, interleaved, audited. Wilcoxon's exact signed-rank test
 (`pairing.signed_rank_p`) gives the p of a claim.
 
-Nothing is shown before the last trial, so that no one can stop at a good figure. An attempt may be repeated: its
-pairs then join those of the attempts before it, under the same conditions, as in a group-sequential test. The
-attempts share the error `TOTAL_ERROR`: the k-th may spend `level(k)` of it, and all levels together are less than
-the total. So the probability that any attempt, however many there are, confirms a program that is no better is
-below it, whatever the distribution of the noise. Programs that differ in comments or layout are the same program.
+Nothing is shown before the last trial, not even a loss, so that no one can stop at a good figure. An attempt may
+be repeated: its pairs then join those of the attempts before it, under the same conditions, as in a
+group-sequential test. The attempts share the error `TOTAL_ERROR`: the k-th may spend `level(k)` of it, and all
+levels together are less than the total. So the probability that any attempt, however many there are, confirms a
+program that is no better is below it, whatever the distribution of the noise. Programs that differ in comments or
+layout are the same program.
 
 Only when p is small enough are the sealed test rows scored: one trial of each side, under one more common seed.
 The claim holds when the commit is better there, too. The difference varies between seeds like those of the pairs,
@@ -24,7 +25,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from runner import edits
 from runner.campaign.campaign import Controller
@@ -36,7 +37,7 @@ from runner.decision.history import BASELINE, champion, champion_claims
 from runner.decision.pairing import Difference
 from runner.errors import BaselineError, ConfigError, EngineError, Interrupted, RepositoryError
 from runner.evaluation.trial import Sealed
-from runner.records import AuditPolicy, Files, Outcome, SealedScore
+from runner.records import AuditPolicy, Files, Observer, Outcome, SealedScore
 from runner.storage import claims as claims_store
 from runner.storage.clock import now
 
@@ -149,7 +150,8 @@ def confirm(
     limit = score_limit(past[BASELINE], controller.config.train_seconds) if past else None
     programs = {pair.commit[:10]: pair.files, pair.against[:10]: pair.against_files}
     series = Series()
-    with Bench(controller.evaluator, programs, champion_claims(champion(past)), limit) as bench:
+    evaluator = replace(controller.evaluator, observer=cast(Observer, _WithoutFigures(controller.observer)))
+    with Bench(evaluator, programs, champion_claims(champion(past)), limit) as bench:
         if not bench.interleave(list(programs), NUM_PAIRS, series, stopping=stopping):
             raise Interrupted("stopped between two runs; nothing was written", "run it again; it starts over")
         for name, failure in series.failures.items():
@@ -243,6 +245,19 @@ def _known(earlier: Sequence[Mapping[str, Any]], conditions: Mapping[str, str]) 
 
 def _differences(runs: Sequence[Scored], against_runs: Sequence[Scored]) -> list[float]:
     return [one.val_bpb - two.val_bpb for one, two in zip(runs, against_runs, strict=True)]
+
+
+class _WithoutFigures:
+    """An observer that does not hear the figures of a running training."""
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._observer, name)
+
+    def line(self, text: str) -> None:
+        """Keep it to itself."""
 
 
 @dataclass

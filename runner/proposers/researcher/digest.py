@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 from runner.decision import history as lineage
-from runner.proposers.researcher.outcome import category_of, effect_of, lesson_of
+from runner.proposers.researcher.outcome import category_of, counted, effect_of, lesson_of, ruling_of
 from runner.proposers.researcher.submit_tool import CATEGORIES
 from runner.records import Experiment, Verdict
 from runner.untrusted import prompt_line
@@ -21,6 +21,8 @@ CHARACTERS_PER_TOKEN = 3
 HYPOTHESIS_CHARACTERS = 240
 SHORT_CHARACTERS = 120
 """Of a hypothesis in a long list."""
+MAX_NUMBERS = 20
+"""Edits of the tip that are listed by number."""
 RARE = 0.05
 """A category with a smaller share of the experiments is an open direction."""
 ORDER = (Verdict.ACCEPT, Verdict.DISCARD, Verdict.CRASH, Verdict.INVALID)
@@ -50,11 +52,16 @@ def digest(
     def ended(verdict: Verdict) -> list[Experiment]:
         return [one for one in newest if one.verdict is verdict]
 
+    rulings = lineage.rulings(history)
+
+    def accepted(one: Experiment) -> str:
+        return f"{_line(one)}; {ruling_of(rulings.get(one.number))}"
+
     parts = [
         _standing(history, newest),
         "" if running is None else f"Running now, verdict unknown:\n{_line(running)}",
         _section("Certificates, tip against champion, newest first", certificates, _line, room * 12 // 100),
-        _section("Accepted onto the tip, newest first", ended(Verdict.ACCEPT), _line, room * 28 // 100),
+        _section("Accepted onto the tip, newest first", ended(Verdict.ACCEPT), accepted, room * 28 // 100),
         *_categories(by_category, room * 30 // 100),
         _section("Crashed, newest first", ended(Verdict.CRASH), _line, room * 14 // 100),
         _section("Refused or invalid, newest first", ended(Verdict.INVALID), _line, room * 6 // 100),
@@ -76,11 +83,13 @@ def _standing(history: Sequence[Experiment], tried: Sequence[Experiment]) -> str
             lines.append(f"Champion #{best.number}: val_bpb {best.val_bpb:.6f}.")
         else:
             lines.append("The baseline is the champion.")
-        tip = lineage.tip(history)
-        edits = [one for one in history if one.verdict is Verdict.ACCEPT and one.champion == best.number]
-        if tip is not None and tip is not best:
-            on_it = [one for one in edits if one.closed_seq <= tip.closed_seq]
-            lines.append(f"The tip is the champion with {len(on_it)} accepted edits, not certified yet.")
+        if edits := lineage.tip_edits(history):
+            numbers = ", ".join(f"#{one.number}" for one in edits[-MAX_NUMBERS:])
+            earlier = "" if len(edits) <= MAX_NUMBERS else "…, "
+            count = counted(len(edits), "accepted edit")
+            lines.append(f"The tip is the champion with {count} ({earlier}{numbers}), not certified yet.")
+        else:
+            lines.append("The tip is the champion: no edit is on it.")
     sigmas = [one.sigma_bpb for one in history if one.sigma_bpb is not None]
     if sigmas:
         lines.append(f"Noise σ (standard deviation of one run): {sigmas[-1]:.6f} bpb.")

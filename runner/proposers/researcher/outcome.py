@@ -34,6 +34,20 @@ def effect_of(one: Experiment) -> str | None:
     return f"{one.delta_bpb:+.6f} bpb{sigmas}"
 
 
+def ruling_of(certificate: Experiment | None) -> str:
+    """What became of an accepted edit.
+
+    Args:
+        certificate: that decided on it; None: it is on the tip.
+    """
+    if certificate is None:
+        return "on the tip"
+    if certificate.verdict is Verdict.KEEP:
+        return f"certified by #{certificate.number}, in the champion"
+    together = "" if len(certificate.certifies) == 1 else f" with {len(certificate.certifies) - 1} others"
+    return f"rolled back{together} by #{certificate.number}: not in the program any more"
+
+
 def lesson_of(one: Experiment) -> str:
     """The lesson of an experiment in a few words; empty if it is unknown."""
     # A discard without a score was stopped early; its reason says why.

@@ -52,7 +52,7 @@ def examine(
     gpus, broken = host.seen_gpus()
     config, settings = _settings(root, "cuda" if gpus else "cpu")
     check_names(config.accept)
-    config, gpu = host.choose_gpu(config, gpus)
+    chosen, gpu = host.choose_gpu(config, gpus)
     findings = [
         settings,
         Finding(name="python", level="ok", fact=platform.python_version()),
@@ -71,11 +71,13 @@ def examine(
         findings.append(Finding(name="docker", level="problem", fact=error.message, remedy=error.remedy))
         return accepting([*findings, *version_findings(None, config.profile)], config.accept)
     try:
-        findings += host.engine_findings(engine, engine.client.info(), config, time.time())
+        findings += host.engine_findings(engine, engine.client.info(), chosen, time.time())
         base = images.find_base(engine.client, config.profile)
         findings += [host.base_finding(base), *version_findings(engine, config.profile)]
         if probes:
-            findings += _probe(engine, config, base, repository, pause_daemon, on_progress)
+            # A GPU that the settings do not name is left to the reservation: another campaign may have the first.
+            reserved = config if config.gpu is None else chosen
+            findings += _probe(engine, reserved, base, repository, pause_daemon, on_progress)
         return accepting(findings, config.accept)
     finally:
         engine.client.close()

@@ -13,7 +13,7 @@ from locked_eval.container.supervisor import EXIT_DEADLINE
 from locked_eval.container.throttle import Throttle
 from runner.records import RunEnd, RunRecord
 from runner.sandbox.doctor.finding import ENDLESS, REMEDY, Finding, differing, finding
-from runner.sandbox.kernel_limits import SWAP_FILES, Deviation
+from runner.sandbox.kernel_limits import PAUSES, SWAP_FILES, Deviation
 
 OUTPUT_INODES = 4096
 DESCRIPTORS = 4096
@@ -109,7 +109,7 @@ def judge_move(differ: list[Deviation], files: Collection[str], *, moved: bool) 
     return finding(
         name,
         [f"{one.name} is {one.found} instead of {one.wanted} after {how}" for one in differ],
-        f"the kernel enforces {', '.join(files)} after {how}",
+        f"the kernel enforces {', '.join(name for name in files if name not in PAUSES)} after {how}",
         reason="the engine reports these limits, but the kernel does not enforce them, and runs will be lost",
         remedy="swapoff -a, or the engine's other cgroup driver: "
         '"exec-opts": ["native.cgroupdriver=cgroupfs"] in /etc/docker/daemon.json'

@@ -241,10 +241,14 @@ def test_a_campaign_without_a_certificate_has_nothing_to_split(tmp_path):
 
 
 def test_a_study_changes_no_record(controller, monkeypatch):
-    before = controller.ledger.experiments(TAG)
+    before, trials = (
+        controller.ledger.experiments(TAG),
+        controller.ledger.database.read("SELECT count(*) FROM trials")[0][0],
+    )
     studied(controller, monkeypatch)
     assert controller.ledger.experiments(TAG) == before
     assert controller.sealed.of(TAG) == ()
+    assert controller.ledger.database.read("SELECT count(*) FROM trials")[0][0] == trials
 
 
 # As a command

@@ -180,6 +180,22 @@ def test_a_claim_that_is_stopped_shows_nothing(controller, monkeypatch):
     assert len(runs.seeds) == 9 and runs.removed
 
 
+def test_no_loss_of_a_running_training_is_shown(controller, monkeypatch):
+    told = []
+    for name in ("note", "line"):
+        monkeypatch.setattr(controller.observer, name, told.append, raising=False)
+    runs = ScriptedRuns(monkeypatch, helps)
+    measured = runs.measure
+
+    def prints(evaluator, *arguments):
+        evaluator.observer.line("step 9 loss 3.0 tokens/s 1000")
+        return measured(evaluator, *arguments)
+
+    monkeypatch.setattr("runner.campaign.studies.interleave.measure", prints)
+    confirmed(controller)
+    assert len(told) == 14 and not any("loss" in words for words in told)
+
+
 def test_a_program_that_fails_claims_nothing(controller, monkeypatch):
     ScriptedRuns(monkeypatch, lambda text: crash())
     with pytest.raises(BaselineError, match="there is no claim"):
@@ -197,10 +213,14 @@ def test_a_trial_without_a_sealed_score_is_an_error_of_the_machine(controller, m
 def test_a_claim_changes_no_record_of_the_campaign(controller, monkeypatch):
     """Its sealed scores too belong to the claim, and not to experiment 0."""
     ScriptedRuns(monkeypatch, helps)
-    before = controller.ledger.experiments(TAG)
+    before, trials = (
+        controller.ledger.experiments(TAG),
+        controller.ledger.database.read("SELECT count(*) FROM trials")[0][0],
+    )
     confirmed(controller)
     assert controller.ledger.experiments(TAG) == before
     assert controller.sealed.of(TAG) == ()
+    assert controller.ledger.database.read("SELECT count(*) FROM trials")[0][0] == trials
 
 
 def test_the_claims_of_the_campaign_stay_where_they_are(controller, root, monkeypatch):

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from runner.decision import effect_prior
 from runner.decision.certificate import judge
-from runner.decision.keep_rule import Action
+from runner.decision.keep_rule import Action, Belief
 from runner.decision.tip import TipRule
 
 SIGMA, SHARE = 0.001, 0.6
 PAIRED_SIGMA = SIGMA * (2 * (1 - SHARE)) ** 0.5
-RULE = TipRule()
+RULE = TipRule(paired_share=SHARE)
+PRIOR = effect_prior.prior(SIGMA)
+BELIEF = Belief(prior=PRIOR, weights=PRIOR.weights, sigma_bpb=SIGMA, freedom=40.0)
 
 
-def judged(*deltas, pool=(), share=SHARE, rule=RULE, **changes):
+def judged(*deltas, share=SHARE, belief=BELIEF, **changes):
     """A certificate whose pairs differ by these amounts, under seeds that differ by more."""
     pairs = [(2.0 + 0.01 * at + delta, 2.0 + 0.01 * at) for at, delta in enumerate(deltas)]
-    return judge(rule, SIGMA, share, pairs, pool, **changes)
+    return judge(replace(RULE, paired_share=share), belief, pairs, **changes)
 
 
 def test_a_clear_gain_is_certified_after_the_least_number_of_pairs():
@@ -45,10 +50,11 @@ def test_the_standard_error_of_pairs_is_that_of_their_differences():
     assert judged(-0.001, -0.001, share=0.0).se_bpb == pytest.approx(SIGMA)
 
 
-def test_other_trials_of_the_champion_help_where_seeds_have_little_in_common():
-    pool = (2.004, 2.006, 2.005)
-    alone, together = (judged(-0.001, -0.001, share=0.0, pool=some).se_bpb for some in ((), pool))
-    assert together < alone
+def test_noise_that_is_hardly_known_widens_the_interval_and_asks_for_more():
+    vague = replace(BELIEF, freedom=4.0)
+    known, unsure = (judged(-0.0020, -0.0020, belief=belief) for belief in (BELIEF, vague))
+    assert (known.action, unsure.action) == (Action.KEEP, Action.TRY_AGAIN)
+    assert unsure.low_bpb < known.low_bpb and unsure.better < known.better
 
 
 def test_pairs_that_contradict_each_other_prove_nothing():
@@ -76,7 +82,7 @@ def certified(rng, effect, num=4000):
             for seed, (tip, champion) in zip(seeds, own, strict=True)
         ]
         for count in range(1, RULE.max_pairs + 1):
-            action = judge(RULE, SIGMA, SHARE, pairs[:count]).action
+            action = judge(RULE, BELIEF, pairs[:count]).action
             if action is not Action.TRY_AGAIN:
                 kept += action is Action.KEEP
                 break

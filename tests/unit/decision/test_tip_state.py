@@ -173,9 +173,9 @@ def test_the_seed_share_is_learned_from_pairs_and_from_trials():
     for _ in range(20):
         pairs = [(1.9 + rng.normal(0, own), 2.0 + rng.normal(0, own)) for _ in range(4)]
         known = after_certificate(replace(known, edits=(1,)), *certificate(Verdict.DISCARD, *pairs))
-    assert tip_state.seed_share(known) == pytest.approx(0.85, abs=0.06)
+    assert 1 - tip_state.own_variance(known, 1.0) == pytest.approx(0.85, abs=0.06)
     none = TIP
     for _ in range(20):
         pairs = [(1.9 + rng.normal(0, SIGMA), 2.0 + rng.normal(0, SIGMA)) for _ in range(4)]
         none = after_certificate(replace(none, edits=(1,)), *certificate(Verdict.DISCARD, *pairs))
-    assert tip_state.seed_share(none) < 0.25
+    assert 1 - tip_state.own_variance(none, 1.0) < 0.25

@@ -203,6 +203,55 @@ def test_a_scorer_without_an_answer_is_a_crash(trials):
     assert (made.outcome, made.reason) == (Outcome.CRASH, "no checkpoint was published")
 
 
+class Small(ScriptedSession):
+    """A session that has memory for so many rows at once.
+
+    Args:
+        pid_one: whether PID 1 of the scorer lives on when the candidate is killed.
+    """
+
+    def __init__(self, room, *, pid_one=True):
+        super().__init__("BOOST = 0.5\n", ROWS)
+        self.room, self.asked, self.largest, self.keeps_checkpoint = room, [], [], pid_one
+
+    def score(self, seed, batch_rows):
+        self.asked.append(batch_rows)
+        if batch_rows > self.room:
+            return run(Phase.SCORE, 7, RunEnd.OUT_OF_MEMORY, exit_code=-9), None
+        return super().score(seed, batch_rows)
+
+    def auditor(self, rows, *, batch_rows, **limits):
+        self.asked.append(batch_rows)
+        self.largest.append(np.diff(np.load(rows / "edges.npy")).max())
+        return super().auditor(rows, batch_rows=batch_rows, **limits)
+
+    def score_test(self, seed, batch_rows, max_bytes):
+        self.asked.append(batch_rows)
+        return super().score_test(seed, batch_rows, max_bytes)
+
+
+def test_scoring_without_room_for_a_batch_is_repeated_with_half_of_it_and_so_is_its_audit(trials):
+    session = Small(room=10)
+    made, _ = trials(session=session)
+    assert session.asked == [64, 32, 16, 8, 8, 8, 8], "scored four times, then audited twice and sealed"
+    assert session.largest[0] == 8, "the audit's batches have the shape of those that were scored"
+    assert made.audited and made.sealed and made.claimed_bpb is not None
+    assert [one.end for one in made.runs[1:5]] == [RunEnd.OUT_OF_MEMORY] * 3 + [RunEnd.FINISHED]
+
+
+def test_scoring_without_room_for_a_row_is_a_crash(trials):
+    session = Small(room=0)
+    made, _ = trials(session=session)
+    assert (made.outcome, made.reason) == (Outcome.CRASH, "scoring ran out of memory")
+    assert session.asked == [64, 32, 16, 8, 4, 2, 1]
+
+
+def test_scoring_is_not_repeated_without_the_checkpoint(trials):
+    session = Small(room=10, pid_one=False)
+    made, _ = trials(session=session)
+    assert (made.outcome, made.reason) == (Outcome.CRASH, "scoring ran out of memory") and session.asked == [64]
+
+
 def test_scoring_above_its_limit_is_a_crash_whatever_the_score(trials):
     made, _ = trials(score_limit_seconds=0.5)
     assert made.outcome is Outcome.CRASH and "scoring took 1.0 s" in made.reason

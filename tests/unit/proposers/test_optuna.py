@@ -154,10 +154,12 @@ def request(history=(), *, files=FILES, failed=None, seed=1, number=None):
     )
 
 
-BASELINE = Experiment(number=0, hypothesis="baseline", proposer="baseline", verdict=Verdict.KEEP, val_bpb=2.0)
+BASELINE = Experiment(
+    number=0, hypothesis="baseline", proposer="baseline", verdict=Verdict.KEEP, val_bpb=2.0, closed_seq=0
+)
 
 
-def row(proposal, number, verdict=Verdict.DISCARD, delta=0.01, champion=0):
+def row(proposal, number, verdict=Verdict.DISCARD, delta=0.01, parent=0):
     return Experiment(
         number=number,
         hypothesis=proposal.hypothesis,
@@ -165,7 +167,9 @@ def row(proposal, number, verdict=Verdict.DISCARD, delta=0.01, champion=0):
         parameters=dict(proposal.parameters),
         verdict=verdict,
         delta_bpb=None if verdict in (Verdict.CRASH, Verdict.INFRA) else delta,
-        champion=champion,
+        champion=0,
+        parent=parent,
+        closed_seq=number,
     )
 
 
@@ -184,15 +188,15 @@ def key_of(proposal):
 
 
 def night(length, outcome=lambda key, factor: (Verdict.DISCARD, 0.01), seed=1):
-    """Play a night; kept changes move the champion's files."""
-    history, files = [BASELINE], FILES
+    """Play a night; accepted changes move the files of the tip."""
+    history, files, tip = [BASELINE], FILES, 0
     for number in range(1, length + 1):
         proposal = propose(history, files=files, seed=seed + number)
         ((key, factor),) = proposal.parameters.items()
         verdict, delta = outcome(key, factor)
-        history.append(row(proposal, number, verdict, delta))
-        if verdict is Verdict.KEEP:
-            files = edits.apply(files, proposal.edits)
+        history.append(row(proposal, number, verdict, delta, tip))
+        if verdict is Verdict.ACCEPT:
+            files, tip = edits.apply(files, proposal.edits), number
     return history
 
 
@@ -219,13 +223,44 @@ def test_first_steps_go_both_ways_and_are_large_enough_to_be_seen():
     assert {factor > 1 for factor in factors} == {True, False}
 
 
-def test_a_kept_step_is_followed_by_one_more_the_same_way():
+def certificate(number, verdict, *accepted):
+    return Experiment(
+        number=number, hypothesis="", proposer="certificate", verdict=verdict, certifies=accepted, champion=0,
+        parent=0, closed_seq=number,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("certified", [False, True], ids=["on the tip", "certified"])
+def test_an_accepted_step_is_followed_by_one_more_the_same_way(certified):
+    """A certificate that keeps it is a new number for the same program."""
     first = propose([BASELINE])
     files = edits.apply(FILES, first.edits)
-    second = propose([BASELINE, row(first, 1, Verdict.KEEP, -0.1)], files=files)
+    history = [BASELINE, row(first, 1, Verdict.ACCEPT, -0.1)]
+    history += [certificate(2, Verdict.KEEP, 1)] if certified else []
+    second = propose(history, files=files)
     assert second.parameters == first.parameters and second.edits != first.edits
-    third = propose([BASELINE, row(first, 1, Verdict.KEEP, -0.1), row(second, 2, champion=1)], files=files)
+    third = propose([*history, row(second, 3, parent=2 if certified else 1)], files=files)
     assert key_of(third) != key_of(second)
+
+
+def test_what_was_tried_on_the_champion_counts_again_after_a_roll_back():
+    """What was tried before the acceptance is not proposed again once that is gone."""
+    tiny = {"workload/model.py": b"DEPTH = 2\n", "workload/train.py": b""}
+    before = [propose([BASELINE], files=tiny)]
+    accepted = propose([BASELINE, row(before[0], 1)], files=tiny)
+    assert accepted.edits != before[0].edits
+    history = [
+        BASELINE,
+        row(before[0], 1),
+        row(accepted, 2, Verdict.ACCEPT, -0.1),
+        certificate(3, Verdict.DISCARD, 2),
+    ]
+    seen = {before[0].edits, accepted.edits}
+    while isinstance(again := OptunaProposer().propose(request(history, files=tiny)), Proposal):
+        assert again.edits not in seen
+        seen.add(again.edits)
+        history.append(row(again, len(history)))
+    assert again.exhausted
 
 
 def test_the_same_ledger_and_seed_give_the_same_proposal():
@@ -235,7 +270,7 @@ def test_the_same_ledger_and_seed_give_the_same_proposal():
     assert len({propose([BASELINE], seed=seed).hypothesis for seed in range(5)}) > 1
 
 
-def test_no_value_comes_twice_on_the_same_champion():
+def test_no_value_comes_twice_on_the_same_tip():
     tiny = {"workload/model.py": b"DEPTH = 3\n", "workload/train.py": b"HEADS = 2\n"}
     history, seen = [BASELINE], set()
     while True:

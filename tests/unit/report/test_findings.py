@@ -8,12 +8,15 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from runner.campaign.commit_message import kept_message
 from runner.decision.keep_rule import AS_GOOD
 from runner.records import Experiment, Phase, RunEnd, RunRecord, SealedScore, Verdict
 from runner.report.drift import drift
-from runner.report.explain import basis_lines, explain, rests_on
-from runner.report.findings import COLUMNS, NORMAL_90, find, finding_lines, findings_tsv
+from runner.report.explain import basis_lines, explain, level_line, pair_lines, rests_on, ruled
+from runner.report.findings import COLUMNS, find, finding_lines, findings_tsv
 from runner.report.sealed import paired_gain, sealed_gaps, sealed_line, sealed_tsv
+from runner.report.summary import summarize, summary_text
+from runner.report.table import plain_lines
 from runner.untrusted import tokens_per_second
 from tests.support.synthetic_verdicts import CLEAN, FIGURES
 from tests.support.trials import trials_of
@@ -45,43 +48,57 @@ def experiment(number, verdict="discard", bpb=None, trials=(), **more):
     )  # fmt: skip
 
 
+GAIN = -0.0123
+
+
 def night():
-    """Baseline, a discard with a lucky low score, a keep with a lucky first trial, a control of it, a cheat."""
+    """Baseline, a lucky accepted edit, a certificate that keeps it, a cheat."""
     return [
         experiment(0, "keep", 2.0, [trial(3, 2.00), trial(4, 2.02)], control_trials=(trial(12, 2.04),)),
-        experiment(1, "discard", 1.97, [trial(14, 1.97, audited=False)]),
+        experiment(1, "accept", 1.90, [trial(14, 1.90)], champion=0, parent=0, figures=FIGURES, delta_bpb=-0.08),
         experiment(
-            2, "keep", 1.96, [trial(22, 1.90), trial(25, 1.95), trial(28, 1.97)],
-            control_trials=(trial(40, 1.99),), champion=0, kept_commit="c" * 40, figures=FIGURES,
-            delta_bpb=-0.0123,
+            2, "keep", 1.96, [trial(22, 1.91), trial(25, 1.95), trial(28, 1.97)],
+            control_trials=(trial(40, 1.99),), champion=0, parent=0, certifies=(1,), kept_commit="c" * 40,
+            figures=replace(FIGURES, delta_bpb=GAIN, effect_bpb=GAIN, low_bpb=-0.0173, high_bpb=-0.0073),
+            delta_bpb=GAIN,
         ),
         experiment(3, "invalid", None, [trial(50, 0.02, audited=False)]),
     ]  # fmt: skip
 
 
-def test_the_raw_curve_is_the_running_minimum_of_all_claims_without_controls_and_cheats():
+def test_the_raw_curve_is_the_running_minimum_of_all_claims_without_controls_certificates_and_cheats():
     found = find(night())
-    assert [(one.number, one.bpb) for one in found.raw] == [(0, 2.0), (0, 2.0), (1, 1.97), *[(2, 1.9)] * 3]
+    assert [(one.number, one.bpb) for one in found.raw] == [(0, 2.0), (0, 2.0), (1, 1.9)]
     assert found.raw_change_bpb == pytest.approx(-0.10)
 
 
-def test_the_debiased_curve_has_controls_and_not_the_trial_that_selected_it():
-    baseline, champion = find(night()).debiased
-    assert baseline.bpb == pytest.approx((2.001 + 2.021 + 2.041) / 3)
-    assert champion.bpb == pytest.approx((1.951 + 1.971 + 1.991) / 3)
-    assert champion.half_bpb == pytest.approx(NORMAL_90 * SIGMA / math.sqrt(3))
+def test_the_debiased_curve_is_the_baseline_and_the_gains_that_certificates_measured():
+    second = experiment(
+        5, "keep", 1.7, champion=2, parent=2, certifies=(4,), delta_bpb=-0.02,
+        figures=replace(FIGURES, delta_bpb=-0.02, effect_bpb=-0.02, low_bpb=-0.032, high_bpb=-0.008),
+    )  # fmt: skip
+    baseline, first, last = find([*night(), experiment(4, "accept", 1.8), second]).debiased
+    assert (baseline.bpb, first.bpb, last.bpb) == (2.0, pytest.approx(2 + GAIN), pytest.approx(2 + GAIN - 0.02))
+    assert (first.half_bpb, last.half_bpb) == (pytest.approx(0.005), pytest.approx(0.013)), "5, 12, 13"
 
 
-def test_the_total_is_the_difference_of_independent_means():
-    total = find(night()).total
-    assert total.mean_bpb == pytest.approx(1.971 - 2.021)
-    assert total.high_bpb - total.mean_bpb == pytest.approx(NORMAL_90 * SIGMA * math.sqrt(2 / 3))
-    assert total.mean_bpb - total.low_bpb == pytest.approx(total.high_bpb - total.mean_bpb)
+def test_every_place_reports_the_same_gain():
+    """Whatever the lucky score of the edit and the mean of the certificate's own trials say."""
+    made = night()
+    found = find(made)
+    assert found.total.mean_bpb == summarize(made).gain_bpb == pytest.approx(GAIN)
+    assert found.keeps[0].effect_bpb == GAIN
+    for text in (
+        summary_text(made), "\n".join(finding_lines(found)), explain(made[2]), kept_message(made[2]),
+        "\n".join(plain_lines(made)), findings_tsv(found),
+    ):  # fmt: skip
+        assert "0.0123" in text, text
+        assert "-0.0500" not in text and "-0.0400" not in text, "differences of mean scores"
 
 
 def test_false_keeps_are_the_sum_of_doubts_and_simplifications_claim_nothing():
     made = night()
-    made.append(experiment(4, "keep", 1.9, figures=replace(FIGURES, better=0.9, effect_bpb=-0.002)))
+    made.append(experiment(4, "keep", 1.9, figures=replace(FIGURES, better=0.9)))
     made.append(experiment(5, "keep", 1.9, figures=replace(FIGURES, better=0.4), reason=f"{AS_GOOD}: less"))
     made.append(experiment(6, "keep", 1.9))  # of a program that stored no figures
     found = find(made)
@@ -97,15 +114,15 @@ def test_false_keeps_are_the_sum_of_doubts_and_simplifications_claim_nothing():
     assert "1 keep without figures" in text
 
 
-def test_a_keep_reports_its_shrunken_effect_with_its_interval():
+def test_a_keep_reports_its_measured_gain_with_its_interval():
     (keep,) = find(night()).keeps
-    assert (keep.delta_bpb, keep.effect_bpb, keep.low_bpb, keep.high_bpb) == (-0.0123, -0.01, -0.015, -0.005)
+    assert (keep.edits, keep.effect_bpb, keep.low_bpb, keep.high_bpb) == ((1,), GAIN, -0.0173, -0.0073)
     header, baseline, row = (line.split("\t") for line in findings_tsv(find(night())).splitlines())
     assert tuple(header) == COLUMNS and len(baseline) == len(row) == len(COLUMNS)
     assert dict(zip(header, row, strict=True)) == {
-        "experiment": "2", "commit": "ccccccc", "kind": "improvement", "trials": "3", "champion_trials": "2",
-        "delta_bpb": "-0.012300", "effect_bpb": "-0.010000", "low_bpb": "-0.015000", "high_bpb": "-0.005000",
-        "better": "0.9700", "raw_bpb": "1.900000", "debiased_bpb": "1.971000", "sealed_gap_bpb": "",
+        "experiment": "2", "commit": "ccccccc", "kind": "improvement", "edits": "1", "trials": "3",
+        "champion_trials": "2", "effect_bpb": "-0.012300", "low_bpb": "-0.017300", "high_bpb": "-0.007300",
+        "better": "0.9700", "raw_bpb": "1.900000", "debiased_bpb": "1.987700", "sealed_gap_bpb": "",
     }  # fmt: skip
 
 
@@ -206,41 +223,46 @@ def test_where_nothing_was_found_nothing_is_reported(made):
 # The sentence, and the trials behind it
 
 
-def test_a_keep_is_one_sentence_of_figures():
-    keep = experiment(13, "keep", 1.9, champion=12, figures=FIGURES, delta_bpb=-0.0123, reason="better by a lot")
+def test_a_certificate_is_one_sentence_of_figures_and_names_its_edits():
+    measured = "better by 0.0100 ± 0.0031 bpb in 3 pairs"
+    keep = experiment(13, "keep", 1.9, champion=12, certifies=(7, 9), figures=FIGURES, reason=measured)
     assert explain(keep) == (
-        "Kept: better by 0.0123 ± 0.0031 bpb; 3 trials against 2 of experiment 12; 97% certain; noise 0.0071; "
-        "estimated gain 0.0100 (90% interval 0.0050 to 0.0150)."
+        f"Kept: {measured}; measured gain 0.0100 bpb (90% interval 0.0050 to 0.0150); noise 0.0071. "
+        "It compares the tip, with the accepted edits 7, 9, with the champion."
     )
 
 
-@pytest.mark.parametrize(
-    ("changes", "reason", "end"),
-    [
-        ({"delta_bpb": 0.004, "better": 0.2, "trials": (1,)}, "not better", "80% certain; noise 0.0071."),
-        ({"better": 0.8}, "a keep needs 85%", "80% certain; noise 0.0071; keep rule: a keep needs 85%."),
-        ({"better": 0.9999}, "x", "over 99% certain; noise 0.0071; keep rule: x."),
-    ],
-)
-def test_a_discard_says_what_the_figures_do_not(changes, reason, end):
-    one = experiment(13, "discard", 1.9, champion=12, figures=replace(FIGURES, **changes), reason=reason)
-    assert explain(one).endswith(end)
-    assert explain(one).startswith("Discarded: worse by" if reason == "not better" else "Discarded: better by")
+def test_an_accepted_edit_says_how_sure_its_gain_is_and_what_became_of_it():
+    reason = "63% sure to be better; the tip takes an edit from 60%"
+    one = experiment(7, "accept", 1.9, [trial(9, 1.9)], champion=0, parent=4, figures=FIGURES, reason=reason)
+    assert explain(one).startswith(f"Accepted onto the tip: {reason}; expected gain 0.0100 bpb (90% interval")
+    assert level_line(one) == (
+        "scored 1.900000 under the exploration seed 109; the tip, experiment 4, is at 1.912300 there: "
+        "difference -0.012300 ± 0.003100, before the prior"
+    )
+    assert ruled(None) == "It is on the tip, not certified yet."
+    kept = experiment(8, "keep", 1.9, certifies=(7,), delta_bpb=-0.02)
+    assert ruled(kept) == "It was certified by experiment 8, measured gain 0.0200 bpb."
+    gone = experiment(8, "discard", 1.9, certifies=(6, 7), delta_bpb=0.001)
+    assert ruled(gone) == "It was rolled back by experiment 8, measured gain -0.0010 bpb of 2 edits together."
 
 
-def test_a_simplification_says_so():
-    figures = replace(FIGURES, delta_bpb=0.001, better=0.4)
-    text = explain(experiment(3, "keep", 1.9, figures=figures, reason=f"{AS_GOOD}: with 3 lines less"))
-    assert text.startswith("Kept: worse by 0.0010") and f"keep rule: {AS_GOOD}: with 3 lines less." in text
+def test_a_certificate_lists_its_pairs():
+    champion = experiment(0, "keep", 2.0, [trial(1, 2.0)], control_trials=(trial(5, 2.02), trial(8, 2.01)))
+    certificate = experiment(2, "keep", 1.9, [trial(5, 1.95), trial(6, 1.9)], certifies=(1,))
+    assert pair_lines(certificate, champion) == [
+        "  pair 1  seed 105         tip 1.951000  champion 2.021000  -0.070000"
+    ], "the second pair is not complete"
+    assert pair_lines(champion, None) == pair_lines(certificate, None) == []
 
 
 def test_a_verdict_names_the_trials_that_it_rests_on():
     made = night()
     basis = rests_on(made[2], made[0])
     assert [(one.role, one.experiment, one.trial, round(one.val_bpb, 6)) for one in basis] == [
-        ("trial", 2, 22, 1.901), ("trial", 2, 25, 1.951), ("trial", 2, 28, 1.971),
+        ("trial", 2, 22, 1.911), ("trial", 2, 25, 1.951), ("trial", 2, 28, 1.971),
         ("pool", 0, 3, 2.001), ("control", 0, 12, 2.041),
     ]  # fmt: skip
-    assert basis_lines(basis)[0] == "  trial    experiment 2     trial 22     seed 122         val_bpb 1.901000"
-    assert rests_on(made[1], made[0]) == ()
+    assert basis_lines(basis)[0] == "  trial    experiment 2     trial 22     seed 122         val_bpb 1.911000"
+    assert rests_on(made[3], made[0]) == ()
     assert [one.role for one in rests_on(made[2], None)] == ["trial"] * 3

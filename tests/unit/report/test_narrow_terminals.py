@@ -67,13 +67,13 @@ def test_every_row_says_how_its_hypothesis_begins_and_that_it_was_cut(width):
             assert row.rstrip().endswith("…")
 
 
-def test_a_narrow_terminal_leaves_out_seconds_then_delta_then_the_score():
-    everything = ["#", "verdict", "val_bpb", "delta", "seconds", "hypothesis"]
+def test_a_narrow_terminal_leaves_out_seconds_then_doubt_then_delta_then_the_score():
+    everything = ["#", "verdict", "val_bpb", "delta", "sure", "seconds", "hypothesis"]
     assert headings(80) == everything
     assert headings(60) == ["#", "verdict", "val_bpb", "delta", "hypothesis"]
     assert headings(40) == ["#", "verdict", "val_bpb", "hypothesis"]
     assert headings(30) == ["#", "verdict", "hypothesis"]
-    assert headings(60, HYPOTHESES["short"]) == everything, "nothing is left out where nothing has to be cut"
+    assert headings(65, HYPOTHESES["short"]) == everything, "nothing is left out where nothing has to be cut"
 
 
 @pytest.mark.parametrize("width", WIDTHS)

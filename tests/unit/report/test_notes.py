@@ -18,7 +18,7 @@ from runner.proposers.researcher.plateau import plateau
 from runner.records import Curve, Experiment, Phase, RunEnd, RunRecord, StopReason, Verdict
 from runner.report.explain import explain
 from runner.report.findings import find
-from runner.report.notes import early_line, early_stops, upper_limit
+from runner.report.notes import certificate_line, certificates, early_line, early_stops, upper_limit
 from runner.report.plot import progress_png
 from runner.report.summary import summarize, summary_text
 from runner.report.table import plain_lines, results_tsv
@@ -60,21 +60,27 @@ def stopped(number):
     )  # fmt: skip
 
 
-def finished(number, stop_reason=REASON_TO_STOP, again=False):
+def finished(number, stop_reason=REASON_TO_STOP, verdict=Verdict.DISCARD):
     changes = {
-        "trials": (number, 9999) if again else (number,),
-        "first_delta_bpb": 0.5,
+        "trials": (number,),
         "effect_bpb": 0.4,
     }
     figures = FIGURES.__class__(**{**FIGURES.__dict__, **changes})
     runs = [run(Phase.TRAIN, number, stop_reason=stop_reason), run(Phase.SCORE, number, bpb=2.5)]
     return Experiment(
-        number=number, hypothesis="finished", proposer="p", verdict=Verdict.DISCARD, champion=0, val_bpb=2.5,
+        number=number, hypothesis="finished", proposer="p", verdict=verdict, champion=0, val_bpb=2.5,
         delta_bpb=0.5, sigma_bpb=0.01, figures=figures, trials=trials_of(runs, first_id=number),
     )  # fmt: skip
 
 
-NIGHT = [baseline(), stopped(1), stopped(2), finished(3), finished(4, again=True), finished(5, stop_reason=None)]
+NIGHT = [
+    baseline(),
+    stopped(1),
+    stopped(2),
+    finished(3),
+    finished(4, verdict=Verdict.ACCEPT),
+    finished(5, stop_reason=None),
+]
 
 
 def test_stopped_and_finished_runs_are_counted_with_the_time_that_they_saved():
@@ -82,8 +88,8 @@ def test_stopped_and_finished_runs_are_counted_with_the_time_that_they_saved():
     assert (found.stopped, found.saved_seconds) == (2, 28.0), "20 s of training, 4 s of scoring, 10 s spent"
     assert (found.finished, found.promising, found.wrong) == (2, 1, 0.5)
     assert early_line(found) == (
-        "Stopped early: 2 unpromising runs, 28 s of training and scoring saved; of 2 finished anyway, 1 was a "
-        "near miss or better (wrong stops 50%, at most 95% with 90% confidence)."
+        "Stopped early: 2 unpromising runs, 28 s of training and scoring saved; of 2 finished anyway, 1 was "
+        "accepted (wrong stops 50%, at most 95% with 90% confidence)."
     )
 
 
@@ -116,13 +122,28 @@ def test_every_reader_copes_with_a_discard_without_a_score(tmp_path):
     assert (tmp_path / "p.png").stat().st_size > 1000
     assert find(night).raw[-1].bpb == 2.0
     assert json.dumps(as_json(night[1], full=True))
-    assert near_misses(night) == []
     assert plateau(night, 2).tried == 2
     text = digest(night)
     assert text.count("stopped at 50% of its time") == 2, "the model learns why"
     assert "2 tried" in text
     assert "stopped at 50%" in read({"numbers": [1], "limit": 1}, night)
     assert "stopped at 50%" in read({"status": "discard", "limit": 9}, night)
+
+
+def test_the_fates_of_accepted_edits_are_counted():
+    def one(number, verdict, certifies=()):
+        return Experiment(number=number, hypothesis="h", proposer="p", verdict=verdict, certifies=certifies)
+
+    night = [baseline(), *(one(number, Verdict.ACCEPT) for number in range(1, 7))]
+    assert certificate_line(certificates(night[:1])) is None
+    night += [
+        one(7, Verdict.UNCLEAR, (1, 2)), one(8, Verdict.KEEP, (1, 2, 3)), one(9, Verdict.DISCARD, (4,)),
+        one(10, Verdict.INFRA, (5,)), one(11, None, (5, 6)),
+    ]  # fmt: skip
+    assert certificate_line(certificates(night)) == (
+        "Accepted onto the tip: 6 edits; of these 3 certified, 1 rolled back, 2 on the tip now. "
+        "Certificates: 1 of 4 kept."
+    )
 
 
 def test_status_and_show_report_a_stopped_run(tmp_path, monkeypatch):

@@ -9,8 +9,9 @@ import pytest
 from runner.decision.history import strikes
 from runner.report import overview as subject
 from runner.report.findings import find
-from runner.report.notes import early_stops, stacks
+from runner.report.notes import certificates, early_stops
 from runner.report.summary import summarize
+from runner.report.tip_progress import tip_progress
 from tests.support.ledgers import TAG, new_ledger
 from tests.support.random_nights import random_night
 
@@ -25,8 +26,9 @@ def test_sums_of_the_ledger_are_those_of_its_experiments(tmp_path, seed):
             assert found.summary == summarize(everything)
             assert found.strikes == strikes(everything)
             assert vars(found.early_stops) == pytest.approx(vars(early_stops(everything)))
-            assert found.stacks == stacks(everything)
+            assert found.certificates == certificates(everything)
             assert found.newest == everything
+            assert found.tip == tip_progress(everything, everything)
             whole = find(everything)
             assert found.findings.raw == first_and_lowest(whole.raw)
             for name in vars(whole):
@@ -48,4 +50,4 @@ def test_a_long_campaign_is_looked_at_where_it_is_newest(tmp_path, monkeypatch):
     whole = find(everything)
     assert found.newest == everything[-5:] and found.summary == summarize(everything)
     assert found.findings.keeps == whole.keeps and found.findings.total == whole.total
-    assert found.findings.debiased == (whole.debiased[0], *whole.debiased[-2:])
+    assert found.findings.debiased == whole.debiased

@@ -53,6 +53,30 @@ def test_a_keep_with_room_around_it_has_a_label(placed, tmp_path):
     assert [text.get_text() for text in texts] == ["idea 9"]
 
 
+def test_accepted_edits_are_marked_with_what_became_of_them_and_the_title_states_the_measured_gain(
+    placed, tmp_path
+):
+    made = [
+        experiment(0, "keep", 2.0), experiment(1, "accept", 1.7), experiment(2, "accept", 1.75),
+        experiment(3, "keep", 1.8, certifies=(1, 2), delta_bpb=-0.1), experiment(4, "accept", 1.6),
+        experiment(5, "discard", 1.85, certifies=(4,)), experiment(6, "accept", 1.65),
+        experiment(7, "discard", 1.9),
+    ]  # fmt: skip
+    progress_png(made, tmp_path / "progress.png", "night")
+    ((axes, _, _),) = placed
+    points = {
+        drawn.get_label(): sorted(int(x) for x, _ in drawn.get_offsets())
+        for drawn in axes.collections
+        if hasattr(drawn, "get_sizes") and len(drawn.get_sizes())
+    }
+    assert points["accepted onto the tip"] == [1, 2, 6]
+    assert points["accepted, rolled back"] == [4]
+    assert points["discarded"] == [7], "a certificate that failed is no idea"
+    assert axes.get_title(loc="left") == (
+        "night: 5 ideas, 4 accepted, 1 certificate kept, 2.0000 → 1.9000 bpb (−5.00%)"
+    )
+
+
 def test_nothing_is_printed_where_no_label_has_room(placed, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(plot, "LABEL_CHARS", 900)
     made = [experiment(0, "keep", 2.0), experiment(1, "keep", 1.9, hypothesis="word " * 180)]

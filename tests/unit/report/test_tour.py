@@ -32,14 +32,23 @@ def told(verdict, bpb=1.93, *, meant=None, **fields):
     return Told(experiment=one, champion=CHAMPION, title="a stop", meant=meant)
 
 
-def figures(delta, better, first=None, se=0.01):
-    return replace(
-        FIGURES, delta_bpb=delta, better=better, se_bpb=se, first_delta_bpb=delta if first is None else first
-    )
+def figures(delta, better, se=0.01):
+    return replace(FIGURES, delta_bpb=delta, better=better, se_bpb=se)
 
 
-KEPT = told("keep", figures=figures(-0.12, 0.999))
-LUCKY = told("discard", figures=figures(-0.004, 0.63))
+def certificate(verdict, reason):
+    """Two pairs, under seeds 5 and 6."""
+    champion = replace(CHAMPION, control_trials=(scored(2.05, 5, opened_seq=9), scored(2.06, 6, opened_seq=9)))
+    one = experiment(
+        9, verdict, 1.93, champion=0, certifies=(3, 5), opened_seq=8, reason=reason, figures=figures(-0.12, 0.999),
+        trials=(scored(1.94, 5), scored(1.92, 6)),
+    )  # fmt: skip
+    return Told(experiment=one, champion=champion, title="the certificate")
+
+
+KEPT = certificate("keep", "better by 0.1200 ± 0.0100 bpb in 2 pairs")
+ACCEPTED = told("accept", figures=figures(-0.12, 0.999))
+LUCKY = told("discard", figures=figures(-0.004, 0.56))
 HARMFUL = told("discard", figures=figures(0.12, 0.001))
 CRASHED = told("crash", None, reason="training exited with code 1", log_tail="a\nb\nTypeError: no", trials=())
 CHEATED = Told(experiment=CHEAT, champion=CHAMPION, title="a cheat")
@@ -48,13 +57,17 @@ CHEATED = Told(experiment=CHEAT, champion=CHAMPION, title="a cheat")
 @pytest.mark.parametrize(
     ("one", "words"),
     [
-        (KEPT, ["KEPT: over 99% sure that it is better, 95% needed.", "8 of its predictions"]),
-        (KEPT, ["0.120 ± 0.010 bpb better"]),
-        (KEPT, ["1.9400, 1.9200 (2 trials, each with a new seed)", "the champion 2.0490, 2.0510"]),
-        (LUCKY, ["within the noise: 63% sure that it is better, 95% needed", "a rule that keeps every better"]),
+        (KEPT, ["KEPT: better by 0.1200 ± 0.0100 bpb in 2 pairs.", "8 of its predictions", "and has a commit"]),
+        (KEPT, ["1.9400 / 2.0500, 1.9200 / 2.0600 (tip / champion in 2 pairs, a new seed for each)"]),
+        (certificate("discard", "worse"), ["ROLLED BACK: worse. The next ideas start from the champion."]),
+        (certificate("unclear", "not proven"), ["UNCLEAR: not proven. The tip stays"]),
+        (ACCEPTED, ["ACCEPTED onto the tip: over 99% sure that it is better; the tip takes it from 60%."]),
+        (ACCEPTED, ["1.9300; the tip 2.0500 under the same seed: 0.120 ± 0.010 bpb better."]),
+        (replace(ACCEPTED, changes_nothing=True), ["Luck made it better: the certificate will measure again."]),
+        (LUCKY, ["within the noise: 56% sure that it is better; the tip takes it from 60%", "keeps every better"]),
         (told("discard", figures=figures(0.004, 0.4)), ["within the noise: 40% sure"]),
         (told("discard", figures=figures(0.03, 0.02)), ["DISCARDED, not better: 2% sure"]),
-        (replace(LUCKY, changes_nothing=True), ["Luck made it better. Its first number was better, so"]),
+        (replace(LUCKY, changes_nothing=True), ["Luck made it better. Its number was better, so"]),
         (replace(HARMFUL, changes_nothing=True), ["Luck, or a busy machine, made it worse."]),
         (HARMFUL, ["DISCARDED, harmful: over 99% sure that it is worse."]),
         (CRASHED, ["TypeError: no", "CRASHED: training exited with code 1.", "one more try"]),
@@ -76,18 +89,20 @@ def test_an_edit_that_is_worse_is_not_called_lucky():
 
 
 def test_a_stop_that_ends_differently_says_so():
-    surprise = replace(LUCKY, meant=Verdict.KEEP)
-    assert "usually ends as keep" in " ".join(ending(surprise, WIDTH))
+    surprise = replace(LUCKY, meant=Verdict.ACCEPT)
+    assert "usually ends as accept" in " ".join(ending(surprise, WIDTH))
     assert "usually" not in " ".join(ending(replace(LUCKY, meant=Verdict.DISCARD), WIDTH))
 
 
 def test_a_greedy_rule_keeps_luck_and_cheats():
-    assert [looked_better(one) for one in (KEPT, LUCKY, HARMFUL, CRASHED, CHEATED)] == [
+    assert [looked_better(one) for one in (ACCEPTED, LUCKY, HARMFUL, CRASHED, CHEATED)] == [
         True, True, False, False, True,
     ]  # fmt: skip
-    text = " ".join(overview([KEPT, LUCKY, HARMFUL, CRASHED, CHEATED], WIDTH))
-    assert "Kept: 1 of 5 edits." in text
-    assert "would have kept 3, 1 within the noise and 1 that cheats among them" in " ".join(text.split())
+    assert not looked_better(certificate("discard", "better by too little")), "a greedy rule has no certificates"
+    text = " ".join(" ".join(overview([ACCEPTED, LUCKY, HARMFUL, CRASHED, CHEATED, KEPT], WIDTH)).split())
+    assert "Of 5 edits, 1 went onto the tip, and 2 are certified and in the champion." in text
+    assert "would have kept 3, 1 within the noise and 1 that cheats among them" in text
+    assert "certificate of 2 edits" in text
 
 
 def test_the_baseline_shows_its_numbers():

@@ -26,6 +26,7 @@ V2 = {
     "pids.max": "64",
     "cpuset.cpus": "2-3,5",
     "cpuset.cpus.effective": "2-3,5",
+    "cgroup.events": "populated 1\nfrozen 0",
 }
 V1 = {
     "memory/{}/memory.limit_in_bytes": MEMORY,
@@ -33,8 +34,11 @@ V1 = {
     "pids/{}/pids.max": "64",
     "cpuset/{}/cpuset.cpus": "2-3,5",
     "cpuset/{}/cpuset.effective_cpus": "2-3,5",
+    "freezer/{}/freezer.state": "THAWED",
 }
-LINES_V1 = "9:name=systemd:/{0}\n5:cpuset:/{0}\n4:memory:/{0}\n2:pids:/{0}\n1:cpu,cpuacct:/{0}\n0::/{0}\n"
+LINES_V1 = (
+    "9:name=systemd:/{0}\n7:freezer:/{0}\n5:cpuset:/{0}\n4:memory:/{0}\n2:pids:/{0}\n1:cpu,cpuacct:/{0}\n0::/{0}\n"
+)
 SYSTEMD = f"system.slice/docker-{ID}.scope"
 CGROUPFS = f"docker/{ID}"
 PRIVATE = f"user.slice/user-1000.slice/user@1000.service/user.slice/docker-{ID}.scope"
@@ -87,7 +91,7 @@ def test_limits_that_are_kept_are_found_and_say_nothing(host, group):
 @pytest.mark.parametrize("group", [SYSTEMD, CGROUPFS])
 def test_version_1_has_a_folder_for_each_controller(host, group):
     host.v1(group)
-    assert len(host.files()) == 5
+    assert len(host.files()) == len(V1)
     assert host.deviations() == []
     host.write({"memory/{}/memory.memsw.limit_in_bytes": "9223372036854771712"}, group)
     assert host.deviations() == [Deviation("memory.memsw.limit_in_bytes", MEMORY, "9223372036854771712")]
@@ -114,6 +118,15 @@ def test_a_limit_that_is_not_kept_is_named(host, name, found, wanted):
     assert host.deviations() == [Deviation(name, wanted, found)]
 
 
+def test_a_container_that_is_frozen_is_paused_whatever_the_engine_knows(host):
+    host.v2()
+    watch = LimitWatch(ID, "train", LIMITS, _files=host.files())
+    watch.check_now()
+    host.write({"{}/cgroup.events": "populated 1\nfrozen 1"}, SYSTEMD)
+    with pytest.raises(EngineError, match="paused by another program"):
+        watch.check_now()
+
+
 def test_without_swap_its_limit_does_not_matter(host):
     host.v2(**{"memory.swap.max": "max"})
     assert host.deviations(swap=False) == []
@@ -122,7 +135,7 @@ def test_without_swap_its_limit_does_not_matter(host):
 def test_a_kernel_that_does_not_count_swap_has_no_file_for_it(host):
     host.v1()
     (host.cgroup / "memory" / CGROUPFS / "memory.memsw.limit_in_bytes").unlink()
-    assert len(host.files()) == 4
+    assert len(host.files()) == len(V1) - 1
     assert host.deviations() == []
 
 

@@ -16,6 +16,7 @@ import pytest
 from runner import config
 from runner.errors import ConfigError, EngineError
 from runner.sandbox import reservation
+from runner.sandbox.doctor import examination
 from runner.sandbox.host import Gpu
 from runner.sandbox.reservation import Claimant, reserve, spare_cores
 
@@ -162,6 +163,31 @@ def test_the_first_free_gpu_is_taken_and_one_that_is_named_is_not_replaced(locks
         assert set(first.cores).isdisjoint(second.cores)
         with pytest.raises(EngineError, match="gpu GPU-0 is reserved by campaign ours"):
             reserved({**night, "gpu": "GPU-0"}).__enter__()
+
+
+def test_the_doctor_probes_a_free_gpu_unless_one_is_named(locks, monkeypatch, tmp_path):
+    gpus = tuple(Gpu(uuid=f"GPU-{number}", name="H", memory_mib=1) for number in range(2))
+    for place in (reservation, examination.host):
+        monkeypatch.setattr(place, "find_gpus", lambda: gpus)
+    engine, asked, probed = engine_with(), [], []
+    engine.client.info, engine.client.close = dict, lambda: None
+    monkeypatch.setattr(examination, "connect", lambda _: engine)
+    monkeypatch.setattr(examination, "version_findings", lambda *_: [])
+    monkeypatch.setattr(examination.images, "find_base", lambda *_: "base")
+    monkeypatch.setattr(examination.host, "engine_findings", lambda _, __, used, *___: asked.append(used) or [])
+    monkeypatch.setattr(examination, "_probe", lambda _, used, *__: probed.append(used) or [])
+
+    def doctor(**named):
+        monkeypatch.setattr(examination, "load", lambda *_, **__: settings(profile="cuda", cpus=1, **named))
+        examination.examine(tmp_path, probes=True, pause_daemon=False, on_progress=print)
+        return probed.pop()
+
+    with reserved({"profile": "cuda", "cpus": 1}) as first:
+        assert first.gpu == "GPU-0"
+        with reserve(engine, doctor(), Claimant(controller="d", campaign="d", folder=tmp_path)) as free:
+            assert free.gpu == "GPU-1"
+        assert asked.pop().gpu == "GPU-0", "what the engine injects is the same for each"
+        assert doctor(gpu="1").gpu == "GPU-1"
 
 
 @pytest.mark.parametrize("wrong", [{"cores": (9,)}, {"cores": (0, 1)}, {"cpus": 99}])

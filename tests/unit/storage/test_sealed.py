@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from runner.records import SealedScore
+from runner.records import SealedScore, Verdict
 from runner.storage.ledger import Ledger
 from runner.storage.sealed import SealedScores
 from tests.support.ledgers import open_experiment
@@ -15,8 +15,14 @@ def sealed(ledger):
     return SealedScores(ledger.database)
 
 
-def test_sealed_scores_are_kept_apart_from_what_proposers_read(ledger, sealed):
+def champion(ledger):
     number = open_experiment(ledger)
+    ledger.close_experiment("t", number, verdict=Verdict.KEEP, reason="better")
+    return number
+
+
+def test_sealed_scores_are_kept_apart_from_what_proposers_read(ledger, sealed):
+    number = champion(ledger)
     first = SealedScore(number=number, seed=5, val_bpb=1.5, test_bpb=1.625)
     again = SealedScore(number=number, seed=5, val_bpb=1.5, test_bpb=1.75)
     for score in (first, again):
@@ -29,11 +35,20 @@ def test_sealed_scores_are_kept_apart_from_what_proposers_read(ledger, sealed):
 
 
 def test_sealed_scores_come_by_experiment(ledger, sealed):
-    scores = [SealedScore(number=open_experiment(ledger), seed=seed, val_bpb=1.5, test_bpb=1.6) for seed in (7, 5)]
+    scores = [SealedScore(number=champion(ledger), seed=seed, val_bpb=1.5, test_bpb=1.6) for seed in (7, 5)]
     scores.append(SealedScore(number=1, seed=4, val_bpb=1.5, test_bpb=1.6))
     for score in reversed(scores):
         sealed.add("t", score, "h")
     assert [(score.number, score.seed) for score in sealed.of("t")] == [(0, 7), (1, 4), (1, 5)]
+
+
+def test_a_tip_that_was_not_certified_has_no_sealed_score(ledger, sealed):
+    """Its first pairs are sealed before its verdict is known."""
+    number = open_experiment(ledger)
+    sealed.add("t", SealedScore(number=number, seed=5, val_bpb=1.5, test_bpb=1.6), "h")
+    assert sealed.of("t") == ()
+    ledger.close_experiment("t", number, verdict=Verdict.DISCARD, reason="no better")
+    assert sealed.of("t") == ()
 
 
 def test_attempts_to_confirm_are_counted_for_their_two_programs(sealed):

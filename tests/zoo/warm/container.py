@@ -185,17 +185,17 @@ class WarmSession:
             session=self, phase=phase, program=program, rows=rows, limit_seconds=limit, max_bytes=max_bytes
         )
 
-    def score(self, seed: int) -> tuple[RunRecord, bytes | None]:
+    def score(self, seed: int, batch_rows: int) -> tuple[RunRecord, bytes | None]:
         """Score the validation rows."""
         limit = self.config.score_seconds
         return self.answering(Phase.SCORE, "score", self.mounts.val, limit, self.max_claims_bytes).go(seed)
 
     @contextmanager
-    def auditor(self, rows: Path, *, limit_seconds: float, max_bytes: int) -> Iterator[Answering]:
+    def auditor(self, rows: Path, *, batch_rows: int, limit_seconds: float, max_bytes: int) -> Iterator[Answering]:
         """Answer the rows of an audit."""
         yield self.answering(Phase.AUDIT, "audit", rows, limit_seconds, max_bytes)
 
-    def score_test(self, seed: int, max_bytes: int) -> tuple[RunRecord, bytes | None]:
+    def score_test(self, seed: int, batch_rows: int, max_bytes: int) -> tuple[RunRecord, bytes | None]:
         """Score the sealed test rows."""
         limit = self.config.score_seconds
         return self.answering(Phase.TEST, "score", self.mounts.test, limit, max_bytes).go(seed)

@@ -61,6 +61,10 @@ def arange(end):
     return from_numpy(np.arange(end))
 
 
+class OutOfMemoryError(RuntimeError):
+    """A device is full."""
+
+
 class device:
     """Where tensors are: here."""
 
