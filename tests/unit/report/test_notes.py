@@ -6,7 +6,6 @@ import json
 
 import pytest
 from click.testing import CliRunner
-from runner.proposers.combine import near_misses
 
 from runner.cli import cli
 from runner.cli.display import verdict_line
