@@ -22,7 +22,7 @@ PART_IS_FINE = $(if $(ARGS),|| [ $$? = 5 ])
 MEMORY      := $(shell df --output=avail -B1G /dev/shm 2>/dev/null | awk 'NR == 2 && $$1 >= 2 {print "/dev/shm"}')
 SCRATCH      = scratch=$$(mktemp -d -p "$(or $(MEMORY),$${TMPDIR:-/tmp})" autoresearch-XXXXXX) && trap 'rm -rf "$$scratch"' EXIT
 
-.PHONY: help demo overnight test test-fast test-full check lock engine prepare clean
+.PHONY: help demo overnight test test-fast test-full check gpu-proof lock engine prepare clean
 .DEFAULT_GOAL := help
 
 help: ## Show the targets
@@ -55,6 +55,9 @@ check: $(VENV)/.installed ## Style, types, layers, sizes, locked evaluation
 	$(VENV)/bin/lint-imports
 	$(VENV)/bin/python .ci/check_sizes.py
 	$(VENV)/bin/python -m locked_eval.manifest
+
+gpu-proof: ## What the GPU of this machine does, in ten minutes; needs only Python, NumPy and torch (PYTHON=python3)
+	@$(PYTHON) -m bench.gpu_proof $(ARGS)
 
 lock: $(VENV)/.installed ## Lock the evaluation as it is now (a person's decision)
 	$(VENV)/bin/python -m locked_eval.manifest --write

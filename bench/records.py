@@ -274,7 +274,7 @@ def measure_loop(path, num_experiments):
 def step(campaign, rng, number, timed):
     """One experiment: what the loop asks before it, and everything that it writes."""
     with timed("before an idea: control due? near misses?"):
-        campaign.memory.control_due(campaign.champion, 20)
+        campaign.memory.control_due(20)
         campaign.memory.shelf()
     with timed("experiment opened"):
         opened = campaign.open(idea(number), diff="+x = 1\n-x = 2\n" * 10)

@@ -15,7 +15,7 @@
     decision/    pure statistics: keep rule, effect prior, early stopping, history, simulation
     storage/     what outlives the process: ledger, git, claims, pinned evaluation, paths, lock
     edits/       a candidate's files: applied or refused, merged, counted, searched for sealed text
-    config.py  records.py  errors.py  failpoints.py  untrusted.py     the ground
+    config.py  records.py  errors.py  failpoints.py  tiers.py  untrusted.py     the ground
     profiles/*.toml
 
 Imports go strictly down this list, enforced by `make check`. `docs/architecture.md` explains each room.

@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from runner.errors import ConfigError
+from runner.tiers import TIERS
 
 ENV_PREFIX = "AUTORESEARCH_"
 CONFIG_FILE = "autoresearch.toml"
@@ -190,6 +191,10 @@ class Config(BaseModel):
     gpu: str | None = Field(
         default=None, min_length=1, description="UUID of the GPU to use; the first one that is free when unset"
     )
+    tier: Literal["auto", "none", *TIERS] = Field(  # type: ignore[valid-type]
+        default="auto",
+        description="sizes of the workload for this card; auto: by its memory; none: those of the profile",
+    )
 
     # Proposer.
     proposer: Literal["anthropic", "bedrock", "vertex", "openai", "optuna", "replay"] = Field(
@@ -227,8 +232,13 @@ class Config(BaseModel):
         default={}, description="findings of `autoresearch doctor` that you accept: name = reason"
     )
 
+    @property
+    def sizes(self) -> str:
+        """The module of `workload/sizes/` that candidates use: `PROFILE` in their environment."""
+        return self.tier if self.tier in TIERS else self.profile
 
-CONDITIONS = ("profile", "train_seconds", "cpus", "memory_bytes", "max_eval_rows")
+
+CONDITIONS = ("profile", "tier", "train_seconds", "cpus", "memory_bytes", "max_eval_rows")
 """Settings that two scores must share to be comparable: a campaign records them, and goes on with them."""
 
 

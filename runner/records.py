@@ -396,7 +396,7 @@ class ProposalRequest:
 
     number: int  # of the experiment that comes of it, unless others come first
     program: str  # program.md
-    profile: str  # "cpu" or "cuda"
+    profile: str  # "cpu", "cuda", or a tier of it: the module of `workload/sizes/`
     train_seconds: float
     files: Files  # the champion's workload/
     history: tuple[Experiment, ...]  # every closed experiment, oldest first, the baseline included

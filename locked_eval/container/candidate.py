@@ -1,4 +1,4 @@
-"""The candidate's model and a way out for an answer: shared by scorer and auditor.
+"""The candidate's model and a way out for an answer: shared by scorer, auditor and checker.
 
 This code runs in one process with the candidate's, which can patch all of it. Whatever comes out is a claim. Text
 is discarded: stdout is the answer, and the supervisor connects stderr to /dev/null.
@@ -92,5 +92,7 @@ class Candidate:
         """
         found: Tensor = self.module(tokens)
         if found.shape != (*tokens.shape, self.vocab_size):
-            raise ValueError("logits must be (B, T, V)")
+            raise ValueError(
+                f"logits must be (B, T, V) = {(*tokens.shape, self.vocab_size)}, not {tuple(found.shape)}"
+            )
         return found

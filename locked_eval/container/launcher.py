@@ -1,6 +1,6 @@
 """First code of the child: imports torch before the clock starts, then becomes the candidate.
 
-    python -I launcher.py {train,score,audit} READY_FD
+    python -I launcher.py {train,score,audit,check} READY_FD
 
 Started by the supervisor as uid 10001. The candidate's folder joins `sys.path` only after torch is imported, and
 behind everything else, so that no file in `workload/` can shadow a module here. This file's own folder never
@@ -32,7 +32,7 @@ def main() -> None:
     threads = int(os.environ.get("OMP_NUM_THREADS", "1"))
     torch.set_num_threads(threads)
     if phase != "train":
-        from locked_eval.container import auditor, scorer
+        from locked_eval.container import auditor, checker, scorer
     from locked_eval.container.syscall_filter import install
 
     gc.freeze()  # nor is it scanned while the candidate trains or exits
@@ -48,7 +48,7 @@ def main() -> None:
     if phase == "train":
         runpy.run_module("workload.train", run_name="__main__", alter_sys=True)
     else:
-        sys.exit((scorer if phase == "score" else auditor).main())
+        sys.exit({"score": scorer, "audit": auditor, "check": checker}[phase].main())
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """PID 1 of every candidate container: starts the clock, enforces the deadline, reports how the run ended.
 
-    python -I -S supervisor.py {train,score,audit} --startup SECONDS --limit SECONDS
-                               [--hold SECONDS] [--linger SECONDS]
+    python -I -S supervisor.py {train,score,audit,check} --startup SECONDS --limit SECONDS
+                                     [--hold SECONDS] [--linger SECONDS]
 
 It runs as root with SETUID, SETGID and KILL only; the candidate is its child under uid 10001 without any
 capability. A child of the same uid could ptrace PID 1 and so outlive every deadline; a child of another uid
@@ -9,7 +9,7 @@ cannot trace, signal or stop it. Standard library only; it imports nothing of th
 
 Streams of the container, both written by this program alone:
     stderr  its reports, one JSON object a line: `ready`, `started`, `ending`, `ended`
-    stdout  train: what the candidate printed, rate-capped; score and audit: the candidate's answer, every byte
+    stdout  train: what the candidate printed, rate-capped; else the candidate's answer, every byte
 
 Training starts at once. Scoring and audits wait for one byte on stdin, the start signal, for `--hold` seconds at
 most; then the checkpoint is copied for the candidate (`handover`). Their limit is an upper one: the host, which
@@ -322,7 +322,7 @@ def _write(fd: int, data: bytes) -> None:
 def main() -> int:
     """Parse the arguments, which come from the host alone, and supervise one run."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("phase", choices=("train", "score", "audit"))
+    parser.add_argument("phase", choices=("train", "score", "audit", "check"))
     parser.add_argument("--startup", type=float, required=True)
     parser.add_argument("--limit", type=float, required=True)
     parser.add_argument("--hold", type=float, default=0.0)

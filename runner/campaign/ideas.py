@@ -182,7 +182,7 @@ class IdeaQueue:
         return ProposalRequest(
             number=number,
             program=read_program(campaign.repository),
-            profile=config.profile,
+            profile=config.sizes,
             train_seconds=config.train_seconds,
             files=program_files(campaign, experiments[campaign.memory.tip_after(conversation.seen)]),
             history=past,

@@ -34,6 +34,8 @@ COMMANDS = {
     "confirm": ("studies", "Confirm an improvement with fresh runs and sealed rows."),
     "calibrate": ("rerun", "Measure this machine's noise with honest runs."),
     "simulate": ("simulate", "Compare keep rules on synthetic campaigns."),
+    "adopt": ("adopt", "Turn a trainer of your own into a workload."),
+    "check-workload": ("adopt", "Check a workload against the contract."),
     "config": ("machine", "Show every setting with its value."),
     "clean": ("machine", "Remove the containers and images of this repository."),
 }
@@ -69,7 +71,7 @@ class LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module = import_module(f"runner.cli.{COMMANDS[cmd_name][0]}")
-        command: click.Command = getattr(module, f"{cmd_name}_command")
+        command: click.Command = getattr(module, f"{cmd_name.replace('-', '_')}_command")
         return command
 
     def resolve_command(

@@ -91,6 +91,7 @@ def resolve_config(
     """
     from runner import config
     from runner.errors import ConfigError
+    from runner.sandbox import cards
     from runner.sandbox.host import find_gpus
     from runner.storage.paths import StatePaths
 
@@ -122,6 +123,11 @@ def resolve_config(
             raise ConfigError(f"there is no GPU {chosen.gpu!r}", f"choose one of: {known}")
         if chosen.gpu is not None:
             chosen = chosen.model_copy(update={"gpu": found[0].uuid})
+        if needs_gpu:
+            sizes = cards.sizes_at_head(directory)
+            chosen = cards.fit(chosen, found, sizes=sizes, decided={**begun, **decided}, note=note)
+    if chosen.profile == "cpu" or (chosen.tier == "auto" and needs_gpu):
+        chosen = chosen.model_copy(update={"tier": "none"})
     chosen = _within_cores(chosen, note, is_decided="cpus" in decided)
     if not gpus and not begun and "profile" not in decided:
         note("no GPU found: using the cpu profile (--require-gpu makes this an error)")

@@ -46,8 +46,8 @@ class Workspace:
         from runner.config import CONDITIONS
 
         campaign = self.ledger.campaign(tag)
-        recorded = {} if campaign is None else campaign.conditions
-        return {name: recorded[name] for name in CONDITIONS if name in recorded}
+        conditions = {} if campaign is None else {"tier": "none", **campaign.conditions}
+        return {name: conditions[name] for name in CONDITIONS if name in conditions}
 
     def campaign_of(self, revision: str) -> str | None:
         """Return the campaign whose branch or ref a revision names, else the newest one that has this commit.

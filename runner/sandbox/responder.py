@@ -1,4 +1,4 @@
-"""A container whose candidate answers with bytes: claims when it is scored, logits in an audit."""
+"""A container whose candidate answers with bytes: claims when it is scored, logits in an audit or a smoke test."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Question:
     """The question for a responder: a checkpoint, the rows to answer, and the limits of the answer."""
 
     phase: Phase
-    program: str  # what PID 1 starts: `score` or `audit`
+    program: str  # what PID 1 starts: `score`, `audit`, or `check`
     image_id: str
     rows: Path  # host folder
     batch_rows: int  # of a forward pass in scoring; those of an audit have the same shape
@@ -70,7 +70,7 @@ class Question:
             ],
             environment={
                 "ROWS_DIR": "/rows",
-                "PROFILE": config.profile,
+                "PROFILE": config.sizes,
                 "VOCAB_SIZE": str(config.vocab_size),
                 "SCORE_BATCH_ROWS": str(self.batch_rows),
             },
@@ -209,14 +209,17 @@ def _net_record(run: RunRecord, net: NetLimit) -> RunRecord:
 
 
 @contextmanager
-def open_responder(sandbox: Sandbox, question: Question) -> Iterator[Responder]:
+def open_responder(sandbox: Sandbox, question: Question, *, moves: bool = True) -> Iterator[Responder]:
     """Start the container, and remove it in any case.
+
+    Args:
+        moves: let it warm up on spare cores, where there are any.
 
     Raises:
         EngineError: the engine failed.
     """
     engine, config = sandbox.engine, sandbox.config
-    spare = spare_cores(config)
+    spare = spare_cores(config) if moves else ()
     with ExitStack() as stack:
         container_id = stack.enter_context(open_container(sandbox, question.spec(config, spare or None)))
         reports = Reports()

@@ -53,7 +53,7 @@ class Training:
                 "OUT_DIR": "/out",
                 "SEED": str(self.seed),
                 "DEADLINE_SECONDS": str(config.train_seconds),
-                "PROFILE": config.profile,
+                "PROFILE": config.sizes,
             },
             read_only={f"/data/{name}": path for name, path in self.data.items()},
             output_volume=OutputVolume(self.volume, "/out", writable=True),

@@ -217,9 +217,7 @@ class Ledger:
             self._update(db, tag, number, columns, "verdict IS NULL")
 
     def excuse(self, tag: str, crashes: Mapping[int, str]) -> None:
-        """Turn crashes into infra, all at once: the champion crashed alike, so the machine was at fault.
-
-        The only change that a verdict ever sees.
+        """Turn crashes into infra, all at once, the only change that a verdict ever sees: the tip crashed alike.
 
         Args:
             crashes: the new reason of each experiment, by its number.
@@ -265,8 +263,7 @@ class Ledger:
     def experiments(self, tag: str, first: int = 0, last: int = MAX_NUMBER) -> tuple[Experiment, ...]:
         """Experiments of a campaign in order, each with its closed trials and its cost.
 
-        Only crashes and keeps come with the logs of their trainings: nothing that reads many experiments needs
-        the others, and logs are most of a ledger.
+        Only crashes and keeps come with the logs of their trainings, since logs are most of a ledger.
 
         Args:
             first: number of the first one.
@@ -281,8 +278,8 @@ class Ledger:
     def lineage(self, tag: str) -> tuple[Experiment, ...]:
         """Everything that says what the tip is: keeps, accepted edits, certificates; without trials and costs."""
         wanted = "tag = ? AND (verdict IN ('keep', 'accept') OR certifies <> '[]')"
-        query = f"SELECT * FROM experiments WHERE {wanted} ORDER BY number"  # noqa: S608
-        return tuple(experiment_of(row, (), 0.0) for row in self.database.read(query, tag))
+        rows = self.database.read(f"SELECT * FROM experiments WHERE {wanted} ORDER BY number", tag)  # noqa: S608
+        return tuple(experiment_of(row, (), 0.0) for row in rows)
 
     def experiment(self, tag: str, number: int) -> Experiment | None:
         """One experiment, with all its logs."""

@@ -118,8 +118,8 @@ def test_every_option_of_a_command_is_in_its_section(name):
 
 
 def test_no_command_is_described_that_does_not_exist():
-    described = set(re.findall(r"^## autoresearch (\w+)$", REFERENCE, re.MULTILINE))
-    described |= set(re.findall(r"^\| `autoresearch (\w+)` \|", REFERENCE, re.MULTILINE))
+    described = set(re.findall(r"^## autoresearch ([\w-]+)$", REFERENCE, re.MULTILINE))
+    described |= set(re.findall(r"^\| `autoresearch ([\w-]+)` \|", REFERENCE, re.MULTILINE))
     assert described == set(COMMANDS)
 
 

@@ -13,6 +13,7 @@ import structlog
 from runner.config import Config, load
 from runner.errors import AutoresearchError, ConfigError, EngineError, LedgerError
 from runner.sandbox import Engine, connect, images, remove_orphans
+from runner.sandbox.cards import sizes_at_head
 from runner.sandbox.containers import Owner, Sandbox
 from runner.sandbox.doctor import daemon, host
 from runner.sandbox.doctor.finding import Finding, accepting, check_names
@@ -52,7 +53,7 @@ def examine(
     gpus, broken = host.seen_gpus()
     config, settings = _settings(root, "cuda" if gpus else "cpu")
     check_names(config.accept)
-    chosen, gpu = host.choose_gpu(config, gpus)
+    chosen, gpu = host.choose_gpu(config, gpus, sizes_at_head(root))
     findings = [
         settings,
         Finding(name="python", level="ok", fact=platform.python_version()),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import shutil
+from collections.abc import Set
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -12,7 +13,8 @@ from typing import Any, Literal
 
 import locked_eval
 from runner.config import Config
-from runner.errors import AutoresearchError
+from runner.errors import AutoresearchError, ConfigError
+from runner.sandbox import cards
 from runner.sandbox.container_spec import gpu_request
 from runner.sandbox.doctor.finding import Finding
 from runner.sandbox.engine import Engine
@@ -20,6 +22,7 @@ from runner.sandbox.host import Gpu, find_gpus
 from runner.storage import pinned_evaluation
 from runner.storage.filesystem import FileSystem
 from runner.storage.repository import Repository
+from runner.tiers import TIERS
 
 MIN_FREE_GIB = {"cpu": 6, "cuda": 20}
 """Free disk that building the base image needs; see `runner/sandbox/images/base.py`."""
@@ -42,8 +45,12 @@ def seen_gpus() -> tuple[tuple[Gpu, ...], Finding | None]:
         return (), Finding(name="gpu", level="problem", fact=error.message, remedy=error.remedy)
 
 
-def choose_gpu(config: Config, gpus: tuple[Gpu, ...]) -> tuple[Config, Finding]:
-    """Choose the GPU that a campaign would use; returns the settings with it, and a finding."""
+def choose_gpu(config: Config, gpus: tuple[Gpu, ...], sizes: Set[str] = frozenset()) -> tuple[Config, Finding]:
+    """Choose the GPU that a campaign would use; returns the settings with it, and a finding.
+
+    Args:
+        sizes: modules of the workload's sizes.
+    """
     names = ", ".join(f"{gpu.name} ({_memory_of(gpu)})" for gpu in gpus) or "none"
     if config.profile == "cpu":
         return config.model_copy(update={"gpu": None}), Finding(
@@ -58,7 +65,15 @@ def choose_gpu(config: Config, gpus: tuple[Gpu, ...]) -> tuple[Config, Finding]:
             reason="the profile cuda needs one",
             remedy="set `gpu` to one of: " + ", ".join(gpu.uuid for gpu in gpus) if gpus else "--profile cpu",
         )
-    return config.model_copy(update={"gpu": found[0].uuid}), Finding(name="gpu", level="ok", fact=names)
+    config = config.model_copy(update={"gpu": found[0].uuid})
+    try:
+        config = cards.fit(config, found[:1], sizes=sizes, decided={}, note=lambda _: None)
+    except ConfigError as error:
+        return config, Finding(
+            name="gpu", level="problem", fact=error.message, reason="nights on it are refused", remedy=error.remedy
+        )
+    shown = f"{names}; sizes {config.tier}" if config.tier in TIERS else names
+    return config, Finding(name="gpu", level="ok", fact=shown)
 
 
 def _memory_of(gpu: Gpu) -> str:

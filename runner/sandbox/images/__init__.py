@@ -1,8 +1,9 @@
 """Images: the base that every container shares, and one layer on top of it per candidate.
 
-`base` builds the base images (`rootfs` gets a Debian, `wheels` gets the Python packages, `steps` reports them),
-`candidate` adds one commit's `workload/` to a base, `builder` talks to the engine's builder, and `cleanup` removes
-images. The connection to the engine belongs to the caller: every function takes a `docker.DockerClient`.
+`base` builds the base images (`rootfs` gets a Debian, `wheels` gets the Python packages, `extra` locks those that
+the user adds, `steps` reports them), `candidate` adds one commit's `workload/` to a base, `builder` talks to the
+engine's builder, and `cleanup` removes images. The connection to the engine belongs to the caller: every function
+takes a `docker.DockerClient`.
 """
 
 from runner.sandbox.images.base import BaseImage, Kind, ensure_base, find_base

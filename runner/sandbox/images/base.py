@@ -16,6 +16,7 @@ import docker
 
 from runner.errors import BaseGoneError, DiskFullError, ImageError
 from runner.sandbox.engine import LABEL, engine_errors
+from runner.sandbox.images import extra
 from runner.sandbox.images.builder import Build, build, context_tar
 from runner.sandbox.images.cleanup import label_filter, remove_leftovers
 from runner.sandbox.images.rootfs import RECIPE, ensure_rootfs
@@ -91,13 +92,19 @@ class BaseImage:
 
 
 def base_inputs(kind: Kind) -> str:
-    """The tag of a base image, `<kind>-<hash>`; the hash covers Dockerfile, lock and root file system recipe.
+    """The tag of a base image, `<kind>-<hash>`; the hash covers Dockerfile, locks and root file system recipe.
 
     Raises:
         ImageError: the files of `images/` are missing.
     """
     digest = hashlib.sha256()
-    for part in (_image_file("base.Dockerfile").read_bytes(), _lock(kind).read_bytes(), RECIPE.encode()):
+    parts = [_image_file("base.Dockerfile").read_bytes(), _lock(kind).read_bytes(), RECIPE.encode()]
+    own = _extra_lock(kind)
+    if own is None:
+        parts.append(b"not resolved yet")  # no image has this key
+    elif own:
+        parts.append(own)
+    for part in parts:
         digest.update(hashlib.sha256(part).digest())
     return f"{kind}-{digest.hexdigest()[:12]}"
 
@@ -131,6 +138,7 @@ def ensure_base(
         DiskFullError: not enough free space.
         EngineError: the engine stopped answering.
     """
+    _resolve_extra(kind, on_progress)
     found = find_base(client, kind)
     if found is not None:
         return found
@@ -143,11 +151,11 @@ def _build_base(
     client: docker.DockerClient, kind: Kind, state_dir: Path, on_progress: Callable[[str], None]
 ) -> str:
     recipe = _RECIPES[kind]
-    lock = _lock(kind)
     inputs = base_inputs(kind)
     _check_architecture(client)
     _check_disk(client, state_dir, kind)
     _remove_leftovers(client, state_dir)  # of a call that was killed
+    lock = _whole_lock(kind, state_dir)
     lock_hash = hashlib.sha256(lock.read_bytes()).hexdigest()[:12]
     on_progress(f"downloading the packages of {lock.name} (about {recipe.download_mb} MB) in the background")
     with downloading(lock, state_dir / "wheels" / f"{kind}-{lock_hash}", recipe.extra_index) as download:
@@ -206,6 +214,28 @@ def _image_file(name: str) -> Path:
 
 def _lock(kind: Kind) -> Path:
     return _image_file(f"{kind}.lock")
+
+
+def _extra_lock(kind: Kind) -> bytes | None:
+    """Lock of the user's own packages, which candidates may import; None when it must be resolved."""
+    return b"" if kind == "prepare" else extra.locked(IMAGES_DIR, kind, _lock(kind).read_bytes())
+
+
+def _resolve_extra(kind: Kind, on_progress: Callable[[str], None]) -> None:
+    if _extra_lock(kind) is None:
+        with step(on_progress, "resolving images/extra.in"):
+            extra.resolve(IMAGES_DIR, kind, _lock(kind).read_bytes(), _RECIPES[kind].extra_index)
+
+
+def _whole_lock(kind: Kind, state_dir: Path) -> Path:
+    """The file of everything that is installed: the base image's lock, and that of the user's own packages."""
+    own = _extra_lock(kind)
+    if not own:
+        return _lock(kind)
+    path = state_dir / "wheels" / f"{kind}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(_lock(kind).read_bytes() + b"\n" + own)
+    return path
 
 
 def _check_architecture(client: docker.DockerClient) -> None:

@@ -18,7 +18,7 @@ def resolve(tmp_path, monkeypatch):
     for name in os.environ:
         if name.startswith(("AUTORESEARCH_", "ANTHROPIC_")):
             monkeypatch.delenv(name)
-    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
 
     def call(**options):
         notes = []
