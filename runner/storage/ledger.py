@@ -275,10 +275,6 @@ class Ledger:
         """The same of those with the verdict keep alone, the baseline included."""
         return self._experiments("verdict = 'keep' AND number >= ?", tag, first)
 
-    def keeps(self, tag: str) -> tuple[Experiment, ...]:
-        """All experiments with the verdict keep, without their trials and costs."""
-        return tuple(one for one in self.lineage(tag) if one.verdict is Verdict.KEEP)
-
     def lineage(self, tag: str) -> tuple[Experiment, ...]:
         """Everything that says what the tip is: keeps, accepted edits, certificates; without trials and costs."""
         wanted = "tag = ? AND (verdict IN ('keep', 'accept') OR certifies <> '[]')"

@@ -33,8 +33,8 @@ SPACE = "\n" * 8
 
 
 SETTINGS = {
-    "PROFILE": "cpu", "BASELINE_RUNS": "2", "CERTIFY": "each", "MIN_PAIRS": "1", "MAX_PAIRS": "1", "CONTROL_INTERVAL": "0",
-    "NOISE_PRIOR_BPB": "0.0001", "AUDIT_DISCARDS": "0", "SMOKE_SECONDS": "2",
+    "PROFILE": "cpu", "BASELINE_RUNS": "2", "CERTIFY": "each", "MIN_PAIRS": "1", "MAX_PAIRS": "1",
+    "CONTROL_INTERVAL": "0", "NOISE_PRIOR_BPB": "0.0001", "AUDIT_DISCARDS": "0", "SMOKE_SECONDS": "2",
 }  # fmt: skip
 
 

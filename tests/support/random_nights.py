@@ -1,4 +1,4 @@
-"""A random campaign in a ledger: every verdict, several trials, controls, audits, stops, certificates and kills."""
+"""A random campaign in a ledger: every verdict, several trials, controls, audits, stops, certificates, kills."""
 
 from __future__ import annotations
 

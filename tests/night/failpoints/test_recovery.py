@@ -69,9 +69,11 @@ def test_a_tip_that_is_missing_or_behind_is_put_back(night, tmp_path, uninterrup
     last = (Step.EXPERIMENT_OPENED, Side.AFTER)  # of the last certificate: two edits are on the tip
     assert night(root, step=last[0], side=last[1], occurrence=reached.count(last)).end == -9
     tip = f"autoresearch/{scripted_night.TAG}-tip"
-    subjects = git(root, "log", "--format=%s", f"autoresearch/{scripted_night.TAG}..{tip}").splitlines()
-    assert [subject[:8] for subject in subjects] == ["try 0013", "try 0012"], "the chain of single edits"
+    chain = git(root, "log", "--format=%s", f"autoresearch/{scripted_night.TAG}..{tip}")
+    assert [subject[:8] for subject in chain.splitlines()] == ["try 0013", "try 0012"], "the single edits"
     git(root, "branch", *(["-D", tip] if moved_to is None else ["-f", tip, moved_to]))
+    assert night(root, step=Step.TIP_MOVED, side=Side.AFTER).end == -9
+    assert git(root, "log", "--format=%s", f"autoresearch/{scripted_night.TAG}..{tip}") == chain, "at once"
     result = night(root)
     assert result.end == 0, result.errors
     assert final_state(root) == whole

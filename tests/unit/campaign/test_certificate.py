@@ -94,7 +94,7 @@ def test_a_tip_that_does_not_hold_is_rolled_back_to_the_champion(accepted, monke
     known = accepted.memory.tip
     assert (known.edits, known.worth_bpb) == ((), 0.0)
     paired = machine.numbers.count(0) > 0
-    assert known.seed == (accepted.seed(3, 0) if paired else learned.seed), "under which the champion was measured"
+    assert known.seed == (accepted.seed(3, 0) if paired else learned.seed), "which the champion has had, too"
     assert accepted.repository.branch_head(accepted.controller.tip_branch) == before[0]
     following = propose(accepted)
     assert following.parent == 0, "the next idea edits the champion"
@@ -113,7 +113,10 @@ def test_a_tip_that_is_better_and_not_provably_so_stays_worth_half_of_it(accepte
 
 @pytest.mark.parametrize(
     "scores",
-    [{"n3": [failed(Outcome.LOST)], "n0": [SAME]}, {"n3": [BETTER], "n0": [failed(Outcome.CRASH, reason="no GPU")]}],
+    [
+        {"n3": [failed(Outcome.LOST)], "n0": [SAME]},
+        {"n3": [BETTER], "n0": [failed(Outcome.CRASH, reason="no GPU")]},
+    ],
     ids=["lost", "the champion crashes"],
 )
 def test_a_certificate_that_the_machine_failed_says_nothing_and_is_asked_for_after_other_ideas(
@@ -133,7 +136,7 @@ def test_a_person_who_stops_within_a_pair_gets_no_verdict_and_the_next_start_goe
     machine = Machine(monkeypatch, n3=[BETTER], n0=[SAME])
     open_certificate(accepted)
     for wanted in ([3], [3, 0], [3, 0, 0], [3, 0, 0, 3]):
-        listening = accepted.controller.listening(lambda last=len(wanted): len(machine.calls) == last)
+        listening = accepted.controller.listening(lambda wanted=wanted: machine.numbers == wanted)
         restarted = Campaign(listening, accepted.row)
         done = run_experiment(restarted, restarted.open_experiment)
         assert machine.numbers == wanted

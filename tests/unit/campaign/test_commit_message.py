@@ -130,3 +130,14 @@ def test_a_long_hypothesis_stands_in_full_below_a_short_subject():
     message = kept_message(replaced(KEPT, hypothesis=words), **CONDITIONS)
     assert " ".join(message.split()).count(words) == 1
     assert max(len(line) for line in message.split("\n")[:10]) <= 72
+
+
+def test_the_edits_of_a_certificate_are_listed_and_cannot_forge_trailers(root):
+    edits = [replaced(KEPT, number=n, hypothesis=text, delta_bpb=-n / 1000) for n, text in enumerate(HOSTILE, 1)]
+    numbers = tuple(one.number for one in edits)
+    message = kept_message(replaced(KEPT, hypothesis="12 edits", certifies=numbers), edits=edits, **CONDITIONS)
+    parsed = git(root, "interpret-trailers", "--parse", stdin=message)
+    trailers = {**TRAILERS, "Edits": ", ".join(map(str, numbers))}
+    assert dict(line.split(": ", 1) for line in parsed.splitlines()) == trailers
+    assert "#1 (-0.0010) better" in message
+    assert message.startswith("keep 0007: 12 edits\n")

@@ -8,8 +8,8 @@ import pytest
 
 from runner.campaign.campaign import Campaign
 from runner.campaign.candidate import candidate_files
-from runner.campaign.exploration import Exploration
 from runner.campaign.experiment import run_experiment
+from runner.campaign.exploration import Exploration
 from runner.errors import RepositoryError
 from runner.records import Outcome, TrialKind, Verdict
 from tests.support.scripted_campaign import Machine, branches, propose

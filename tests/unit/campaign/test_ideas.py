@@ -382,4 +382,3 @@ def test_a_check_is_run_once_for_the_same_files_also_after_a_restart(campaign):
             assert queue.next_idea().reason == "enough"
         assert proposer.found == ["it failed"] * 2
     assert ran == [(["workload/__init__.py", "workload/model.py", "workload/train.py"], 1)]
-

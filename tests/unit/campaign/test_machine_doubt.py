@@ -42,7 +42,9 @@ def controls(campaign, monkeypatch):
 def close(campaign, *reasons, retry_of=None):
     """Close an experiment for each reason: as a discard where it is None, else as a crash."""
     for reason in reasons:
-        opened = campaign.open(Proposal(hypothesis="h", edits=(), proposer="p"), diff="", parent=0, retry_of=retry_of)
+        opened = campaign.open(
+            Proposal(hypothesis="h", edits=(), proposer="p"), diff="", parent=0, retry_of=retry_of
+        )
         verdict = Verdict.DISCARD if reason is None else Verdict.CRASH
         campaign.close(opened.number, Ruling(verdict=verdict, reason=reason or "r"))
 
