@@ -1,4 +1,4 @@
-"""How often a candidate is tried, and how long: until its case is clear."""
+"""How a tip is certified in pairs, and how an unpromising training is stopped."""
 
 from __future__ import annotations
 
@@ -16,42 +16,39 @@ from tests.support.silent_observer import SilentObserver
 pytestmark = pytest.mark.docker
 
 
-def test_a_candidate_is_tried_until_its_case_is_clear_also_across_a_stop(measured_controller):
-    """Two looks for a keep; stopped after the first; the champion is measured again between them, and before the
-    next idea."""
+def test_a_tip_is_certified_in_pairs_also_across_a_stop(measured_controller):
+    """Stopped between both trials of a pair; tip and champion take turns to go first."""
     controller = measured_controller
-    looking = changed(controller, min_trials=2, max_trials=3, control_interval=1)
+    night = changed(controller, min_pairs=2, max_pairs=3, control_interval=1, experiments=2)
     stop = campaign.StopSwitch()
 
     class Impatient(SilentObserver):
         def note(self, message):
             stop.requested = "another trial" in message
 
-    proposer = ScriptedProposer([boost(0.0), boost(3.0, before=0.0), boost(4.0, before=0.0)])
-    reason = campaign.run(changed(looking, observer=Impatient()), proposer, stop, more=3)
-    assert reason == "stopped by hand"
-    assert controller.ledger.experiments("test")[1].verdict is None
-    night_reason = campaign.run(looking, proposer, campaign.StopSwitch(), more=2)
-    assert night_reason == "3 of 3 experiments done"
+    proposer = ScriptedProposer([boost(0.0), boost(3.0, before=0.0)])
+    assert campaign.run(changed(night, observer=Impatient()), proposer, stop) == "stopped by hand"
+    halfway = controller.ledger.experiments("test")[2]
+    assert halfway.verdict is None and len(halfway.trials) == 1
+    assert campaign.run(night, proposer, campaign.StopSwitch()) == "2 of 2 experiments done"
     rows = controller.ledger.experiments("test")
-    assert [row.verdict for row in rows] == ["keep", "keep", "discard", "discard"]
+    assert [row.verdict for row in rows] == ["keep", "accept", "keep", "discard"]
 
-    kept, discarded = rows[1], rows[2]
-    audited = [trial for trial in kept.trials if trial.audited]
-    assert len(audited) == len({trial.seed for trial in audited}) == 2, "no trial was made twice"
-    assert kept.figures.trials == tuple(trial.id for trial in audited)
-    champion = [trial for trial in (*rows[0].trials, *rows[0].control_trials) if trial.audited]
-    assert kept.figures.pool == tuple(trial.id for trial in champion)
-    between = champion[-1]
-    assert audited[0].closed_seq < between.opened_seq < between.closed_seq < audited[1].opened_seq
-    assert kept.figures.better > 0.99 and kept.figures.low_bpb <= kept.figures.effect_bpb < 0
-    assert kept.val_bpb == audited[1].val_bpb, "the trial that chose it does not count"
+    baseline, accepted, certificate, discarded = rows
+    assert certificate.certifies == (1,)
+    own, other = certificate.trials, baseline.control_trials
+    assert all(trial.audited for trial in (*own, *other)), "whatever a keep rests on"
+    assert [trial.seed for trial in own] == [trial.seed for trial in other], "no trial was made twice"
+    order = [own[0], other[0], other[1], own[1]]
+    assert [trial.opened_seq for trial in order] == sorted(trial.opened_seq for trial in order)
+    assert certificate.figures.trials == tuple(trial.id for trial in own)
+    assert certificate.figures.pool == tuple(trial.id for trial in other)
+    assert certificate.val_bpb == pytest.approx(sum(trial.val_bpb for trial in own) / 2)
+
+    assert accepted.trials[0].seed == baseline.trials[0].seed, "under the exploration seed"
+    assert accepted.trials[0].audited, "nothing that was not audited is on the tip"
+    assert discarded.trials[0].seed == own[0].seed, "which is that of the last certificate"
     assert [run.phase for run in discarded.runs] == [Phase.TRAIN, Phase.SCORE], "an unpromising one is seen once"
-    controls = [trial for trial in kept.control_trials if trial.audited]
-    # As a new champion, and after one trial of others.
-    assert len(controls) == 2 and len({trial.seed for trial in (*kept.trials, *controls)}) == 4
-    assert discarded.figures.pool == (audited[1].id, controls[0].id)
-    assert rows[3].figures.pool == (audited[1].id, controls[0].id, controls[1].id)
 
 
 PRINTING = """\
@@ -78,7 +75,7 @@ def test_an_unpromising_first_trial_is_stopped_and_one_that_was_drawn_is_finishe
     stopping = changed(controller, **changes)
     reason, rows, _ = run(stopping, [boost(1.5), boost(2.0), boost(2.5), boost(3.5), boost(0.5)], more=5)
     assert reason == "5 of 5 experiments done"
-    assert [row.verdict for row in rows] == ["keep", "discard", "discard", "discard", "discard", "keep"]
+    assert [row.verdict for row in rows] == ["keep", "discard", "discard", "discard", "discard", "accept"]
     hopeless = rows[4]
     assert hopeless.val_bpb is None and hopeless.figures is None and hopeless.kept_commit is None
     (stopped,) = hopeless.runs
