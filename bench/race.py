@@ -1,11 +1,11 @@
 """Training programs against each other: the same data, seeds, and seconds, trained in turn on one core.
 
-    python -m bench.race --data DATA main . bench/karpathy      (a revision, this tree, a folder that has workload/)
+    python -m bench.race --data DATA main .      (git revisions, and folders that have a workload/)
 
 Each round trains every program once and scores it on the validation rows through `workload.model.load`. Printed are
-bpb and tokens/s of every run, and for every program the mean difference and ratio to the first one, with its standard
-error over the rounds. Needs torch; no engine. DATA is a prepared data set (`autoresearch prepare` names its folder).
-Nothing is audited: for programs that you trust.
+bpb and tokens/s of every run, and for every program the mean difference and ratio to the first one, with its
+standard error over the rounds. Needs torch; no engine. DATA is a prepared data set. Nothing is audited: for programs
+that you trust.
 """
 
 from __future__ import annotations

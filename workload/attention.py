@@ -1,4 +1,4 @@
-"""Attention over the last tokens of a row: three kernels that compute the same function, and the choice of the fastest.
+"""Attention over the last tokens of a row: three kernels for one function, and the choice of the fastest.
 
 B rows, T tokens per row, H heads, D channels per head. A window of W lets position t see the positions t - W … t.
 Scoring and CPUs use `sdpa`, which needs no compiler and gives equal bits for equal inputs; a training on CUDA
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -55,19 +54,23 @@ def flex(q: Tensor, k: Tensor, v: Tensor, window: int, scale: float) -> Tensor:
     """FlexAttention: a Triton kernel that skips what no query of a block may see. Fast only when compiled."""
     from torch.nn.attention.flex_attention import flex_attention
 
+    mask = BLOCK_MASKS[q.size(1), window]
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))  # (B, H, T, D)
-    return flex_attention(q, k, v, block_mask=block_mask(q.size(-2), window, q.device), scale=scale).transpose(1, 2)
+    return flex_attention(q, k, v, block_mask=mask, scale=scale).transpose(1, 2)
 
 
-@cache
-def block_mask(T: int, window: int, device: torch.device) -> object:
-    """The blocks of (T, T) that `flex` computes, made before anything is compiled."""
+BLOCK_MASKS: dict[tuple[int, int], object] = {}
+"""The blocks of (T, T) that `flex` computes, by T and window; made before anything is compiled."""
+
+
+def make_block_mask(T: int, window: int, device: torch.device) -> None:
+    """Add to `BLOCK_MASKS`."""
     from torch.nn.attention.flex_attention import create_block_mask
 
     def visible(_row: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return (query >= key) & (query - key <= window)
 
-    return create_block_mask(visible, None, None, T, T, device=device)
+    BLOCK_MASKS[T, window] = create_block_mask(visible, None, None, T, T, device=device)
 
 
 KERNELS: dict[str, Kernel] = {"flash": flash, "flex": flex, "sdpa": sdpa}
@@ -98,7 +101,7 @@ def _seconds(kernel: Kernel, T: int, heads: int, head_dim: int, window: int, dev
     shape = (TRIAL_ROWS, T, heads, head_dim)
     q, k, v = (torch.randn(shape, device=device, dtype=torch.bfloat16, requires_grad=True) for _ in range(3))
     if kernel is flex:
-        block_mask(T, window, device)
+        make_block_mask(T, window, device)
         kernel = torch.compile(kernel, dynamic=False)
     times = []
     for _ in range(1 + TRIAL_PASSES):

@@ -17,7 +17,6 @@ EMBEDDING_LEARNING_RATE = 0.6  # AdamW: a change per element and step, beside el
 HEAD_LEARNING_RATE = 0.004  # AdamW: of the head, and of whatever is neither matrix nor embedding
 RESIDUAL_LEARNING_RATE = 0.005  # AdamW: of what blocks keep of the residual stream
 FIRST_RESIDUAL_LEARNING_RATE = 0.5  # AdamW: of what blocks add of the embedding
-RATE_WIDTH = 768  # AdamW's rates for tables and head are for this many channels; they go with 1/sqrt(channels)
 
 MUON_MOMENTUM = 0.95  # share of the running gradient that survives a step
 MUON_FIRST_MOMENTUM = 0.85  # the same at the first step: early gradients soon point elsewhere
@@ -139,7 +138,7 @@ class AdamGroup:
 
 
 Moments = list[tuple[nn.Parameter, Tensor, Tensor, float, float]]
-"""Parameter, mean of its gradient, mean of the squared gradient (float32), and how much of each survives a step."""
+"""Parameter, mean of its gradient and of the squared gradient (float32), and how much of each survives a step."""
 
 
 def adamw_update(moments: Moments, gradients: list[Tensor], rates: Tensor) -> None:
@@ -173,7 +172,7 @@ class AdamW:
 
     @torch.no_grad()
     def step(self, lr_factor: float, decay_factor: float = 1.0) -> None:
-        """Update every parameter from its gradient, at shares of the peak learning rates and of the weight decay."""
+        """Update every parameter from its gradient, at shares of the peak learning rates and weight decay."""
         self.steps += 1
         rates = torch.tensor([self._rates(group, lr_factor, decay_factor) for group in self.groups])  # (P, 3)
         gradients = [param.grad for param in self.params]
@@ -190,10 +189,13 @@ def fused(update, device: torch.device):
     return torch.compile(update, dynamic=False, fullgraph=True) if device.type == "cuda" else update
 
 
-def build_optimizers(model: nn.Module) -> list[Muon | AdamW]:
+def build_optimizers(model: nn.Module, rate_width: int) -> list[Muon | AdamW]:
     """Optimizers that share out all parameters of the model.
 
-    Parameters with `embedding.` or `head` in their names are AdamW's, and so are gates; other matrices are Muon's,
+    AdamW's rates for tables and head are those for `rate_width` channels; they go with one over the root of the
+    channels.
+
+    Parameters that end in `embedding.weight` or have `head` in their names are AdamW's, and so are gates; other matrices are Muon's,
     one optimizer per shape; whatever has not two dimensions (gains, biases) joins the head.
     """
     tables: list[nn.Parameter] = []
@@ -209,7 +211,7 @@ def build_optimizers(model: nn.Module) -> list[Muon | AdamW]:
             head_and_rest.append(param)
         else:
             matrices.setdefault(param.shape, []).append(param)
-    scale = (model.config.model_width / RATE_WIDTH) ** -0.5
+    scale = (model.config.model_width / rate_width) ** -0.5
     return [
         AdamW([
             AdamGroup(params=tables, peak_lr=scale * EMBEDDING_LEARNING_RATE),

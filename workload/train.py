@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from workload import STARTED_AT
-from workload.attention import block_mask, fastest
+from workload.attention import fastest
 from workload.checkpoint import publish
 from workload.data import Crops, TrainStream, open_stream
 from workload.model import GPT, GPTConfig, save
@@ -82,7 +82,7 @@ class Trainer:
             model.store_embeddings_as(torch.bfloat16)
             model.use_kernel(choose_kernel(config, device))
         self.model, self.device = model, device
-        self.optimizers = build_optimizers(model)
+        self.optimizers = build_optimizers(model, sizes.RATE_WIDTH)
         # Compiling costs more than a short CPU run gains by it.
         self.loss = torch.compile(model.loss, dynamic=False) if device.type == "cuda" else model.loss
 
@@ -126,18 +126,12 @@ def config_of(sizes: ModuleType, stream: TrainStream) -> GPTConfig:
 
 
 def choose_kernel(config: GPTConfig, device: torch.device) -> str:
-    """Name of the fastest attention kernel for the windows of a model; makes what it needs before compiling."""
+    """Name of the fastest attention kernel for the windows of a model."""
     windows = sorted({config.window(layer) for layer in range(config.num_layers)})
-    chosen = fastest(config.context_length, config.num_heads, config.head_dim, windows, device)
-    if chosen == "flex":
-        for window in windows:
-            block_mask(config.context_length, window, device)
-    return chosen
+    return fastest(config.context_length, config.num_heads, config.head_dim, windows, device)
 
 
-def train(
-    trainer: Trainer, *, progress: Callable[[int], float], checkpoint: Callable[[GPT], None]
-) -> Summary:
+def train(trainer: Trainer, *, progress: Callable[[int], float], checkpoint: Callable[[GPT], None]) -> Summary:
     """Train until the time is over.
 
     Args:

@@ -30,6 +30,7 @@ def by_definition(q, k, v, window, scale):
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 def test_a_kernel_computes_attention_over_its_window(name, window):
     q, k, v = inputs()
+    attention.make_block_mask(T, window, q.device)
     found = attention.KERNELS[name](q, k, v, window, 0.3)
     torch.testing.assert_close(found, by_definition(q, k, v, window, 0.3))
 

@@ -7,7 +7,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from workload import optim  # noqa: E402  needs torch, which only images have
-from workload.attention import block_mask  # noqa: E402
+from workload.attention import make_block_mask  # noqa: E402
 from workload.model import GPT, GPTConfig  # noqa: E402
 
 CPU = torch.device("cpu")
@@ -49,7 +49,7 @@ def test_three_steps_compile_at_most_eight_shapes_without_a_break(compiler, toke
     model = GPT(CONFIG)
     model.store_embeddings_as(torch.bfloat16)
     loss = torch.compile(model.loss, dynamic=False, fullgraph=True, backend=compiler)  # a break is an error
-    optimizers = optim.build_optimizers(model)
+    optimizers = optim.build_optimizers(model, 768)
     for step in range(3):
         loss(tokens, tokens).backward()
         for optimizer in optimizers:
@@ -67,7 +67,7 @@ def test_flex_attention_is_part_of_the_same_graph(compiler, tokens):
         expected = model.loss(tokens, tokens)
         model.use_kernel("flex")
         for layer in range(CONFIG.num_layers):
-            block_mask(CONFIG.context_length, CONFIG.window(layer), CPU)
+            make_block_mask(CONFIG.context_length, CONFIG.window(layer), CPU)
         found = torch.compile(model.loss, dynamic=False, fullgraph=True, backend=compiler)(tokens, tokens)
     assert compiler.graphs == 1
     torch.testing.assert_close(found, expected)

@@ -100,7 +100,7 @@ def test_attention_depends_on_distance_alone(model):
 
 
 def test_flops_are_six_per_weight_and_the_attention_beside_them():
-    # Per block q, k, v, o of 32 × 32 and an MLP of 2 · 32 · 128; a gate of 32 × 2; a head of 97 × 32; windows 12, 24.
+    # Per block q, k, v, o of 32 × 32 and an MLP of 2 · 32 · 128; a gate of 32 × 2; a head of 97 × 32.
     weights = 2 * (4 * 32 * 32 + 2 * 32 * 128) + 32 * 2 + 97 * 32
     assert GPT(CONFIG).flops_per_token() == 6 * weights + 12 * 32 * (12 + 24)
 

@@ -132,7 +132,7 @@ def test_every_parameter_has_exactly_one_optimizer():
     model = GPT(config)
     model.blocks[0].gain = nn.Parameter(torch.ones(3))
     model.blocks[0].filters = nn.Parameter(torch.ones(3, 2, 2))
-    shared_out = [param for optimizer in optim.build_optimizers(model) for param in optimizer.params]
+    shared_out = [param for optimizer in optim.build_optimizers(model, 768) for param in optimizer.params]
     assert len(shared_out) == len({id(param) for param in shared_out})
     assert {id(param) for param in shared_out} == {id(param) for param in model.parameters()}
 
@@ -140,7 +140,7 @@ def test_every_parameter_has_exactly_one_optimizer():
 def test_muon_has_the_matrices_of_the_blocks_and_nothing_else():
     config = GPTConfig(vocab_size=97, context_length=8, num_layers=2, model_width=16, num_heads=2, head_dim=8)
     model = GPT(config)
-    muons = [o for o in optim.build_optimizers(model) if isinstance(o, optim.Muon)]
+    muons = [o for o in optim.build_optimizers(model, 768) if isinstance(o, optim.Muon)]
     matrices = {id(p) for n, p in model.blocks.named_parameters() if "value_embedding" not in n}
     assert {id(p) for o in muons for p in o.params} == matrices
 
@@ -150,9 +150,9 @@ def test_rates_of_tables_and_head_fall_with_the_root_of_the_width():
         config = GPTConfig(
             vocab_size=97, context_length=8, num_layers=1, model_width=width, num_heads=2, head_dim=8
         )
-        adamw = optim.build_optimizers(GPT(config))[0]
+        adamw = optim.build_optimizers(GPT(config), 64)[0]
         return [group.peak_lr for group in adamw.groups]
 
     for narrow, wide in zip(rates(16), rates(64), strict=True):
         assert narrow in (pytest.approx(wide), pytest.approx(2 * wide))
-    assert rates(optim.RATE_WIDTH)[0] == pytest.approx(optim.EMBEDDING_LEARNING_RATE)
+    assert rates(64)[0] == pytest.approx(optim.EMBEDDING_LEARNING_RATE)

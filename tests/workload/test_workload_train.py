@@ -23,8 +23,8 @@ from workload.model import load  # noqa: E402
 CPU = torch.device("cpu")
 REPO = Path(__file__).resolve().parents[2]
 SIZES = SimpleNamespace(
-    NUM_LAYERS=2, MODEL_WIDTH=32, NUM_HEADS=2, HEAD_DIM=16, WINDOWS="SL", VALUE_EMBEDDINGS=True, LOGIT_SOFTCAP=15.0,
-    BATCH_ROWS=4, FORWARD_ROWS=4,
+    NUM_LAYERS=2, MODEL_WIDTH=32, NUM_HEADS=2, HEAD_DIM=16, WINDOWS="SL", VALUE_EMBEDDINGS=True,
+    LOGIT_SOFTCAP=15.0, RATE_WIDTH=32, BATCH_ROWS=4, FORWARD_ROWS=4,
 )  # fmt: skip
 
 
