@@ -2,10 +2,10 @@
 
     python -m bench.race --data DATA main .      (git revisions, and folders that have a workload/)
 
-Each round trains every program once and scores it on the validation rows through `workload.model.load`. Printed are
-bpb and tokens/s of every run, and for every program the mean difference and ratio to the first one, with its
-standard error over the rounds. Needs torch; no engine. DATA is a prepared data set. Nothing is audited: for programs
-that you trust.
+Each round trains every program once and scores it on the validation rows through `workload.model.load`. Printed
+are bpb and tokens/s of every run, and for every program the mean difference and ratio to the first one, with its
+standard error over the rounds. Needs torch; no engine. DATA is a prepared data set. Nothing is audited: for
+programs that you trust.
 """
 
 from __future__ import annotations

@@ -239,7 +239,7 @@ def save(model: GPT, path: Path) -> None:
 
 
 def load(path: Path, device: torch.device) -> GPT:
-    """Rebuild a saved model on `device`, in eval mode, with its tables in the precision in which they were saved."""
+    """Rebuild a saved model on `device`, in eval mode, its tables in the precision in which they were saved."""
     checkpoint = torch.load(path, map_location=device, weights_only=True)
     model = GPT(GPTConfig(**checkpoint["config"])).to(device)
     model.store_embeddings_as(checkpoint["weights"]["embedding.weight"].dtype)

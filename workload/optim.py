@@ -195,8 +195,8 @@ def build_optimizers(model: nn.Module, rate_width: int) -> list[Muon | AdamW]:
     AdamW's rates for tables and head are those for `rate_width` channels; they go with one over the root of the
     channels.
 
-    Parameters that end in `embedding.weight` or have `head` in their names are AdamW's, and so are gates; other matrices are Muon's,
-    one optimizer per shape; whatever has not two dimensions (gains, biases) joins the head.
+    Parameters that end in `embedding.weight` or have `head` in their names are AdamW's, and so are gates; other
+    matrices are Muon's, one optimizer per shape; whatever has not two dimensions (gains, biases) joins the head.
     """
     tables: list[nn.Parameter] = []
     head_and_rest: list[nn.Parameter] = []
