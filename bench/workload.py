@@ -5,8 +5,8 @@
 
 Tokens are random, since no part of a step depends on what they say. Every part is timed to its end, so on a GPU
 the parts add up to a little more than a step, in which they overlap. MFU is relative to the published bfloat16
-rate of a card that `workload/train.py` knows, and otherwise to what a large product of matrices reaches here, which
-is printed. Needs torch; no engine and no data.
+rate of a card that `workload/train.py` knows, and otherwise to what a large product of matrices reaches here.
+Needs torch; no engine and no data.
 """
 
 from __future__ import annotations
