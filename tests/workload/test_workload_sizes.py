@@ -69,17 +69,14 @@ def accounts(sizes, monkeypatch):
     return tables + others, model.flops_per_token(), state + saved_bytes(model, sizes.FORWARD_ROWS) + 2 * logits
 
 
-@pytest.mark.parametrize("gigabytes", TIERS)
-def test_a_tier_fits_its_card(gigabytes, monkeypatch):
-    sizes = importlib.import_module(f"workload.sizes.{TIERS[gigabytes]}")
-    parameters, operations, peak = accounts(sizes, monkeypatch)
-    print(f"{TIERS[gigabytes]}: {parameters / 1e6:.1f} M, {operations / 1e6:.0f} MFLOP, {peak / 2**30:.1f} GiB")
-    assert peak < ROOM * gigabytes * 1e9
-
-
-def test_tiers_grow(monkeypatch):
-    made = [accounts(importlib.import_module(f"workload.sizes.{name}"), monkeypatch) for name in TIERS.values()]
-    for column in zip(*made, strict=True):
+def test_every_tier_fits_its_card_and_tiers_grow(monkeypatch):
+    found = {}
+    for gigabytes, name in TIERS.items():
+        found[name] = accounts(importlib.import_module(f"workload.sizes.{name}"), monkeypatch)
+        parameters, operations, peak = found[name]
+        print(f"{name}: {parameters / 1e6:.1f} M, {operations / 1e6:.0f} MFLOP, {peak / 2**30:.1f} GiB")
+        assert peak < ROOM * gigabytes * 1e9
+    for column in zip(*found.values(), strict=True):
         assert list(column) == sorted(column)
 
 
