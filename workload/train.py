@@ -18,9 +18,10 @@ from pathlib import Path
 from types import ModuleType
 
 import torch
-import torch.nn.functional as F
+from torch import Tensor
 
 from workload import STARTED_AT
+from workload.attention import fastest
 from workload.checkpoint import publish
 from workload.data import Crops, TrainStream, open_stream
 from workload.model import GPT, GPTConfig, save
@@ -33,7 +34,10 @@ CHECKPOINT_FRACTION = 0.3  # of the time between checkpoints: a stalled run stil
 LOG_FRACTION = 0.025  # of the time between two printed lines
 SETTLING_STEPS = 10  # first steps left out of the speed in the summary: compilation, caches
 MALLOC_KEPT_BYTES = 2**30  # more than all activations of a CPU step
-PEAK_FLOPS_PER_SECOND = 989e12  # H100 and H200, bfloat16 without sparsity; for MFU only
+PEAK_FLOPS_PER_SECOND = {  # bfloat16 without sparsity, by a part of the card's name; for MFU only
+    "B200": 2250e12, "H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12,
+    "5090": 209e12, "4090": 165e12, "4080": 98e12, "3090": 71e12,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,67 +62,94 @@ def learning_rate_factor(progress: float) -> float:
     return min(rise, FINAL_LEARNING_RATE_FRACTION + (1.0 - FINAL_LEARNING_RATE_FRACTION) * fall)
 
 
-def train(
-    *,
-    sizes: ModuleType,
-    stream: TrainStream,
-    seed: int,
-    device: torch.device,
-    progress: Callable[[int], float],
-    checkpoint: Callable[[GPT], None],
-) -> Summary:
-    """Train one model from scratch.
+class Trainer:
+    """Model, data, and optimizers of one run; `gradients` and `update` make a step."""
 
-    Args:
-        sizes: a module of `workload.sizes`.
-        stream: the training tokens.
-        seed: of the weights and of the order of the data.
-        device: where to compute; on CUDA the model is compiled and uses bfloat16.
-        progress: share of the run that is over after so many steps; the run ends when it reaches 1.
-        checkpoint: called now and then with the model, and once at the end.
+    def __init__(self, sizes: ModuleType, stream: TrainStream, seed: int, device: torch.device) -> None:
+        """Build a model from scratch.
 
-    Raises:
-        FloatingPointError: the loss is not finite any more; no later step could repair it.
-    """
-    torch.manual_seed(seed)
-    torch.set_float32_matmul_precision("high")
-    config = GPTConfig(
+        Args:
+            sizes: a module of `workload.sizes`.
+            stream: the training tokens.
+            seed: of the weights and of the order of the data.
+            device: where to compute; on CUDA the model is compiled and uses bfloat16.
+        """
+        torch.manual_seed(seed)
+        torch.set_float32_matmul_precision("high")
+        config = config_of(sizes, stream)
+        model = GPT(config).to(device)
+        if device.type == "cuda":
+            model.store_embeddings_as(torch.bfloat16)
+            model.use_kernel(choose_kernel(config, device))
+        self.model, self.device = model, device
+        self.optimizers = build_optimizers(model, sizes.RATE_WIDTH)
+        # Compiling costs more than a short CPU run gains by it.
+        self.loss = torch.compile(model.loss, dynamic=False) if device.type == "cuda" else model.loss
+
+        rows = min(sizes.FORWARD_ROWS, sizes.BATCH_ROWS)
+        self.passes = round(sizes.BATCH_ROWS / rows)  # of forward and backward, per step
+        self.tokens_per_step = self.passes * rows * config.context_length
+        self.crops = Crops(stream, rows, seed, device)
+        self.batch = self.crops.next()
+
+    def gradients(self) -> Tensor:
+        """Forward and backward over one batch; returns the mean loss, which the GPU may still compute."""
+        total = torch.zeros((), device=self.device)
+        for _ in range(self.passes):
+            inputs, targets = self.batch  # (B, T), (B, T)
+            loss = self.loss(inputs, targets) / self.passes
+            loss.backward()
+            total += loss.detach()
+            self.batch = self.crops.next()  # prepared while the GPU is busy
+        return total
+
+    def update(self, progress: float) -> None:
+        """Take a step against the gradients; `progress` is the share of the time that is spent."""
+        for optimizer in self.optimizers:
+            optimizer.step(learning_rate_factor(progress), max(0.0, 1.0 - progress))
+        self.model.zero_grad()
+
+
+def config_of(sizes: ModuleType, stream: TrainStream) -> GPTConfig:
+    """The shape of the model for some sizes and data."""
+    return GPTConfig(
         vocab_size=stream.vocab_size,
         context_length=stream.context_length,
         num_layers=sizes.NUM_LAYERS,
         model_width=sizes.MODEL_WIDTH,
         num_heads=sizes.NUM_HEADS,
         head_dim=sizes.HEAD_DIM,
+        windows=sizes.WINDOWS,
+        value_embeddings=sizes.VALUE_EMBEDDINGS,
+        logit_softcap=sizes.LOGIT_SOFTCAP,
     )
-    model = GPT(config).to(device)
-    optimizers = build_optimizers(model)
-    # Compiling costs more than a short CPU run gains by it.
-    forward = torch.compile(model, dynamic=False) if device.type == "cuda" else model
 
-    rows = min(sizes.FORWARD_ROWS, sizes.BATCH_ROWS)
-    passes = round(sizes.BATCH_ROWS / rows)  # of forward and backward, per step
-    tokens_per_step = passes * rows * config.context_length
-    crops = Crops(stream, rows, seed, device)
-    batch = crops.next()
 
+def choose_kernel(config: GPTConfig, device: torch.device) -> str:
+    """Name of the fastest attention kernel for the windows of a model."""
+    windows = sorted({config.window(layer) for layer in range(config.num_layers)})
+    return fastest(config.context_length, config.num_heads, config.head_dim, windows, device)
+
+
+def train(trainer: Trainer, *, progress: Callable[[int], float], checkpoint: Callable[[GPT], None]) -> Summary:
+    """Train until the time is over.
+
+    Args:
+        progress: share of the run that is over after so many steps; the run ends when it reaches 1.
+        checkpoint: called now and then with the model, and once at the end.
+
+    Raises:
+        FloatingPointError: the loss is not finite any more; no later step could repair it.
+    """
+    tokens_per_step = trainer.tokens_per_step
     losses: list[float] = []
     printed, logged_steps, logged_at = 0.0, 0, time.monotonic()
     published = 0.0
     settled_steps, settled_at = 0, logged_at
     while (done := progress(len(losses))) < 1.0:
-        total = torch.zeros((), device=device)
-        for _ in range(passes):
-            inputs, targets = batch  # (B, T), (B, T)
-            logits = forward(inputs)  # (B, T, V)
-            loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten()) / passes
-            loss.backward()
-            total += loss.detach()
-            batch = crops.next()  # prepared while the GPU is busy
-        for optimizer in optimizers:
-            optimizer.step(learning_rate_factor(done))
-        model.zero_grad()
-
-        losses.append(total.item())  # waits for the GPU: the clock must see the work that is done
+        loss = trainer.gradients()
+        trainer.update(done)
+        losses.append(loss.item())  # waits for the GPU: the clock must see the work that is done
         if not math.isfinite(losses[-1]):
             raise FloatingPointError(f"loss is {losses[-1]} at step {len(losses)}")
 
@@ -135,13 +166,13 @@ def train(
             )
             printed, logged_steps, logged_at = done, step, now
         if done - published >= CHECKPOINT_FRACTION:
-            checkpoint(model)
+            checkpoint(trainer.model)
             published = done
 
     seconds = max(time.monotonic() - settled_at, 1e-9)
-    checkpoint(model)
+    checkpoint(trainer.model)
     return Summary(
-        model=model,
+        model=trainer.model,
         steps=len(losses),
         tokens=len(losses) * tokens_per_step,
         tokens_per_second=(len(losses) - settled_steps) * tokens_per_step / seconds,
@@ -169,12 +200,12 @@ def main() -> None:
     """Read the environment, train, and say what was done."""
     sizes = importlib.import_module(f"workload.sizes.{os.environ['PROFILE']}")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0):
+        raise SystemExit(f"error: {torch.cuda.get_device_name(device)} has no bfloat16; use Ampere or newer")
     keep_freed_memory()
+    trainer = Trainer(sizes, open_stream(Path(os.environ["DATA_DIR"])), int(os.environ["SEED"]), device)
     summary = train(
-        sizes=sizes,
-        stream=open_stream(Path(os.environ["DATA_DIR"])),
-        seed=int(os.environ["SEED"]),
-        device=device,
+        trainer,
         progress=wall_clock_progress(float(os.environ["DEADLINE_SECONDS"]) - sizes.CLOSING_SECONDS),
         checkpoint=lambda model: publish(lambda path: save(model, path)),
     )
@@ -185,9 +216,12 @@ def main() -> None:
         flush=True,
     )
     if device.type == "cuda":
-        mfu = summary.tokens_per_second * summary.model.flops_per_token() / PEAK_FLOPS_PER_SECOND
-        peak_bytes = torch.cuda.max_memory_allocated()
-        print(f"done: peak memory {peak_bytes / 2**30:.1f} GiB mfu {100 * mfu:.1f} %", flush=True)
+        peak_bytes, name = torch.cuda.max_memory_allocated(), torch.cuda.get_device_name()
+        line = f"done: peak memory {peak_bytes / 2**30:.1f} GiB"
+        if peak := next((peak for part, peak in PEAK_FLOPS_PER_SECOND.items() if part in name), None):
+            mfu = summary.tokens_per_second * summary.model.flops_per_token() / peak
+            line += f" mfu {100 * mfu:.1f} %"
+        print(line, flush=True)
 
 
 if __name__ == "__main__":

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 torch = pytest.importorskip("torch")
 
 from workload.model import GPT, GPTConfig, load, save  # noqa: E402  needs torch, which only images have
 
-CONFIG = GPTConfig(vocab_size=97, context_length=24, num_layers=2, model_width=32, num_heads=2, head_dim=16)
+CONFIG = GPTConfig(
+    vocab_size=97, context_length=24, num_layers=2, model_width=32, num_heads=2, head_dim=16, windows="SL"
+)
 
 
 @pytest.fixture
@@ -96,6 +100,40 @@ def test_attention_depends_on_distance_alone(model):
 
 
 def test_flops_are_six_per_weight_and_the_attention_beside_them():
-    # Per block q, k, v, o of 32 × 32 and an MLP of 2 · 32 · 128; a head of 97 × 32; T 24.
-    weights = 2 * (4 * 32 * 32 + 2 * 32 * 128) + 97 * 32
-    assert GPT(CONFIG).flops_per_token() == 6 * weights + 12 * 2 * 32 * 24
+    # Per block q, k, v, o of 32 × 32 and an MLP of 2 · 32 · 128; a gate of 32 × 2; a head of 97 × 32.
+    weights = 2 * (4 * 32 * 32 + 2 * 32 * 128) + 32 * 2 + 97 * 32
+    assert GPT(CONFIG).flops_per_token() == 6 * weights + 12 * 32 * (12 + 24)
+
+
+def test_every_second_block_has_value_embeddings_and_the_last_is_one_of_them():
+    config = replace(CONFIG, num_layers=5, windows="SSSL")
+    assert [config.has_value_embedding(layer) for layer in range(5)] == [True, False, True, False, True]
+    assert [config.window(layer) for layer in range(5)] == [12, 12, 12, 24, 24]
+
+
+def test_a_short_window_hides_what_is_farther_away():
+    torch.manual_seed(0)
+    model = GPT(replace(CONFIG, num_layers=3, windows="S", value_embeddings=False))
+    torch.nn.init.normal_(model.blocks[0].attention.output.weight)
+    torch.nn.init.normal_(model.head.weight)
+    row = torch.zeros(1, CONFIG.context_length, dtype=torch.int64)
+    changed = row.clone()
+    changed[0, 3] = 1
+    same = (logits_of(model, row) == logits_of(model, changed)).all(-1)[0]
+    assert same.tolist() == [not 3 <= t <= 3 + 12 for t in range(CONFIG.context_length)]
+
+
+def test_a_model_with_tables_in_bfloat16_comes_back_with_identical_logits(model, tokens, tmp_path):
+    model.store_embeddings_as(torch.bfloat16)
+    save(model, tmp_path / "checkpoint")
+    loaded = load(tmp_path / "checkpoint", torch.device("cpu"))
+    assert loaded.embedding.weight.dtype == torch.bfloat16
+    assert torch.equal(logits_of(model, tokens), logits_of(loaded, tokens))
+
+
+def test_logits_stay_below_their_cap(model, tokens):
+    torch.nn.init.normal_(model.head.weight, std=10.0)
+    assert logits_of(model, tokens).abs().max() <= 15.0
+    uncapped = GPT(replace(CONFIG, logit_softcap=0.0))
+    uncapped.load_state_dict(model.state_dict())
+    assert logits_of(uncapped, tokens).abs().max() > 15.0
