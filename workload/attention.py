@@ -46,7 +46,8 @@ def flash(q: Tensor, k: Tensor, v: Tensor, window: int, scale: float) -> Tensor:
     B, T, H, D = q.shape
     edges = torch.arange(0, (B + 1) * T, T, dtype=torch.int32, device=q.device)  # (B + 1,)
     flat = (x.reshape(B * T, H, D) for x in (q, k, v))
-    y = varlen_attn(*flat, edges, edges, T, T, scale=scale, window_size=(min(window, T), 0))
+    sides = (window if window < T else -1, 0)  # -1: no limit
+    y = varlen_attn(*flat, edges, edges, T, T, scale=scale, window_size=sides)
     return y.view(B, T, H, D)
 
 
