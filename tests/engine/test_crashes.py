@@ -94,19 +94,19 @@ def test_a_night_that_dies_at_every_step_around_a_container_ends_as_if_it_never_
     assert ours(engine, controller) == []
     assert night(whole) == 0
 
-    (_, one), sealed = told(root)
-    (_, other), other_sealed = told(whole)
+    (_, idea, one), sealed = told(root)
+    (_, other_idea, other), other_sealed = told(whole)
     assert (one.verdict, one.number, one.diff) == (other.verdict, other.number, other.diff)
-    assert one.verdict is Verdict.KEEP
+    assert (idea.verdict, one.verdict) == (Verdict.ACCEPT, Verdict.KEEP), "an idea, and its certificate"
     assert one.val_bpb == pytest.approx(other.val_bpb, abs=1e-4)  # the audits' draws differ
     assert one.layer_digest == other.layer_digest
     assert sealed == pytest.approx(other_sealed)
     assert champion_claims(one) == champion_claims(other), "bit by bit"
-    assert Outcome.LOST in {trial.outcome for trial in one.trials}
-    assert Outcome.LOST not in {trial.outcome for trial in other.trials}
+    assert Outcome.LOST in {trial.outcome for trial in (*idea.trials, *one.trials)}
+    assert Outcome.LOST not in {trial.outcome for trial in (*other_idea.trials, *other.trials)}
     repository = Repository(root)
     assert one.kept_commit == repository.branch_head(f"autoresearch/{killed_night.TAG}")
-    assert len(repository.refs("refs/autoresearch/tried")) == 2
+    assert len(repository.refs("refs/autoresearch/tried")) == 3
     assert list((root / ".autoresearch" / "audits").glob("*")) == []
 
 

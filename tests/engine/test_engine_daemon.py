@@ -140,13 +140,13 @@ def test_a_night_survives_what_happens_to_its_daemon(private_site, private, engi
     assert [row.verdict for row in rows[1:]] == [
         Verdict.DISCARD,
         Verdict.DISCARD,
-        Verdict.KEEP,
+        Verdict.ACCEPT,
         Verdict.DISCARD,
         Verdict.DISCARD,
         Verdict.DISCARD,
         Verdict.DISCARD,
     ]
-    assert rows[3].runs[-2].phase is Phase.AUDIT and rows[3].runs[-2].audit.finding is None
+    assert rows[3].runs[-1].phase is Phase.AUDIT and rows[3].runs[-1].audit.finding is None
     for number in (1, 2, 3, 4):
         assert RunEnd.LOST in {one.end for one in rows[number].runs}, f"the fault of {number} was not felt"
     assert [one.end for one in rows[5].runs] == [RunEnd.DEADLINE, RunEnd.FINISHED], "its one training counts"

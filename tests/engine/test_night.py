@@ -14,6 +14,7 @@ from runner.records import NoProposal, Patch, Proposal, Replace, Verdict, Write
 from tests.support.constant_workload import TRAIN, boost, git
 from tests.support.engine_night import run
 from tests.support.fake_proposers import ScriptedProposer, paying
+from tests.support.machine import changed
 
 pytestmark = pytest.mark.docker
 
@@ -45,15 +46,17 @@ def test_a_night_keeps_what_is_better_and_throws_away_the_rest(measured_controll
         proposer="scripted",
     )
     reason, rows, proposer = run(
-        controller,
+        changed(controller, experiments=8),
         [boost(3.0), boost(0.0), outside, crash, boost(0.0, before=0.0), cheat, cheat, positive],
-        more=8,
+        by_number=False,
+        more=None,
     )
     assert reason == "8 of 8 experiments done"
     assert [row.verdict for row in rows] == [
         Verdict.KEEP,  # baseline
         Verdict.DISCARD,
-        Verdict.KEEP,
+        Verdict.ACCEPT,
+        Verdict.KEEP,  # its certificate
         Verdict.INVALID,
         Verdict.INVALID,  # "BOOST = 1.0" is gone since the keep: does not apply
         Verdict.INVALID,  # changes nothing
@@ -61,19 +64,19 @@ def test_a_night_keeps_what_is_better_and_throws_away_the_rest(measured_controll
         Verdict.CRASH,  # the one retry
         Verdict.INVALID,
     ]
-    assert rows[6].reason == "no checkpoint was published"
-    assert rows[7].retry_of == 6
-    assert "probabilities above 1" in rows[8].reason
-    assert rows[6].val_bpb is None and rows[8].val_bpb is None
+    assert rows[7].reason == "no checkpoint was published"
+    assert rows[8].retry_of == 7
+    assert "probabilities above 1" in rows[9].reason
+    assert rows[7].val_bpb is None and rows[9].val_bpb is None
 
     # The branch holds the one improvement, and every number on it is in the ledger.
     log = git(repository.root, "log", "--format=%H", "main..autoresearch/test").split()
-    assert log == [rows[2].kept_commit]
+    assert log == [rows[3].kept_commit]
     body = git(repository.root, "log", "-1", "--format=%B", log[0])
-    assert f"Val-Bpb: {rows[2].val_bpb:.6f}" in body
-    assert f"Candidate: {rows[2].tried_commit}" in body
-    assert f"Image: {rows[2].image_id}" in body
-    assert f"Layer: {rows[2].layer_digest}" in body
+    assert f"Val-Bpb: {rows[3].val_bpb:.6f}" in body
+    assert f"Candidate: {rows[3].tried_commit}" in body
+    assert f"Image: {rows[3].image_id}" in body
+    assert f"Layer: {rows[3].layer_digest}" in body
     assert git(repository.root, "show", f"{log[0]}:workload/train.py") == TRAIN.replace(
         "BOOST = 1.0", "BOOST = 0.0"
     )
@@ -85,15 +88,15 @@ def test_a_night_keeps_what_is_better_and_throws_away_the_rest(measured_controll
 
     # What the proposer was shown: the crash to fix, with its log.
     retry = proposer.requests[6]
-    assert retry.failed is not None and retry.failed.number == 6
+    assert retry.failed is not None and retry.failed.number == 7
     assert "val_bpb: 0.0" in retry.failed.log_tail
     assert [request.failed for request in proposer.requests[:6]] == [None] * 6
 
     # Any kept commit can be reproduced from its image, and from its commit when the image is gone.
     again = reproduce.reproduce(controller, log[0][:10])
     assert again.agrees and not again.rebuilt
-    controller.evaluator.engine.client.api.remove_image(rows[2].image_id, force=True)
-    rebuilt = reproduce.reproduce(controller, rows[2].tried_commit)
+    controller.evaluator.engine.client.api.remove_image(rows[3].image_id, force=True)
+    rebuilt = reproduce.reproduce(controller, rows[3].tried_commit)
     assert rebuilt.agrees and rebuilt.rebuilt and rebuilt.same_layer
     assert controller.ledger.experiments("test") == rows, "a reproduction changes no record"
 
@@ -135,5 +138,5 @@ def test_a_patch_file_becomes_an_experiment(measured_controller, tmp_path):
     proposal = read_patch(patch)
     assert isinstance(proposal.edits[0], Patch)
     _, rows, _ = run(measured_controller, [proposal])
-    assert (rows[1].hypothesis, rows[1].verdict) == ("Less of token 0", Verdict.KEEP)
+    assert (rows[1].hypothesis, rows[1].verdict) == ("Less of token 0", Verdict.ACCEPT)
     assert Path(patch).exists()

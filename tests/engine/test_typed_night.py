@@ -26,7 +26,7 @@ def test_a_night_killed_in_training_goes_on_where_it_stopped(torch_clone, engine
 
     result = torch_clone(*command)
     rows = torch_clone.experiments()
-    assert [row.verdict for row in rows] == [Verdict.KEEP, Verdict.KEEP, Verdict.DISCARD]
+    assert [row.verdict for row in rows] == [Verdict.KEEP, Verdict.ACCEPT, Verdict.KEEP, Verdict.DISCARD]
     assert Outcome.LOST in {trial.outcome for trial in rows[1].trials}
     assert torch_clone.containers(engine) == []
     assert "2 of 2 experiments done" in result.stdout
@@ -36,24 +36,24 @@ def test_a_night_killed_in_training_goes_on_where_it_stopped(torch_clone, engine
         ["git", "log", "--format=%H", "main..autoresearch/night"],
         cwd=torch_clone.root, capture_output=True, text=True, check=True,
     ).stdout.split()  # fmt: skip
-    assert branch == [rows[1].kept_commit]
+    assert branch == [rows[2].kept_commit]
     table = (torch_clone.state / "reports" / "night" / "results.tsv").read_text().splitlines()
     assert table[0] == "commit\tval_bpb\tmemory_gb\tstatus\tdescription"
-    assert [line.split("\t")[3] for line in table[1:]] == ["keep", "keep", "discard"]
+    assert [line.split("\t")[3] for line in table[1:]] == ["keep", "accept", "keep", "discard"]
     picture = (torch_clone.state / "reports" / "night" / "progress.png").read_bytes()
     assert picture.startswith(b"\x89PNG")
     status = json.loads(torch_clone("status", "--json").stdout)
     assert (status["done"], status["target"], status["running"]) == (2, 2, False)
     assert status["best_commit"] == branch[0]
-    assert [json.loads(line)["number"] for line in torch_clone("log", "--json").stdout.splitlines()] == [0, 1, 2]
-    kept = torch_clone("show", "1").stdout
+    assert [json.loads(line)["number"] for line in torch_clone("log", "--json").stdout.splitlines()] == [0, 1, 2, 3]
+    kept = torch_clone("show", "2").stdout
     for word in ("Kept", "+SMOOTHING = 1.0", "overstatement", "sealed test rows"):
         assert word in kept
-    assert {one["number"] for one in status["sealed"]} == {0, 1}
+    assert {one["number"] for one in status["sealed"]} == {0, 2}
     assert status["strikes"] == {}
     sealed = (torch_clone.state / "reports" / "night" / "sealed.tsv").read_text().splitlines()
-    assert [line.split("\t")[0] for line in sealed] == ["experiment", "0", "0", "1"]
-    assert "Sealed test rows (as claimed): " in result.stdout
+    assert [line.split("\t")[0] for line in sealed] == ["experiment", "0", "0", "0", "2"]
+    assert "Sealed test rows (as claimed)" in result.stdout
     for wrong in (["status", "--tag", "nothing"], ["show", "77"]):
         refused = torch_clone(*wrong, check=False)
         assert refused.returncode == 2

@@ -51,15 +51,17 @@ def test_a_night_with_a_language_model_is_never_idle_books_its_cost_and_fixes_a_
     assert "ANTHROPIC_API_KEY" in result.stderr
     assert "Traceback" not in result.stderr
     rows = measured_clone.experiments()
-    assert [row.verdict for row in rows] == [Verdict.KEEP, Verdict.CRASH, Verdict.KEEP, Verdict.DISCARD]
-    assert [row.retry_of for row in rows] == [None, None, None, 1]
-    assert (rows[2].champion, rows[3].champion) == (0, 2), "what waited for a keep was put on it"
+    assert [row.verdict for row in rows] == [
+        Verdict.KEEP, Verdict.CRASH, Verdict.ACCEPT, Verdict.KEEP, Verdict.DISCARD,
+    ]  # fmt: skip
+    assert [row.retry_of for row in rows] == [None, None, None, None, 1]
+    assert (rows[2].parent, rows[4].parent) == (0, 3), "what waited for a keep was put on it"
     # 1,000 tokens in at $4 and 200 out at $20 a million: what was answered is not asked again.
     answer_usd = (1000 * 4 + 200 * 20) / 1e6
     status = json.loads(measured_clone("status", "--json").stdout)
     assert status["cost_usd"] == pytest.approx(5 * answer_usd)
     assert status["duty"]["share"] > 0
-    assert [row.cost_usd for row in rows] == pytest.approx([0, 3 * answer_usd, answer_usd, answer_usd])
+    assert [row.cost_usd for row in rows] == pytest.approx([0, 3 * answer_usd, answer_usd, 0, answer_usd])
     assert requests[1] == requests[2]
     assert len(requests) == len(script)
     assert "NameError" in json.dumps(requests[3]), "the model is shown what the short run printed"

@@ -25,7 +25,7 @@ def test_ctrl_c_finishes_the_experiment_and_twice_kills_it_now(measured_clone, e
     output, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     assert "stopped by hand" in output
-    assert [row.verdict for row in measured_clone.experiments()] == [Verdict.KEEP, Verdict.KEEP]
+    assert [row.verdict for row in measured_clone.experiments()] == [Verdict.KEEP, Verdict.ACCEPT]
 
     process = measured_clone.start("overnight", "--from", patches)
     measured_clone.wait_for_open_trial(2, process)

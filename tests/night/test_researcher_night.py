@@ -162,8 +162,9 @@ def test_a_night_of_thirty_experiments_ends_as_the_script_says_whatever_goes_wro
 
     with Ledger(root / ".autoresearch" / "ledger.db") as ledger:
         rows = ledger.experiments("night")[1:]
-    assert len(rows) == EXPERIMENTS
-    by_idea = {row.hypothesis: row for row in rows}
+    ideas = [row for row in rows if not row.is_certificate]
+    assert len(ideas) == EXPERIMENTS
+    by_idea = {row.hypothesis: row for row in ideas}
     assert len(by_idea) == EXPERIMENTS, "nothing twice"
     wrong = {5, 6, 11}  # these conversations lead to nothing
     places = [place for place in range(40) if place not in wrong][: EXPERIMENTS - 1]  # and one is a mending
@@ -174,12 +175,13 @@ def test_a_night_of_thirty_experiments_ends_as_the_script_says_whatever_goes_wro
             assert row.verdict is Verdict.CRASH, name
             assert "NameError" in row.log_tail
         else:
-            assert row.verdict is (Verdict.KEEP if place in HELPFUL else Verdict.DISCARD), (name, row.reason)
+            assert row.verdict is (Verdict.ACCEPT if place in HELPFUL else Verdict.DISCARD), (name, row.reason)
     assert by_idea["idea 7, mended"].retry_of == by_idea["idea 7"].number
     # While one was measured, the next one was thought of: what waited when a keep came was put on it.
     kept = [row for row in rows if row.verdict is Verdict.KEEP]
+    assert [row.certifies for row in kept] == [(by_idea[f"idea {place}"].number,) for place in HELPFUL]
     for row in kept:
-        assert rows[row.number].champion == row.number
+        assert rows[row.number].champion == rows[row.number].parent == row.number
 
     branch = subprocess.run(
         ["git", "rev-list", "--reverse", "main..autoresearch/night"], cwd=root, capture_output=True, text=True
@@ -189,7 +191,7 @@ def test_a_night_of_thirty_experiments_ends_as_the_script_says_whatever_goes_wro
     status = json.loads(typed("status", "--json").stdout)
     assert status["cost_usd"] == pytest.approx(scripted.usd, abs=0.005)
     with Ledger(root / ".autoresearch" / "ledger.db") as ledger:
-        for row in rows:
+        for row in ideas:
             told = ledger.conversations.transcript("night", row.number)
             assert told["outcome"] == f"submitted: {row.hypothesis}"
         assert ledger.conversations.ongoing("night", "anthropic") is None or len(server.requests) > EXPERIMENTS

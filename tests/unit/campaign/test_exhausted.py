@@ -23,6 +23,6 @@ def test_a_search_that_suggests_one_point_again_and_again_goes_on_to_others_and_
     with open_campaign(root, experiments=500) as campaign:
         reason = night.run(campaign.controller, optuna.OptunaProposer(), StopSwitch())
         diffs = [one.diff for one in campaign.ledger.experiments(TAG)[1:]]
-    assert reason == "every step of every constant has been tried on this champion"
+    assert reason == "every step of every constant has been tried on this tip"
     assert len(diffs) == len(set(diffs)) > 3
     assert "+DEPTH = 6" in "".join(diffs)

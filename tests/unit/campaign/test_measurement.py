@@ -311,7 +311,9 @@ def sealing(attempt, *_):
 
 def test_a_sealed_score_is_recorded_apart(campaign, measured):
     measured(Attempt(examined=sealing))
-    assert [one.test_bpb for one in campaign.controller.sealed.of(TAG)] == [1.75]
+    (sealed,) = campaign.ledger.database.read("SELECT number, test_bpb FROM sealed")
+    assert tuple(sealed) == (1, 1.75)
+    assert campaign.controller.sealed.of(TAG) == (), "shown once it is the champion's"
     (stored,) = campaign.ledger.experiment(TAG, 1).trials
     assert stored.sealed and "1.75" not in repr(campaign.experiments)
 

@@ -174,7 +174,7 @@ def test_a_phrase_over_two_files_is_found():
     before = workload()
     halves = {
         "workload/a.py": f"X = {' '.join(WORDS[:9])!r}\n".encode(),
-        "workload/b.py": f"Y = {' '.join(WORDS[9:18])!r}\n".encode(),
+        "workload/ab.py": f"Y = {' '.join(WORDS[9:18])!r}\n".encode(),
     }
     reason = find(before, {**before, **halves}, SEALED)
     assert reason is not None
@@ -183,7 +183,7 @@ def test_a_phrase_over_two_files_is_found():
 
 def test_a_phrase_whose_second_half_comes_later_is_found():
     before = {**workload(), "workload/a.py": f"X = {' '.join(WORDS[:9])!r}\n".encode()}
-    assert find(before, {**before, "workload/b.py": f"Y = {' '.join(WORDS[9:18])!r}\n".encode()}, SEALED)
+    assert find(before, {**before, "workload/ab.py": f"Y = {' '.join(WORDS[9:18])!r}\n".encode()}, SEALED)
 
 
 def test_text_that_was_there_before_is_not_refused_again():
