@@ -45,7 +45,12 @@ def test_a_night_killed_in_training_goes_on_where_it_stopped(torch_clone, engine
     status = json.loads(torch_clone("status", "--json").stdout)
     assert (status["done"], status["target"], status["running"]) == (2, 2, False)
     assert status["best_commit"] == branch[0]
-    assert [json.loads(line)["number"] for line in torch_clone("log", "--json").stdout.splitlines()] == [0, 1, 2, 3]
+    assert [json.loads(line)["number"] for line in torch_clone("log", "--json").stdout.splitlines()] == [
+        0,
+        1,
+        2,
+        3,
+    ]
     kept = torch_clone("show", "2").stdout
     for word in ("Kept", "+SMOOTHING = 1.0", "overstatement", "sealed test rows"):
         assert word in kept
@@ -80,7 +85,7 @@ def test_a_night_killed_in_training_goes_on_where_it_stopped(torch_clone, engine
 
     # `try` is an experiment like any other.
     tried = json.loads(torch_clone("try", f"{patches}/2-more.patch", "--json").stdout)
-    assert (tried["number"], tried["verdict"]) == (3, "discard")
+    assert (tried["number"], tried["verdict"]) == (4, "discard")
     refused = torch_clone("try", f"{patches}/1-less.patch", check=False)
     assert refused.returncode == 1
     assert "1-less.patch does not apply to the tip" in refused.stderr
