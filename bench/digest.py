@@ -66,7 +66,7 @@ def figures(delta: float) -> Figures:
     """Make up the figures of a verdict on two runs."""
     return Figures(
         trials=(1, 2), pool=(3, 4, 5), delta_bpb=delta, se_bpb=0.0006, sigma_bpb=0.0007, better=0.5,
-        effect_bpb=delta, low_bpb=delta, high_bpb=delta, first_delta_bpb=delta, first_se_bpb=0.0008,
+        effect_bpb=delta, low_bpb=delta, high_bpb=delta,
     )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
     python bench/records.py [--experiments 10000 100000]
 
-Fills synthetic ledgers (every verdict, one to three trials an experiment, controls, audits, curves, logs), then
+Fills synthetic ledgers (every verdict, explorations, certificates, controls, audits, curves, logs), then
 measures commands as they are typed, the start of a night, and one experiment's transitions, each a durable
 transaction with the update of the campaign in memory. Beside these stands the time that the disk takes for one
 fsync of a page, measured between them (TMPDIR chooses the disk). Prints seconds, and ratios between the sizes:
@@ -28,6 +28,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from runner import config
+from runner.campaign import certificate
 from runner.campaign.campaign import Campaign, Controller
 from runner.records import (
     AuditRecord,
@@ -59,16 +60,16 @@ AUDIT = AuditRecord(
 )  # fmt: skip
 REFUSAL = AuditRecord(
     claimed_bpb=1.2, num_positions=8192, mean_nats=0.1, se_nats=1e-4, upper_nats=0.1, exceedances=(9, 9, 9, 9),
-    repeat=0.0, suffix=0.3, neighbours=1e-6, finding="suffix", reason="its claims depend on later tokens",
+    repeat=0.0, suffix=0.3, neighbors=1e-6, finding="suffix", reason="its claims depend on later tokens",
 )  # fmt: skip
 LOSSES = tuple(6.0 - 0.2 * k for k in range(12))
 STOP = StopReason(fraction=0.25, loss=6.0, tip_loss=5.0, chance=0.001)
 LOG = "\n".join(f"step {n} loss 3.14159 tokens/s 31,000" for n in range(50))
 
 
-def trial(rng, number, *, outcome=Outcome.SCORED, audited=False):
-    """A trial with runs as a night has them."""
-    seed, score = rng.randrange(2**31), rng.gauss(1.7, 0.01)
+def trial(rng, number, *, outcome=Outcome.SCORED, audited=False, seed=None):
+    """A trial with runs as a night has them; by default under the exploration seed."""
+    seed, score = exploration_seed(number) if seed is None else seed, rng.gauss(1.7, 0.01)
     stopped = outcome is Outcome.STOPPED
     runs = [
         RunRecord(
@@ -102,14 +103,24 @@ def trial(rng, number, *, outcome=Outcome.SCORED, audited=False):
     )  # fmt: skip
 
 
+def exploration_seed(number):
+    """That of the first trial of the champion before an experiment."""
+    return max(0, number - 1) // 50 * 50
+
+
 def at(number, seconds):
     """The time so long after the begin of an experiment."""
     began = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=number * SECONDS + seconds)
     return began.isoformat()
 
 
+def is_certificate(number):
+    """Every fiftieth experiment, but for the baseline."""
+    return number > 0 and number % 50 == 0
+
+
 def verdict_of(number):
-    """Of fifty experiments one is kept, three crash, one is refused, and ten are stopped early."""
+    """Of fifty experiments one is a certificate, four are accepted, three crash, and one is refused."""
     kind = number % 50
     return (
         Verdict.KEEP
@@ -118,27 +129,39 @@ def verdict_of(number):
         if kind < 4
         else Verdict.INVALID
         if kind < 5
+        else Verdict.ACCEPT
+        if 15 <= kind < 19
         else Verdict.DISCARD
     )
 
 
+def lineage(number):
+    """Champion, parent, and certified edits of an experiment."""
+    if number == 0:
+        return {"champion": None, "parent": None}
+    champion = (number - 1) // 50 * 50
+    accepted = [one for one in range(champion + 15, champion + 19) if one < number]
+    return {"champion": champion, "parent": champion if number % 50 == 0 or not accepted else accepted[-1]}
+
+
 def trials_of(rng, number):
-    """The trials of an experiment."""
+    """The trials of an experiment; ten in fifty are stopped early."""
     verdict, stopped = verdict_of(number), 5 <= number % 50 < 15
     if verdict in (Verdict.CRASH, Verdict.INVALID):
         return [trial(rng, number, outcome=Outcome(verdict.value))]
     if stopped:
         return [trial(rng, number, outcome=Outcome.STOPPED)]
-    return [trial(rng, number, audited=verdict is Verdict.KEEP) for _ in range(3 if number % 5 == 0 else 1)]
+    if verdict is Verdict.KEEP:
+        return [trial(rng, number, audited=True, seed=number + place) for place in range(3)]
+    return [trial(rng, number, audited=verdict is Verdict.ACCEPT)]
 
 
 def ruling_of(rng, number):
-    """The verdict of an experiment; four discards in fifty are near misses."""
+    """The verdict of an experiment."""
     verdict, scored = verdict_of(number), number % 50 == 0 or number % 50 >= 15
     figures = Figures(
         trials=(1,), pool=(1, 2), delta_bpb=rng.gauss(0, 0.01), se_bpb=0.008, sigma_bpb=0.008, better=0.5,
-        effect_bpb=-0.001 if 15 <= number % 50 < 19 else 0.0, low_bpb=-0.01, high_bpb=0.01,
-        first_delta_bpb=rng.gauss(0, 0.01), first_se_bpb=0.01,
+        effect_bpb=-0.001 if verdict is Verdict.ACCEPT else 0.0, low_bpb=-0.01, high_bpb=0.01,
     )  # fmt: skip
     return Ruling(
         verdict=verdict, reason="better", val_bpb=1.7 if scored else None, delta_bpb=-0.01 if scored else None,
@@ -170,23 +193,27 @@ def fill(path, num_experiments):
         ledger.create_campaign(tag=TAG, base_commit="0" * 40, conditions={"profile": "cpu"})
         ledger.database._db.execute("PRAGMA synchronous=OFF")
         for number in range(min(num_experiments, BLOCK)):
-            champion = (number - 1) // 50 * 50 if number else None
-            ledger.open_experiment(TAG, idea(number), diff="+x = 1\n-x = 2\n" * 10, champion=champion)
+            ledger.open_experiment(TAG, idea(number), diff="+x = 1\n-x = 2\n" * 10, **lineage(number))
             for made in trials_of(rng, number):
                 record(ledger, number, TrialKind.CANDIDATE, made, untimed)
+                if is_certificate(number):
+                    other = trial(rng, number, audited=True, seed=made.seed)
+                    record(ledger, number - 50, TrialKind.CONTROL, other, untimed)
             ledger.close_experiment(TAG, number, **vars(ruling_of(rng, number)))
             if number % 50 == 0:
                 ledger.set_kept(TAG, number, "0" * 40)
-            if number % 50 in (0, 1, 20, 40):  # controls
-                made = trial(rng, number, audited=True)
-                record(ledger, number // 50 * 50, TrialKind.CONTROL, made, untimed)
+            if number % 50 in (20, 40):  # controls of the tip
+                record(
+                    ledger, number // 50 * 50 + 18, TrialKind.CONTROL, trial(rng, number, audited=True), untimed
+                )
     with closing(sqlite3.connect(path)) as db:
         repeat(db, num_experiments)
 
 
 def idea(number):
     """A proposal."""
-    return Proposal(hypothesis=f"idea {number}: a little of this", edits=(), proposer="bench")
+    certified = tuple(range(number - 35, number - 31)) if is_certificate(number) else ()
+    return Proposal(hypothesis=f"idea {number}: a little of this", edits=(), proposer="bench", certifies=certified)
 
 
 def repeat(db, num_experiments):
@@ -199,6 +226,7 @@ def repeat(db, num_experiments):
     for block in range(1, num_experiments // BLOCK):
         shift = {
             "number": block * BLOCK, "experiment": block * BLOCK, "champion": block * BLOCK,
+            "parent": block * BLOCK,
             "id": block * num_trials, "trial": block * num_trials, "opened_seq": block * ticks,
             "closed_seq": block * ticks, "kept_seq": block * ticks,
         }  # fmt: skip
@@ -214,7 +242,12 @@ def repeat(db, num_experiments):
                 for name in names
             ]  # fmt: skip
             db.execute(f"INSERT INTO {table} SELECT {', '.join(values)} FROM {table} WHERE {condition}")
-    db.execute("UPDATE experiments SET champion = number - 50 WHERE number > 0 AND number % 1000 = 0")
+    # The first of a block repeats the baseline; it is a certificate of the block before.
+    db.execute(
+        "UPDATE experiments SET champion = number - 50, parent = number - 50,"
+        " certifies = json_array(number - 35, number - 34, number - 33, number - 32)"
+        " WHERE number > 0 AND number % 1000 = 0"
+    )
     db.execute("UPDATE campaigns SET ticks = ?", (ticks * max(1, num_experiments // BLOCK),))
     db.commit()
     db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -273,11 +306,12 @@ def measure_loop(path, num_experiments):
 
 def step(campaign, rng, number, timed):
     """One experiment: what the loop asks before it, and everything that it writes."""
-    with timed("before an idea: control due? near misses?"):
+    with timed("before an idea: control due? certificate due?"):
         campaign.memory.control_due(20)
-        campaign.memory.shelf()
+        certificate.is_due(campaign, 100.0)
     with timed("experiment opened"):
-        opened = campaign.open(idea(number), diff="+x = 1\n-x = 2\n" * 10)
+        parent = campaign.tip.number
+        opened = campaign.open(idea(number), diff="+x = 1\n-x = 2\n" * 10, parent=parent)
     with timed("belief for its comparison"):
         campaign.memory.belief(opened.opened_seq)
     with timed("candidate recorded"):
