@@ -15,7 +15,7 @@ from runner.campaign.campaign import Campaign
 from runner.campaign.candidate import program_files
 from runner.campaign.case import failure, last_settled, score_limit
 from runner.campaign.placement import as_diff
-from runner.decision import certificate, history, tip, tip_state
+from runner.decision import certificate, history, tip
 from runner.decision.keep_rule import SIMPLIFICATION, Action, Belief, Judgement
 from runner.decision.tip import TipRule
 from runner.records import AuditPolicy, Experiment, Outcome, Proposal, Ruling, Trial, Verdict
@@ -104,9 +104,9 @@ class Certificate:
         )
 
     @property
-    def pairs(self) -> tuple[tip_state.Pair, ...]:
+    def pairs(self) -> tuple[history.Pair, ...]:
         """The pairs that are complete."""
-        return tip_state.pairs_of(self.experiment, self.champion)
+        return history.pairs_of(self.experiment, self.champion)
 
     @property
     def seed(self) -> int:

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from runner.config import Config
-from runner.decision.keep_rule import POOL_RUNS, Judgement
-from runner.decision.tip import TipRule
 from runner.records import Experiment, Figures, Outcome, Trial, Verdict
 
+if TYPE_CHECKING:  # commands that only read start without numpy and pydantic
+    from runner.config import Config
+    from runner.decision.keep_rule import Judgement
+    from runner.decision.tip import TipRule
+
 BASELINE = 0
+POOL_RUNS = 8
+"""Number of a champion's newest runs that represent it: on a machine that drifts, older ones are outdated."""
 ROLLED_BACK = (Verdict.DISCARD, Verdict.CRASH, Verdict.INVALID)
 """Verdicts on a certificate that end its tip."""
 
 
 def rule(config: Config) -> TipRule:
     """The rule as a campaign is configured; certifying each edit means that the first one is enough."""
+    from runner.decision.tip import TipRule
+
     each = config.certify == "each"
     return TipRule(
         accept_probability=config.accept_probability,
@@ -140,6 +148,35 @@ def under_seed(experiment: Experiment, seed: int) -> tuple[Trial, ...]:
 def champion_pool(champion: Experiment) -> tuple[Trial, ...]:
     """The newest audited trials of a champion, its controls included."""
     return scored((*champion.trials, *champion.control_trials), audited=True)[-POOL_RUNS:]
+
+
+# ---------------------------------------------------------------------- pairs
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Tip and champion under one fresh seed."""
+
+    tip: Trial
+    champion: Trial
+
+    @property
+    def delta_bpb(self) -> float:
+        """Tip − champion."""
+        return (self.tip.val_bpb or 0.0) - (self.champion.val_bpb or 0.0)
+
+
+def first_scored(trials: Iterable[Trial]) -> Trial | None:
+    """The first trial with a score."""
+    return next((one for one in trials if one.outcome is Outcome.SCORED), None)
+
+
+def pairs_of(certificate: Experiment, champion: Experiment) -> tuple[Pair, ...]:
+    """The complete pairs of a certificate, both sides audited, in the order in which the tip was measured."""
+    opened = certificate.opened_seq
+    of_champion = {one.seed: one for one in champion.control_trials if one.audited and one.opened_seq > opened}
+    own = {one.seed: one for one in certificate.trials if one.audited}
+    return tuple(Pair(one, of_champion[seed]) for seed, one in own.items() if seed in of_champion)
 
 
 # ---------------------------------------------------------------------- noise

@@ -26,8 +26,6 @@ AS_GOOD = "as good within the noise"
 """First words of the reason for an accepted simplification that is no improvement."""
 SIMPLIFICATION = "simplification"
 """Category of a proposal that declares itself one."""
-POOL_RUNS = 8
-"""Number of the champion's newest runs that represent it: on a machine that drifts, older ones are outdated."""
 
 
 def percent(share: float) -> str:

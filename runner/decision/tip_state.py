@@ -10,16 +10,15 @@ The rule itself is in `runner/decision/tip.py`, on arrays; here the arrays have 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from runner.decision import tip
 from runner.decision.effect_prior import Floats
-from runner.decision.history import ROLLED_BACK
+from runner.decision.history import ROLLED_BACK, Pair, first_scored, pairs_of
 from runner.decision.keep_rule import SIMPLIFICATION, Belief
-from runner.records import Experiment, Outcome, Trial, Verdict
+from runner.records import Experiment, Trial, Verdict
 
 NO_EVIDENCE = np.zeros(len(tip.SHARES))
 
@@ -159,35 +158,6 @@ def after_certificate(known: Tip, sigma_bpb: float, certificate: Experiment, cha
         measured = 0.0 if certificate.delta_bpb is None else certificate.delta_bpb
         return replace(known, worth_bpb=measured / 2)
     return replace(known, level=known.champion_level, edits=(), worth_bpb=0.0)
-
-
-# ---------------------------------------------------------------------- pairs
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Tip and champion under one fresh seed."""
-
-    tip: Trial
-    champion: Trial
-
-    @property
-    def delta_bpb(self) -> float:
-        """Tip − champion."""
-        return (self.tip.val_bpb or 0.0) - (self.champion.val_bpb or 0.0)
-
-
-def first_scored(trials: Iterable[Trial]) -> Trial | None:
-    """The first trial with a score."""
-    return next((one for one in trials if one.outcome is Outcome.SCORED), None)
-
-
-def pairs_of(certificate: Experiment, champion: Experiment) -> tuple[Pair, ...]:
-    """The complete pairs of a certificate, both sides audited, in the order in which the tip was measured."""
-    opened = certificate.opened_seq
-    of_champion = {one.seed: one for one in champion.control_trials if one.audited and one.opened_seq > opened}
-    own = {one.seed: one for one in certificate.trials if one.audited}
-    return tuple(Pair(one, of_champion[seed]) for seed, one in own.items() if seed in of_champion)
 
 
 def _share_evidence(pairs: tuple[Pair, ...], sigma_bpb: float) -> Floats:

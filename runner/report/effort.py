@@ -17,9 +17,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple
-
-import numpy as np
 
 from runner.records import Experiment, Phase, RunEnd, RunRecord, UsageTotals, Verdict
 from runner.report.drift import parse_time
@@ -134,16 +133,16 @@ def stretches(experiments: Sequence[Experiment]) -> Iterator[Stretch]:
     # An experiment whose start is missing may lie anywhere between the others.
     between = "propose" if all(parse_time(one.started_at) is not None for one in experiments) else "unknown"
     names = (*KINDS[:-1], between)
-    moments, places = np.unique(np.array(times), return_inverse=True)  # (M,), (2 N,)
-    changes = np.zeros((len(KINDS), len(moments)), dtype=np.int64)  # of the number of running spans, by kind
-    np.add.at(changes, (np.array(kinds), places[::2]), 1)
-    np.add.at(changes, (np.array(kinds), places[1::2]), -1)
-    first = (changes.cumsum(axis=1) > 0).argmax(axis=0)[
-        :-1
-    ]  # (M - 1,): the first of KINDS that runs from there on
-    borders = moments.tolist()
-    for number, start, end in zip(first.tolist(), borders[:-1], borders[1:], strict=True):
-        yield Stretch(names[number], start, end)
+    running = [0] * len(KINDS)  # spans, by kind
+    changes: dict[float, list[tuple[int, int]]] = defaultdict(list)  # by moment: kind, and one span more or less
+    for place, begin, finish in zip(kinds, times[::2], times[1::2], strict=True):
+        changes[begin].append((place, 1))
+        changes[finish].append((place, -1))
+    for begin, finish in pairwise(sorted(changes)):
+        for place, change in changes[begin]:
+            running[place] += change
+        first = next(place for place, number in enumerate(running) if number)
+        yield Stretch(names[first], begin, finish)
 
 
 def duty_line(whole: Duty, recent: Duty | None, name: str) -> str | None:

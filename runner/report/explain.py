@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from runner.decision import tip_state
+from runner.decision import history
 from runner.records import AuditRecord, Experiment, Figures, Phase, RunEnd, RunRecord, Trial, Verdict
 from runner.report.summary import BASELINE, counted, score_of
 from runner.untrusted import clean, one_line
@@ -79,7 +79,7 @@ def pair_lines(certificate: Experiment, champion: Experiment | None) -> list[str
     Args:
         champion: that it was compared with.
     """
-    pairs = () if champion is None or not certificate.is_certificate else tip_state.pairs_of(certificate, champion)
+    pairs = () if champion is None or not certificate.is_certificate else history.pairs_of(certificate, champion)
     return [
         f"  pair {number}  seed {pair.tip.seed:<10d}  tip {pair.tip.val_bpb:.6f}  "
         f"champion {pair.champion.val_bpb:.6f}  {pair.delta_bpb:+.6f}"

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from runner.decision import tip_state
+from runner.decision import history
 from runner.decision.history import was_lucky
 from runner.decision.keep_rule import percent
 from runner.records import Experiment, Figures, Phase, Verdict
@@ -154,7 +154,7 @@ def _measured(told: Told) -> str:
     side = f"{abs(figures.delta_bpb):.3f} ± {figures.se_bpb:.3f} bpb {side}"
     if one.is_certificate:
         champion = told.champion
-        pairs = () if champion is None else tip_state.pairs_of(one, champion)
+        pairs = () if champion is None else history.pairs_of(one, champion)
         shown = ", ".join(f"{pair.tip.val_bpb:.4f} / {pair.champion.val_bpb:.4f}" for pair in pairs)
         return f"{shown} (tip / champion in {counted(len(pairs), 'pair')}, a new seed for each): {side}."
     return f"{one.val_bpb:.4f}; the tip {one.val_bpb - figures.delta_bpb:.4f} under the same seed: {side}."

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from runner.decision import effect_prior, tip, tip_state
+from runner.decision import effect_prior, history, tip, tip_state
 from runner.decision.keep_rule import SIMPLIFICATION, Belief
 from runner.decision.tip_state import NO_EVIDENCE, Level, Tip
 from runner.records import Experiment, Figures, Outcome, TrialKind, Verdict
@@ -157,13 +157,13 @@ def test_a_certificate_that_the_infrastructure_lost_leaves_the_tip_and_is_not_as
 
 def test_a_pair_needs_both_sides_audited_and_the_champion_measured_for_this_certificate():
     made, champion = certificate(Verdict.KEEP, *PAIRS)
-    assert [pair.delta_bpb for pair in tip_state.pairs_of(made, champion)] == pytest.approx([-0.10, -0.09])
+    assert [pair.delta_bpb for pair in history.pairs_of(made, champion)] == pytest.approx([-0.10, -0.09])
     unaudited = replace(made, trials=(scored(1.8, 100, audited=False), *made.trials[1:]))
-    assert len(tip_state.pairs_of(unaudited, champion)) == 1
+    assert len(history.pairs_of(unaudited, champion)) == 1
     later = replace(made, opened_seq=champion.control_trials[0].closed_seq)
-    assert len(tip_state.pairs_of(later, champion)) == 1
+    assert len(history.pairs_of(later, champion)) == 1
     lost = replace(champion, control_trials=(failed(Outcome.LOST, 100), *champion.control_trials[1:]))
-    assert len(tip_state.pairs_of(made, lost)) == 1
+    assert len(history.pairs_of(made, lost)) == 1
 
 
 def test_the_seed_share_is_learned_from_pairs_and_from_trials():
