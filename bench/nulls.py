@@ -44,15 +44,15 @@ ROOT = Path(__file__).resolve().parents[1]
 HANDICAPS = {
     "workload/optim.py": (
         ("HEAD_LEARNING_RATE = 0.004", "HEAD_LEARNING_RATE = 0.0002"),
-        ("NEWTON_SCHULZ_STEPS = 5", "NEWTON_SCHULZ_STEPS = 60"),
+        ("in POLAR_EXPRESS:", "in POLAR_EXPRESS * 12:"),
     ),
-    "workload/train.py": (("model.zero_grad()", "model.zero_grad()\n        time.sleep(0.15)"),),
+    "workload/train.py": (("self.model.zero_grad()", "self.model.zero_grad()\n        time.sleep(0.15)"),),
 }
 SMALLS, SMALL_SHARE = 5, 0.04
-START = "    keep_freed_memory()\n    summary"
+START = "    keep_freed_memory()\n    trainer"
 """Where a small handicap waits before the training."""
 MOST_NULLS = 1
-SEED_LINE = 'seed=int(os.environ["SEED"])'
+SEED = 'int(os.environ["SEED"])'
 
 
 class Watch:
@@ -110,11 +110,8 @@ def comment(number):
 def seed(number):
     """Make an edit that shifts the seed."""
 
-    def make(files):
-        lines = files["workload/train.py"].decode().splitlines()
-        before = next(line for line in lines if line.strip().startswith(SEED_LINE))
-        after = f"{before[: before.index(SEED_LINE)]}{SEED_LINE} + {number},"
-        return Replace(path="workload/train.py", old=before, new=after)
+    def make(_files):
+        return Replace(path="workload/train.py", old=SEED, new=f"{SEED} + {number}")
 
     return f"null: seed + {number}", make
 
@@ -147,7 +144,7 @@ def repository(root):
     train = files["workload/train.py"]
     assert train.count(START) == 1
     waits = "".join(waiting(number) for number in range(1, SMALLS + 1))
-    files["workload/train.py"] = train.replace(START, START.replace("    summary", f"{waits}    summary"))
+    files["workload/train.py"] = train.replace(START, START.replace("    trainer", f"{waits}    trainer"))
     return make_repository(root, files)
 
 
