@@ -1,7 +1,7 @@
 """The case of an experiment: all that its verdict is judged with, and what is measured next.
 
 Immutable. What it needs is read from the campaign when it is opened, and read again as trials close. A restart
-opens it from the ledger and goes on: there is no other resume logic.
+opens it from the ledger and continues: there is no other resume logic.
 """
 
 from __future__ import annotations
