@@ -1,7 +1,7 @@
 """One training run under a wall-clock deadline: `python -m workload.train`.
 
 The environment names the data, the output folder, the seed, the deadline and the sizes (`DATA_DIR`,
-`OUT_DIR`, `SEED`, `DEADLINE_SECONDS`, `PROFILE`). Nobody knows beforehand how many steps fit, so every
+`OUT_DIR`, `SEED`, `DEADLINE_SECONDS`, `PROFILE`). It is not known beforehand how many steps fit, so every
 schedule follows the share of the time that is spent, not a count of steps.
 """
 

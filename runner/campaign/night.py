@@ -230,13 +230,13 @@ class _Loop:
         return budget_reason(self.campaign.ledger.conversations, self.campaign.tag, self.ideas.budget_usd)
 
     def _no_idea_reason(self) -> str | None:
-        """Why no other idea is tried."""
+        """The reason why no other idea is tried."""
         if self.campaign.num_done >= self.target:
             return f"{self.target} of {self.target} experiments done"
         return self.exhausted or self._budget_reason()
 
     def _time_reason(self) -> str | None:
-        """Why nothing more is measured."""
+        """The reason why nothing more is measured."""
         if self.stop.requested:
             return STOPPED
         if time.monotonic() >= self.ends_at:

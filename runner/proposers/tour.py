@@ -1,7 +1,7 @@
 """The tour of `make demo`: packed patches that show every verdict once, as ordinary experiments.
 
 Nothing is scripted: a stop says which verdict it is meant to show, and the pipeline measures what comes out. The
-ledger says which stops are done, so the tour goes on after a kill where it was.
+ledger says which stops are done, so the tour resumes after a kill where it was.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ class Aggregates:
         self._tag = tag
 
     def verdicts(self) -> Counter[Verdict]:
-        """How many experiments ended with each verdict, the baseline not counted."""
+        """The number of experiments that ended with each verdict, the baseline not counted."""
         rows = self._read(
             "SELECT verdict, count(*) FROM experiments"
             " WHERE tag = ? AND verdict IS NOT NULL AND number > 0 GROUP BY verdict",
@@ -51,7 +51,7 @@ class Aggregates:
         return (int(rows[0][0]), float(rows[0][1])) if rows else None
 
     def strikes(self) -> Counter[int]:
-        """How many challengers of each champion, by its number, the audit has refused."""
+        """The number of challengers of each champion, by its number, the audit has refused."""
         rows = self._read(
             "SELECT champion, count(DISTINCT number) FROM experiments"
             " JOIN trials ON trials.tag = experiments.tag AND experiment = number AND kind = 'candidate'"
