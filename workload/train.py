@@ -42,7 +42,7 @@ PEAK_FLOPS_PER_SECOND = {  # bfloat16 without sparsity, by a part of the card's 
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """What a run did; `tokens_per_second` is that of the settled part."""
+    """The figures of a run; `tokens_per_second` is that of the settled part."""
 
     model: GPT
     steps: int

@@ -74,7 +74,7 @@ def last_settled(trials: tuple[Trial, ...]) -> Trial | None:
 
 
 def score_limit(baseline: Experiment, train_seconds: float) -> float | None:
-    """How long scoring may take: twice as long as the baseline's slowest, and a margin for a noisy machine.
+    """Return the time limit of scoring: twice as long as the baseline's slowest, and a margin for a noisy machine.
 
     A program that went on training while it is scored would have more time than others. One that is as much bigger
     or slower as the limit allows has paid for that in its training.

@@ -89,7 +89,7 @@ def champion_claims(experiment: Experiment | None) -> str | None:
 
 
 def strikes(experiments: Iterable[Experiment]) -> Counter[int]:
-    """How many challengers of each champion, by its number, the audit has refused."""
+    """Return how many challengers of each champion, by its number, the audit has refused."""
     return Counter(
         one.champion
         for one in experiments
