@@ -139,10 +139,10 @@ class Journal(Protocol):
     """
 
     def refusal(self) -> str | None:
-        """Why no further request may be sent now, in one sentence; None: one may."""
+        """Return why no further request may be sent now, in one sentence; None: one may."""
 
     def exhausted(self) -> str | None:
-        """Why this conversation has cost enough, in one sentence, and `refusal` says it; None: it may go on."""
+        """Say in one sentence why this conversation has cost enough, and `refusal` says it; None: it may go on."""
 
     def recall(self, turn: int, request_sha256: str) -> Any | None:
         """The body that `close_answer` was given for the same request; None: it must be sent.
@@ -191,7 +191,7 @@ class SealedScore:
 
 @dataclass(frozen=True, kw_only=True)
 class StopReason:
-    """Why a running training was unpromising; see `runner/decision/early_stopping.py`."""
+    """The reason why a running training was unpromising; see `runner/decision/early_stopping.py`."""
 
     fraction: float  # of its time, when that was found
     loss: float  # mean that it printed, in whatever unit; untrusted
@@ -291,7 +291,7 @@ class Trial:
 
 @dataclass(frozen=True, kw_only=True)
 class AuditPolicy:
-    """How closely the claims of one trial are examined."""
+    """The scrutiny of one trial's claims."""
 
     audit: bool
     seal_below_bpb: float | None = None  # audited scores up to this are sealed, and their claims kept for audits

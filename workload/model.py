@@ -44,7 +44,7 @@ class GPTConfig:
     logit_softcap: float = LOGIT_SOFTCAP
 
     def window(self, layer: int) -> int:
-        """How many earlier positions a block sees."""
+        """Return how many earlier positions a block sees."""
         short = self.windows[layer % len(self.windows)] == "S" and layer < self.num_layers - 1
         return int(self.context_length * SHORT_WINDOW_FRACTION) if short else self.context_length
 

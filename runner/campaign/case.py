@@ -42,14 +42,14 @@ class Case(Protocol):
 
     @property
     def early_stop(self) -> Calibration | None:
-        """What the next trial is watched with."""
+        """The watch on the next trial."""
 
     @property
     def score_limit_seconds(self) -> float | None:
         """Longest time that scoring may take."""
 
     def policy(self, claimed_bpb: float) -> AuditPolicy:
-        """How closely the claims of the next trial are examined."""
+        """The scrutiny of the next trial's claims."""
 
     def verdict(self, last: Trial | None = None) -> Ruling | None:
         """The verdict, once the trials so far give one.

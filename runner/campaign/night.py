@@ -87,7 +87,7 @@ def open_campaign(controller: Controller) -> Campaign:
 def run(controller: Controller, proposer: Proposer, stop: StopSwitch, *, more: int | None = None) -> str:
     """Run experiments until a budget ends; return why it ended.
 
-    A campaign that was interrupted before it reached its target goes on to that target; one that had reached it
+    A campaign that was interrupted before it reached its target continues to that target; one that had reached it
     gets `config.experiments` more.
 
     Args:

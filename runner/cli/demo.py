@@ -67,7 +67,7 @@ def demo_command(tag: str, experiments: int | None, since: float | None) -> None
     click.echo("\n".join([*lines, _times(_uptime_seconds() - began, set_up_seconds)]))
     again = f"make demo{'' if tag == 'demo' else f' TAG={tag}'}"
     if stop.requested:
-        click.echo(f"\nStopped; nothing is lost: {again} goes on.")
+        click.echo(f"\nStopped; nothing is lost: {again} continues.")
     else:
         click.echo("\n".join(_next_steps(tag, tour.your_turn.relative_to(root), picture.relative_to(root), again)))
 
@@ -103,9 +103,9 @@ class Story:
             known = f"autoresearch log --tag {config.tag}"
             is_over = guide.is_over(experiments)
             text = (
-                f"The tour was taken before ({known}). The offline proposer goes on where it was."
+                f"The tour was taken before ({known}). The offline proposer continues where it was."
                 if is_over
-                else f"The tour goes on where it was interrupted ({known})."
+                else f"The tour resumes where it was interrupted ({known})."
             )
         self._tell(["", *textwrap.wrap(text, self._width)])
 

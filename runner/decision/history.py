@@ -1,4 +1,4 @@
-"""What the trials in the ledger say about a candidate, its champion and the noise. Pure functions of records."""
+"""Evidence of the trials in the ledger about a candidate, its champion, and the noise. Pure functions."""
 
 from __future__ import annotations
 

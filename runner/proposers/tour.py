@@ -95,7 +95,7 @@ class TourProposer:
 
     @property
     def num_patches(self) -> int:
-        """How many experiments the tour takes at most."""
+        """The number of experiments that the tour takes at most."""
         return sum(len(stop.patches) + (stop.repair is not None) for stop in self.tour.stops)
 
     def is_over(self, history: Sequence[Experiment]) -> bool:

@@ -63,7 +63,7 @@ class Aggregates:
         return Counter(dict(tuple(row) for row in rows))
 
     def stopped_early(self, usual_seconds: float) -> tuple[int, float]:
-        """How many experiments were stopped early, and the seconds that this saved against a usual trial's."""
+        """Return how many experiments were stopped early, and the seconds saved against a usual trial's."""
         (row,) = self._read(
             "SELECT count(*), coalesce(sum(max(0.0, ? - coalesce(wall_seconds, 0.0))), 0.0) FROM trials"
             " JOIN experiments ON experiments.tag = trials.tag AND number = experiment"
@@ -74,7 +74,7 @@ class Aggregates:
         return int(row[0]), float(row[1])
 
     def finished_anyway(self) -> tuple[int, int]:
-        """How many unpromising trials were finished and judged, and how many of these edits were accepted."""
+        """Return how many unpromising trials were finished and judged, and how many of these were accepted."""
         (row,) = self._read(
             "SELECT count(*), coalesce(sum(verdict = 'accept'), 0)"
             " FROM runs CROSS JOIN trials ON trials.id = trial"

@@ -48,7 +48,7 @@ from runner.records import Experiment, Files, Verdict
 SCREEN = 0.5
 """The probability that the tip is not worse without an edit that is left out with the others."""
 MAX_BATCHES = 3
-"""How often all that do not matter are measured together, as long as the case is unclear."""
+"""The number of times that all edits that do not matter are measured together, as long as the case is unclear."""
 TIP = "the certified program"
 BEFORE = "the champion before"
 TOGETHER = "the certified program without all that do not matter"
