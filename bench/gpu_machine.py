@@ -33,7 +33,7 @@ def scrub() -> dict[str, object]:
 
 
 def _output(command: list[str]) -> str:
-    """What a program prints, errors included."""
+    """Return what a program prints, errors included."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     except (OSError, subprocess.SubprocessError) as error:

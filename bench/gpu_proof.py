@@ -1,4 +1,4 @@
-"""What one GPU does with this project: speed, memory, exactness, noise, and the cost of safety, in ten minutes.
+"""Measure one GPU with this project: speed, memory, exactness, noise, and the cost of safety, in ten minutes.
 
 python -m bench.gpu_proof                   on a machine with a GPU; needs Python, NumPy and torch, no network
 python -m bench.gpu_proof --device cpu      the same on the CPU, short: a test of this program

@@ -1,4 +1,4 @@
-"""How often the tour of `make demo` certifies its improvement, by the rule itself.
+"""Simulate how often the tour of `make demo` certifies its improvement, by the rule itself.
 
     python bench/tour.py [--effect -0.13] [--noise 0.015] [--share 0.0] [--tours 20000]
 
@@ -34,7 +34,7 @@ class World:
         self.rng, self.common, self.own = rng, noise * share**0.5, noise * (1 - share) ** 0.5
 
     def seed(self):
-        """What all programs have in common under a new seed."""
+        """The noise that all programs have in common under a new seed."""
         return self.rng.normal(0, self.common)
 
     def score(self, seed, effect=0.0):

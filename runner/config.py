@@ -239,7 +239,7 @@ class Config(BaseModel):
 
 
 CONDITIONS = ("profile", "tier", "train_seconds", "cpus", "memory_bytes", "max_eval_rows")
-"""Settings that two scores must share to be comparable: a campaign records them, and goes on with them."""
+"""Settings that two scores must share to be comparable: a campaign records them, and resumes with them."""
 
 
 def conditions(config: Config) -> dict[str, str]:

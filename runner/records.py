@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 
 class Verdict(StrEnum):
-    """How an experiment ended."""
+    """The verdict on an experiment."""
 
     KEEP = "keep"  # of a certificate, or of the baseline: it is the champion
     ACCEPT = "accept"  # an edit that is on the tip, not certified yet
@@ -31,7 +31,7 @@ class Phase(StrEnum):
 
 
 class RunEnd(StrEnum):
-    """How one container execution ended, by PID 1's exit code and the host's own clock."""
+    """The end of one container execution, by PID 1's exit code and the host's own clock."""
 
     FINISHED = "finished"  # the candidate returned by itself
     DEADLINE = "deadline"  # killed at the deadline: a normal end of training
@@ -127,7 +127,7 @@ class NoProposal:
     exhausted: bool  # True: the campaign ends here (a replay folder is used up)
     proposer: str
     model: str | None = None
-    unfinished: bool = False  # True: asked again, the conversation goes on with the answers that it has
+    unfinished: bool = False  # True: asked again, the conversation continues with the answers that it has
     transcript: object | None = None  # JSON of the conversation, for people
 
 
@@ -139,10 +139,10 @@ class Journal(Protocol):
     """
 
     def refusal(self) -> str | None:
-        """Why no further request may be sent now, in one sentence; None: one may."""
+        """Return why no further request may be sent now, in one sentence; None: one may."""
 
     def exhausted(self) -> str | None:
-        """Why this conversation has cost enough, in one sentence, and `refusal` says it; None: it may go on."""
+        """Say in one sentence why this conversation has cost enough, and `refusal` says it; None: it may go on."""
 
     def recall(self, turn: int, request_sha256: str) -> Any | None:
         """The body that `close_answer` was given for the same request; None: it must be sent.
@@ -191,7 +191,7 @@ class SealedScore:
 
 @dataclass(frozen=True, kw_only=True)
 class StopReason:
-    """Why a running training was unpromising; see `runner/decision/early_stopping.py`."""
+    """The reason why a running training was unpromising; see `runner/decision/early_stopping.py`."""
 
     fraction: float  # of its time, when that was found
     loss: float  # mean that it printed, in whatever unit; untrusted
@@ -229,14 +229,14 @@ class RunRecord:
 
 
 class TrialKind(StrEnum):
-    """Why a program is measured."""
+    """The purpose of a measurement."""
 
     CANDIDATE = "candidate"  # for its own verdict
     CONTROL = "control"  # a tip measured again, or a champion in a certificate
 
 
 class Outcome(StrEnum):
-    """How a trial ended."""
+    """The outcome of a trial."""
 
     SCORED = "scored"
     CRASH = "crash"  # the program failed, hung without a checkpoint, or could not be scored
@@ -291,7 +291,7 @@ class Trial:
 
 @dataclass(frozen=True, kw_only=True)
 class AuditPolicy:
-    """How closely the claims of one trial are examined."""
+    """The scrutiny of one trial's claims."""
 
     audit: bool
     seal_below_bpb: float | None = None  # audited scores up to this are sealed, and their claims kept for audits
@@ -423,7 +423,7 @@ class Observer(Protocol):
         """The figures of the running training (`runner.untrusted.progress`); untrusted, for display only."""
 
     def opened(self, experiment: Experiment) -> None:
-        """An experiment begins, or goes on after a restart."""
+        """An experiment begins, or resumes after a restart."""
 
     def closed(self, experiment: Experiment, best_bpb: float | None) -> None:
         """An experiment got its verdict."""

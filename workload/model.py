@@ -17,11 +17,11 @@ from workload.attention import KERNELS
 
 MLP_EXPANSION = 4  # hidden channels of the MLP per channel of the residual stream
 ROTARY_BASE = 10000.0  # the slowest rotary channel turns once in about 2π · base tokens
-QUERY_KEY_SCALE = 1.0  # times the usual 1/sqrt(D); above 1 sharpens attention, which normalised q and k bound
+QUERY_KEY_SCALE = 1.0  # times the usual 1/sqrt(D); above 1 sharpens attention, which normalized q and k bound
 SHORT_WINDOW_FRACTION = 0.5  # of the context: what a block with window S sees
 LOGIT_SOFTCAP = 15.0  # logits stay between ± this; 0 leaves them as they are
 GATE_CHANNELS = 32  # first channels of the residual stream, which open the gates of value embeddings
-EMBEDDING_INIT_STD = 1.0  # the embedding is normalised, so this sets how fast its learning rate turns it
+EMBEDDING_INIT_STD = 1.0  # the embedding is normalized, so this sets how fast its learning rate turns it
 HEAD_INIT_STD = 0.001  # nearly uniform predictions at the first step
 MATRIX_INIT_GAIN = 1.0  # standard deviation of other matrices, in units of 1/sqrt(input channels)
 RESIDUAL_INIT = 1.0  # of the residual stream, kept by each block
@@ -44,7 +44,7 @@ class GPTConfig:
     logit_softcap: float = LOGIT_SOFTCAP
 
     def window(self, layer: int) -> int:
-        """How many earlier positions a block sees."""
+        """Return how many earlier positions a block sees."""
         short = self.windows[layer % len(self.windows)] == "S" and layer < self.num_layers - 1
         return int(self.context_length * SHORT_WINDOW_FRACTION) if short else self.context_length
 
@@ -133,7 +133,7 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then the MLP, each reading a normalised residual stream and adding to it."""
+    """Attention, then the MLP, each reading a normalized residual stream and adding to it."""
 
     def __init__(self, config: GPTConfig, layer: int) -> None:
         super().__init__()

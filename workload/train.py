@@ -1,7 +1,7 @@
 """One training run under a wall-clock deadline: `python -m workload.train`.
 
 The environment names the data, the output folder, the seed, the deadline and the sizes (`DATA_DIR`,
-`OUT_DIR`, `SEED`, `DEADLINE_SECONDS`, `PROFILE`). Nobody knows beforehand how many steps fit, so every
+`OUT_DIR`, `SEED`, `DEADLINE_SECONDS`, `PROFILE`). It is not known beforehand how many steps fit, so every
 schedule follows the share of the time that is spent, not a count of steps.
 """
 
@@ -42,7 +42,7 @@ PEAK_FLOPS_PER_SECOND = {  # bfloat16 without sparsity, by a part of the card's 
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """What a run did; `tokens_per_second` is that of the settled part."""
+    """The figures of a run; `tokens_per_second` is that of the settled part."""
 
     model: GPT
     steps: int

@@ -2,7 +2,7 @@
 
 Candidates are hostile, or merely odd, text. When our own code fails over one, that says nothing about the
 candidate,
-and the night does not depend on it: the caller sets this candidate aside and goes on. The log gets a bug report.
+and the night does not depend on it: the caller sets this candidate aside and continues. The log gets a bug report.
 
 Exceptions with a meaning pass through: `AutoresearchError` (the host's failures, a person who stops), `OSError` (a
 full disk, a reader that left) and everything that is no `Exception`. A bug that concerns no single candidate shows

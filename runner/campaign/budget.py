@@ -47,13 +47,13 @@ class LedgerJournal:
         self._stopping = stopping
 
     def refusal(self) -> str | None:
-        """Why no further request may be sent."""
+        """The reason why no further request may be sent."""
         if self._stopping():
             return "stopped by hand"
         return budget_reason(self._conversations, self._tag, self._budget_usd) or self.exhausted()
 
     def exhausted(self) -> str | None:
-        """Why this conversation has cost enough."""
+        """The reason why this conversation has cost enough."""
         spent = self._conversations.cost_usd(self._conversation)
         if (
             self._experiment_usd
@@ -93,7 +93,7 @@ class LedgerJournal:
 
 
 def budget_reason(conversations: Conversations, tag: str, budget_usd: float) -> str | None:
-    """Why a campaign may spend no more, in one sentence; None when it may.
+    """Return why a campaign may spend no more, in one sentence; None when it may.
 
     It stops before the budget is spent: another answer may cost as much as the most expensive one so far.
     """

@@ -1,7 +1,7 @@
 """The case of an experiment: all that its verdict is judged with, and what is measured next.
 
 Immutable. What it needs is read from the campaign when it is opened, and read again as trials close. A restart
-opens it from the ledger and goes on: there is no other resume logic.
+opens it from the ledger and continues: there is no other resume logic.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ class Case(Protocol):
 
     @property
     def early_stop(self) -> Calibration | None:
-        """What the next trial is watched with."""
+        """The watch on the next trial."""
 
     @property
     def score_limit_seconds(self) -> float | None:
         """Longest time that scoring may take."""
 
     def policy(self, claimed_bpb: float) -> AuditPolicy:
-        """How closely the claims of the next trial are examined."""
+        """The scrutiny of the next trial's claims."""
 
     def verdict(self, last: Trial | None = None) -> Ruling | None:
         """The verdict, once the trials so far give one.
@@ -74,7 +74,7 @@ def last_settled(trials: tuple[Trial, ...]) -> Trial | None:
 
 
 def score_limit(baseline: Experiment, train_seconds: float) -> float | None:
-    """How long scoring may take: twice as long as the baseline's slowest, and a margin for a noisy machine.
+    """Return the time limit of scoring: twice as long as the baseline's slowest, and a margin for a noisy machine.
 
     A program that went on training while it is scored would have more time than others. One that is as much bigger
     or slower as the limit allows has paid for that in its training.

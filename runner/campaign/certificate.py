@@ -122,7 +122,7 @@ class Certificate:
 
     @property
     def state(self) -> str | None:
-        """What the pairs say so far."""
+        """The standing of the pairs so far."""
         return self._judged.reason if self.pairs else "its first pair is open" if self.experiment.trials else None
 
     def policy(self, claimed_bpb: float) -> AuditPolicy:

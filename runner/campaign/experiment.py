@@ -21,7 +21,7 @@ log = structlog.get_logger()
 
 
 def run_experiment(campaign: Campaign, experiment: Experiment) -> Experiment:
-    """Try a candidate until its case is decided. Trials in the ledger count: a restart goes on where it was.
+    """Try a candidate until its case is decided. Trials in the ledger count: a restart resumes where it was.
 
     Returns the experiment without a verdict when a person asked to stop between two trials. A bug of ours that it
     brings to light closes it as infra: the next start would meet the same bug.

@@ -51,7 +51,7 @@ class _Prefetch:
 
 @dataclass
 class IdeaQueue:
-    """Asks one proposer for the ideas of one campaign. Close it, or its thread goes on.
+    """Asks one proposer for the ideas of one campaign. Close it, or its thread keeps running.
 
     Args:
         check: runs a submission for a moment; None: nothing is run before its experiment.

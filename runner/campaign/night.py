@@ -87,7 +87,7 @@ def open_campaign(controller: Controller) -> Campaign:
 def run(controller: Controller, proposer: Proposer, stop: StopSwitch, *, more: int | None = None) -> str:
     """Run experiments until a budget ends; return why it ended.
 
-    A campaign that was interrupted before it reached its target goes on to that target; one that had reached it
+    A campaign that was interrupted before it reached its target continues to that target; one that had reached it
     gets `config.experiments` more.
 
     Args:
@@ -230,13 +230,13 @@ class _Loop:
         return budget_reason(self.campaign.ledger.conversations, self.campaign.tag, self.ideas.budget_usd)
 
     def _no_idea_reason(self) -> str | None:
-        """Why no other idea is tried."""
+        """The reason why no other idea is tried."""
         if self.campaign.num_done >= self.target:
             return f"{self.target} of {self.target} experiments done"
         return self.exhausted or self._budget_reason()
 
     def _time_reason(self) -> str | None:
-        """Why nothing more is measured."""
+        """The reason why nothing more is measured."""
         if self.stop.requested:
             return STOPPED
         if time.monotonic() >= self.ends_at:

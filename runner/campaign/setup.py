@@ -158,7 +158,7 @@ def open_controller(
 
 
 def _device(config: Config) -> str:
-    """What trains: the same program reaches other scores on another chip."""
+    """The device that trains: the same program reaches other scores on another chip."""
     if config.gpu is None:
         return cpu_name()  # a driver that does not answer must not stop the profile cpu
     gpu = next((one for one in find_gpus() if one.uuid == config.gpu), None)

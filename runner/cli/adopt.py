@@ -125,14 +125,14 @@ def _show(place: str, sentence: str, remedy: str) -> None:
 
 
 def _read(files: Files) -> list[tuple[str, str, str]]:
-    """What reading the files finds."""
+    """Return what reading the files finds."""
     from runner.edits.contract import breaches
 
     return [(one.place, one.sentence, one.remedy) for one in breaches(files)]
 
 
 def _run(files: Files, settings: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """What running them finds."""
+    """Return what running them finds."""
     from runner.cli.night import open_night
     from runner.evaluation import smoke_test
 

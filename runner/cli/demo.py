@@ -1,4 +1,4 @@
-"""The command demo: a tour that shows every verdict once, told as it happens."""
+"""The command demo: a tour that shows every verdict once, shown as it happens."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from runner.campaign.campaign import Controller
     from runner.proposers.tour import Tour, TourProposer
     from runner.records import Experiment
-    from runner.report.tour import Told
+    from runner.report.tour import TourStop
 
 NARROWEST, WIDEST = 60, 96
 STYLES = {
@@ -45,7 +45,7 @@ STYLES = {
 def demo_command(tag: str, experiments: int | None, since: float | None) -> None:
     """Take a tour of a few minutes on the CPU, without a key: every verdict once, from real trainings.
 
-    An interrupted tour goes on where it was. After its end, each start lets the offline proposer go on.
+    An interrupted tour resumes where it was. After its end, each start lets the offline proposer go on.
     """
     from runner.campaign import tour as tours
     from runner.proposers.tour import FOLDER, Tour, TourProposer
@@ -67,7 +67,7 @@ def demo_command(tag: str, experiments: int | None, since: float | None) -> None
     click.echo("\n".join([*lines, _times(_uptime_seconds() - began, set_up_seconds)]))
     again = f"make demo{'' if tag == 'demo' else f' TAG={tag}'}"
     if stop.requested:
-        click.echo(f"\nStopped; nothing is lost: {again} goes on.")
+        click.echo(f"\nStopped; nothing is lost: {again} continues.")
     else:
         click.echo("\n".join(_next_steps(tag, tour.your_turn.relative_to(root), picture.relative_to(root), again)))
 
@@ -103,9 +103,9 @@ class Story:
             known = f"autoresearch log --tag {config.tag}"
             is_over = guide.is_over(experiments)
             text = (
-                f"The tour was taken before ({known}). The offline proposer goes on where it was."
+                f"The tour was taken before ({known}). The offline proposer continues where it was."
                 if is_over
-                else f"The tour goes on where it was interrupted ({known})."
+                else f"The tour resumes where it was interrupted ({known})."
             )
         self._tell(["", *textwrap.wrap(text, self._width)])
 
@@ -114,9 +114,9 @@ class Story:
         from runner.report.summary import counted
         from runner.report.tour import overview
 
-        told = [self._told(one) for one in self._experiments()[1:] if one.verdict is not None]
-        lines = ["", *overview(told, self._width)] if told else []
-        kept = [one.experiment for one in told if one.experiment.kept_commit]
+        stops = [self._tour_stop(one) for one in self._experiments()[1:] if one.verdict is not None]
+        lines = ["", *overview(stops, self._width)] if stops else []
+        kept = [one.experiment for one in stops if one.experiment.kept_commit]
         if kept:
             commit = kept[0].kept_commit or ""
             message = self._controller.repository.message(commit).rstrip().split("\n")
@@ -149,15 +149,15 @@ class Story:
         """Tell what is tried."""
         from runner.report.tour import opening
 
-        self._tell(opening(self._told(experiment), self._width))
+        self._tell(opening(self._tour_stop(experiment), self._width))
 
     def closed(self, experiment: Experiment, best_bpb: float | None) -> None:
         """Tell what came of it."""
         from runner.report.tour import baseline_story, ending
 
         self._inner.closed(experiment, best_bpb)
-        told = self._told(experiment)
-        self._tell(ending(told, self._width) if experiment.number else baseline_story(experiment, self._width))
+        stop = self._tour_stop(experiment)
+        self._tell(ending(stop, self._width) if experiment.number else baseline_story(experiment, self._width))
         self._tell(self._disturbed(experiment))
 
     # ----------------------------------------------------------------- details
@@ -180,8 +180,8 @@ class Story:
         )
         return textwrap.wrap(text, self._width, initial_indent="Note      ", subsequent_indent=" " * 10)
 
-    def _told(self, experiment: Experiment) -> Told:
-        from runner.report.tour import Told
+    def _tour_stop(self, experiment: Experiment) -> TourStop:
+        from runner.report.tour import TourStop
 
         champion = next((one for one in self._experiments() if one.number == experiment.champion), None)
         found = self._tour.stop_of(experiment)
@@ -190,7 +190,7 @@ class Story:
         title = "the offline proposer" if stop is None else f"{number} of {len(self._tour.stops)}: {stop.title}"
         title = "the certificate" if experiment.is_certificate else title
         title += " (second try)" if repairs else ""
-        return Told(
+        return TourStop(
             experiment=experiment,
             champion=champion,
             title=title,

@@ -16,7 +16,7 @@ STDERR = 2
 MAX_WAITING = 500
 """Pieces of text that may wait to be written; more are dropped."""
 SETTLE_SECONDS = 2.0
-"""How long an ending process waits for a slow reader."""
+"""The time that an ending process waits for a slow reader."""
 
 
 def hold_standard_streams() -> None:

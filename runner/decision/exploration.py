@@ -24,7 +24,7 @@ from runner.decision.tip_state import Tip
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """What an edit does to the program, apart from its score."""
+    """The change that an edit makes to the program, apart from its score."""
 
     lines_added: int = 0  # net lines of logic
     simplification: bool = False  # whether it was proposed as one

@@ -1,4 +1,4 @@
-"""What the trials in the ledger say about a candidate, its champion and the noise. Pure functions of records."""
+"""Evidence of the trials in the ledger about a candidate, its champion, and the noise. Pure functions."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def champion_claims(experiment: Experiment | None) -> str | None:
 
 
 def strikes(experiments: Iterable[Experiment]) -> Counter[int]:
-    """How many challengers of each champion, by its number, the audit has refused."""
+    """Return how many challengers of each champion, by its number, the audit has refused."""
     return Counter(
         one.champion
         for one in experiments

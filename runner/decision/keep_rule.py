@@ -34,7 +34,7 @@ def percent(share: float) -> str:
 
 
 class Action(StrEnum):
-    """What the rule says on the evidence so far."""
+    """The decision of the rule on the evidence so far."""
 
     ACCEPT = "accept"
     KEEP = "keep"

@@ -64,7 +64,7 @@ class Memory:
 
     @property
     def tip(self) -> Tip | None:
-        """What is known of the tip; None before the baseline is measured."""
+        """The state of the tip as known; None before the baseline is measured."""
         return self._tip
 
     def tip_after(self, number: int) -> int:
@@ -93,7 +93,7 @@ class Memory:
         return len(self._measured) - bisect_right(self._measured, (last, math.inf)) >= interval
 
     def belief(self, before_seq: int | None = None) -> Belief:
-        """What the campaign has learned: the noise, and how often edits help. Certificates teach the noise alone.
+        """The knowledge of the campaign: the noise, and how often edits help. Certificates teach the noise alone.
 
         Args:
             before_seq: without trials that were closed later, as while the open experiment is measured.
@@ -179,6 +179,6 @@ class Memory:
 
 
 def _events(one: Experiment) -> list[Event]:
-    """What was closed of an experiment so far."""
+    """The closed part of an experiment so far."""
     closed = [(trial.closed_seq, one.number, trial) for trial in (*one.trials, *one.control_trials)]
     return [*closed, *([] if one.verdict is None else [(one.closed_seq, one.number, None)])]

@@ -189,13 +189,13 @@ def own_variance(log_shares: Floats, sigma_bpb: Floats) -> Floats:
 def share_from_trial(
     prior: Prior, weights: Floats, delta: Floats, level_variance: Floats, sigma_bpb: Floats
 ) -> Floats:
-    """What one exploration trial says about the seed share: (…, S), to add to the log probabilities."""
+    """The evidence of one exploration trial on the seed share: (…, S), to add to the log probabilities."""
     se = np.sqrt(level_variance[..., None] + sigma_bpb[..., None] ** 2 * (1 - SHARES))
     return effect_prior.log_evidence(prior, weights[..., None, :], delta[..., None], se)
 
 
 def share_from_pairs(pairs: Floats, squares: Floats, sigma_bpb: Floats) -> Floats:
-    """What the pairs of a certificate say about the seed share: (…, S), to add to the log probabilities.
+    """The evidence of a certificate's pairs on the seed share: (…, S), to add to the log probabilities.
 
     Args:
         pairs: their number.

@@ -34,7 +34,7 @@ MIXES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Interplay:
-    """How effects depend on the edits accepted before. The default: not at all, effects add up."""
+    """The way effects depend on the edits accepted before. The default: not at all, effects add up."""
 
     redundant: float = 0.0  # share of helpful ideas that repeat what an accepted edit has achieved
     boost: float = 1.0  # factor of large improvements at the beginning

@@ -1,4 +1,4 @@
-"""What can be said about the contract by reading a workload, with the line to change. Nothing is run.
+"""Breaches of the contract that reading a workload reveals, with the line to change. Nothing is run.
 
 Whether the program really keeps the contract is for the smoke test; reading finds what a short run does not show
 (a seed that is never used) and names the place.

@@ -28,7 +28,7 @@ _BASE64_URL = re.compile(rf"(?<![A-Za-z0-9_=-])[A-Za-z0-9_=-]{{{MIN_CODE},}}+")
 _BASE85 = re.compile(r"[0-9A-Za-z!#$%&()*+\-;<=>?@^_`{|}~]+")
 _ASCII85 = re.compile(r"(?:<~)?[!-uz]+(?:~>)?")
 _PACKED = re.compile(r"eJ|eN|eA|H4sI|QlpoO|/Td6WFo")
-"""How base64 of zlib, gzip, bz2 and xz begins."""
+"""The beginnings of zlib, gzip, bz2 and xz in base64."""
 
 
 def character(code: int) -> str:

@@ -57,7 +57,7 @@ def usual_speed(experiment: Experiment) -> float | None:
 
 
 def slower(run: RunRecord, usual_tokens_per_second: float | None) -> str | None:
-    """Why a control was not alone on its machine, by its own throughput; None where nothing shows."""
+    """Return why a control was not alone on its machine, by its own throughput; None where nothing shows."""
     speed = tokens_per_second(run.log_tail)
     if speed is None or usual_tokens_per_second is None or speed >= (1 - SLOW_SHARE) * usual_tokens_per_second:
         return None
@@ -119,7 +119,7 @@ class ProcessorMeter:
         return round(fmean(seen), 1) if seen else None
 
     def disturbance(self, max_share: float) -> str | None:
-        """What disturbed more than this share of the samples, in one sentence; None where nothing did."""
+        """Return what disturbed more than this share of the samples, in one sentence; None where nothing did."""
         seen = tuple(self._seen)
         words = Counter(one.disturbance for one in seen if one.disturbance is not None)
         if not words or words.total() <= max_share * len(seen):

@@ -25,14 +25,14 @@ _SCORE_FAILURES = {
 
 
 class Failure(NamedTuple):
-    """Why a trial has no score."""
+    """The reason why a trial has no score."""
 
     outcome: Outcome
     reason: str
 
 
 def training_failure(run: RunRecord, config: Config) -> Failure | None:
-    """Why a training left nothing to score; None when it did."""
+    """Return why a training left nothing to score; None when it left a checkpoint."""
     match run.end:
         case RunEnd.FINISHED | RunEnd.DEADLINE:
             return None
@@ -63,7 +63,7 @@ def contention(run: RunRecord, config: Config, sign: str | None = None) -> Failu
 
 
 def _late(run: RunRecord, config: Config, reason: str) -> Failure:
-    """What a missed time limit means: on a busy machine it says nothing about the program."""
+    """Return what a missed time limit means: on a busy machine it says nothing about the program."""
     share = others_share(run, config.cpus) or 0.0
     if share > min(BUSY_SHARE, config.max_disturbance):
         return Failure(Outcome.CONTENDED, f"{reason}: {busy(share)}")
@@ -89,7 +89,7 @@ def too_slow(scored: RunRecord, limit_seconds: float | None, config: Config) -> 
 
 
 def scoring_failure(run: RunRecord, training: RunRecord, config: Config) -> Failure:
-    """Why a scorer gave no usable answer.
+    """Return why a scorer gave no usable answer.
 
     Args:
         training: may have been too disturbed to publish a checkpoint.
@@ -100,7 +100,7 @@ def scoring_failure(run: RunRecord, training: RunRecord, config: Config) -> Fail
 
 
 def audit_failure(run: RunRecord, config: Config) -> Failure | None:
-    """Why an audited run does not count; None when it does. What cannot be audited is not kept."""
+    """Return why an audited run does not count; None when it does. Without an audit, nothing is kept."""
     if run.audit is not None:
         if run.audit.finding is None:
             return None
@@ -112,7 +112,7 @@ def audit_failure(run: RunRecord, config: Config) -> Failure | None:
 
 
 def _answer_failure(run: RunRecord, doing: str, config: Config) -> Failure:
-    """Why a scorer or auditor gave no usable answer.
+    """Return why a scorer or auditor gave no usable answer.
 
     Args:
         doing: "scoring" or "the audit".
@@ -136,7 +136,7 @@ class Faults:
     """Infrastructure failures of one trial.
 
     The same failure twice will come a third time: the trial is set aside as lost, which says nothing about the
-    idea, and the night goes on. Failures of a different kind each time are bounded by their number.
+    idea, and the night continues. Failures of a different kind each time are bounded by their number.
     """
 
     seen: list[str] = field(default_factory=list)

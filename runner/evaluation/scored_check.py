@@ -119,7 +119,7 @@ def asking(config: Config, scratch: Path) -> Iterator[Asked]:
 
 
 def problem_of(answer: bytes, asked: Asked, config: Config) -> Problem | None:
-    """What is wrong with a checkpoint and its model; None when they can be scored and audited."""
+    """Return what is wrong with a checkpoint and its model; None when they can be scored and audited."""
     line, _, rest = answer.partition(b"\n")
     try:
         report = json.loads(line)

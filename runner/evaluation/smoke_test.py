@@ -43,7 +43,7 @@ ROOM = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Checked:
-    """How a program trained, and what is wrong with it."""
+    """The result of a short training, and what is wrong with the program."""
 
     training: RunRecord
     problem: Problem | None
@@ -183,7 +183,7 @@ def _discard_image(engine: Engine, labels: Mapping[str, str]) -> None:
 
 
 def _training_problem(run: RunRecord, config: Config) -> Problem | None:
-    """Why the training itself failed."""
+    """Return why the training itself failed."""
     if run.end is RunEnd.FAILED:
         reason = f"it failed after {run.wall_seconds or 0:.1f} s with exit code {run.exit_code}"
         return Problem(reason, place_in(run.log_tail))
@@ -193,7 +193,7 @@ def _training_problem(run: RunRecord, config: Config) -> Problem | None:
 
 
 def _scoring_problem(run: RunRecord, config: Config) -> Problem | None:
-    """Why nothing was answered; None where that says nothing about the program."""
+    """Return why nothing was answered; None where that says nothing about the program."""
     match run.end:
         case RunEnd.FAILED:
             return Problem(f"loading or scoring it ended with exit code {run.exit_code}")

@@ -1,7 +1,7 @@
 """The tour of `make demo`: packed patches that show every verdict once, as ordinary experiments.
 
 Nothing is scripted: a stop says which verdict it is meant to show, and the pipeline measures what comes out. The
-ledger says which stops are done, so the tour goes on after a kill where it was.
+ledger says which stops are done, so the tour resumes after a kill where it was.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class TourProposer:
 
     @property
     def num_patches(self) -> int:
-        """How many experiments the tour takes at most."""
+        """The number of experiments that the tour takes at most."""
         return sum(len(stop.patches) + (stop.repair is not None) for stop in self.tour.stops)
 
     def is_over(self, history: Sequence[Experiment]) -> bool:

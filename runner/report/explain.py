@@ -1,4 +1,4 @@
-"""Why an experiment got its verdict, and what audits found, in sentences for a person."""
+"""Explain why an experiment got its verdict, and what audits found, in sentences for a person."""
 
 from __future__ import annotations
 

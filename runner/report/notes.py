@@ -20,7 +20,7 @@ CONFIDENCE = 0.90
 
 @dataclass(frozen=True, kw_only=True)
 class EarlyStops:
-    """What early stopping saved, and how often it was wrong.
+    """Savings of early stopping, and how often it was wrong.
 
     A random share of the unpromising runs is finished anyway (`early_stop_holdout`). The share of accepted ones
     among these is an unbiased estimate of the share of wrong stops.

@@ -363,7 +363,7 @@ def _label_keeps(
 
 
 def _corners(curve: Sequence[_Point], right: float) -> list[tuple[list[float], list[float]]]:
-    """Return the corners of a step curve that goes on to the right edge, as one line."""
+    """Return the corners of a step curve that extends to the right edge, as one line."""
     if not curve:
         return []
     xs, ys = [float(curve[0].number)], [curve[0].bpb]

@@ -1,7 +1,7 @@
 """The story of the tour, as it happens: what was proposed, what was measured, and why it was kept or refused.
 
 Every figure and every verdict comes from the ledger's records. A stop that ends differently than it was meant to
-is told as it was measured.
+is shown as it was measured.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ CLEARLY_WORSE, NOISE = 4.0, 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Told:
+class TourStop:
     """One experiment of the tour, with what its story needs."""
 
     experiment: Experiment
     champion: Experiment | None  # what it was compared with, as it is now
     title: str
-    meant: Verdict | None = None  # what the stop is there to show
+    meant: Verdict | None = None  # the verdict that the stop is there to show
     changes_nothing: bool = False  # no instruction: the truth is known
     needed: float = 0.6  # probability of an improvement from which the tip takes an edit
 
@@ -54,36 +54,36 @@ def baseline_story(baseline: Experiment, width: int) -> list[str]:
     ]
 
 
-def opening(told: Told, width: int) -> list[str]:
+def opening(stop: TourStop, width: int) -> list[str]:
     """Describe an experiment before it is measured: an edit with its first changed lines, or a certificate."""
-    if told.experiment.is_certificate:
-        return [*_heading(told.title, width), *_item("Idea", _certified(told.experiment), width)]
-    hypothesis = one_line(" ".join(told.experiment.hypothesis.split()), 400)
+    if stop.experiment.is_certificate:
+        return [*_heading(stop.title, width), *_item("Idea", _certified(stop.experiment), width)]
+    hypothesis = one_line(" ".join(stop.experiment.hypothesis.split()), 400)
     return [
-        *_heading(told.title, width),
+        *_heading(stop.title, width),
         *_item("Idea", hypothesis, width),
-        *_labelled("Edit", [_fitting(line, width - MARGIN) for line in diff_excerpt(told.experiment.diff)]),
+        *_labelled("Edit", [_fitting(line, width - MARGIN) for line in diff_excerpt(stop.experiment.diff)]),
     ]
 
 
-def ending(told: Told, width: int) -> list[str]:
+def ending(stop: TourStop, width: int) -> list[str]:
     """Describe what was measured, the verdict, and its reason."""
-    one = told.experiment
-    lines = _item("Measured", measured, width) if (measured := _measured(told)) else []
+    one = stop.experiment
+    lines = _item("Measured", measured, width) if (measured := _measured(stop)) else []
     if one.verdict is Verdict.CRASH:
         *log, last = clean(one.log_tail, LOG_LINES).split("\n")
         lines += _labelled("Log", [*(cut(line, width - MARGIN) for line in log), *_wrapped(last, width)])
-    lines += _item("Verdict", _verdict(told), width)
-    if told.meant is not None and one.verdict is not None and one.verdict is not told.meant:
+    lines += _item("Verdict", _verdict(stop), width)
+    if stop.meant is not None and one.verdict is not None and one.verdict is not stop.meant:
         lines += _item(
-            "Note", f"this stop usually ends as {told.meant}; verdicts are measured, not scripted.", width
+            "Note", f"this stop usually ends as {stop.meant}; verdicts are measured, not scripted.", width
         )
     return lines
 
 
-def looked_better(told: Told) -> bool:
+def looked_better(stop: TourStop) -> bool:
     """Whether a greedy rule, which believes every number and keeps the better ones, would have kept it."""
-    one, champion = told.experiment, told.champion
+    one, champion = stop.experiment, stop.champion
     if was_lucky(one):
         return True
     if one.verdict is Verdict.ACCEPT:
@@ -94,11 +94,11 @@ def looked_better(told: Told) -> bool:
     return claimed is not None and claimed < champion.val_bpb
 
 
-def overview(told: Sequence[Told], width: int) -> list[str]:
+def overview(stops: Sequence[TourStop], width: int) -> list[str]:
     """List all experiments of the tour, with the verdict of a greedy rule beside ours, and count both."""
     room = max(20, min(width, 100) - 45)
     lines = [f"{'#':>2}  {'edit':{room}}  {'bpb ':>7}  {'change':>7}  {'verdict':8}  greedy"]
-    for one in told:
+    for one in stops:
         experiment = one.experiment
         claimed = _claimed(experiment)
         bpb = "" if claimed is None else f"({claimed:.3f})"  # a claim that nothing confirms
@@ -109,7 +109,7 @@ def overview(told: Sequence[Told], width: int) -> list[str]:
         greedy = "keeps" if looked_better(one) else ""
         verdict = str(experiment.verdict or "open")
         lines.append(f"{experiment.number:>2}  {name:{room}}  {bpb:>7}  {change:>7}  {verdict:8}  {greedy}")
-    return [line.rstrip() for line in lines] + ["", *textwrap.wrap(_count(told), width)]
+    return [line.rstrip() for line in lines] + ["", *textwrap.wrap(_count(stops), width)]
 
 
 def _name(one: Experiment) -> str:
@@ -139,13 +139,13 @@ def _fitting(line: str, room: int) -> str:
     return one_line(line if len(line) <= room else code, room)
 
 
-def _measured(told: Told) -> str:
-    one = told.experiment
+def _measured(stop: TourStop) -> str:
+    one = stop.experiment
     if one.figures is None or one.val_bpb is None:
         claimed = _claimed(one)
         if one.verdict is not Verdict.INVALID or claimed is None:
             return ""
-        champion = told.champion
+        champion = stop.champion
         if champion is None or champion.val_bpb is None:
             return f"its own code claims {claimed:.3f} bpb."
         return f"its own code claims {claimed:.3f} bpb, where the champion has {champion.val_bpb:.3f}."
@@ -153,31 +153,31 @@ def _measured(told: Told) -> str:
     side = "better" if figures.delta_bpb < 0 else "worse"
     side = f"{abs(figures.delta_bpb):.3f} ± {figures.se_bpb:.3f} bpb {side}"
     if one.is_certificate:
-        champion = told.champion
+        champion = stop.champion
         pairs = () if champion is None else history.pairs_of(one, champion)
         shown = ", ".join(f"{pair.tip.val_bpb:.4f} / {pair.champion.val_bpb:.4f}" for pair in pairs)
         return f"{shown} (tip / champion in {counted(len(pairs), 'pair')}, a new seed for each): {side}."
     return f"{one.val_bpb:.4f}; the tip {one.val_bpb - figures.delta_bpb:.4f} under the same seed: {side}."
 
 
-def _verdict(told: Told) -> str:
-    one = told.experiment
+def _verdict(stop: TourStop) -> str:
+    one = stop.experiment
     match one.verdict:
         case Verdict.KEEP if one.figures is not None:
             return f"KEPT: {_reason(one)}.{_audited(one)} The tip is the champion now, and has a commit."
         case Verdict.ACCEPT if one.figures is not None:
-            luck = " Luck made it better: the certificate will measure again." if told.changes_nothing else ""
-            return f"ACCEPTED onto the tip: {_sure(told, one.figures)}.{_audited(one)}{luck}"
+            luck = " Luck made it better: the certificate will measure again." if stop.changes_nothing else ""
+            return f"ACCEPTED onto the tip: {_sure(stop, one.figures)}.{_audited(one)}{luck}"
         case Verdict.DISCARD if one.is_certificate:
             return f"ROLLED BACK: {_reason(one)}. The next ideas start from the champion."
         case Verdict.UNCLEAR if one.is_certificate:
             return f"UNCLEAR: {_reason(one)}. The tip stays, and is measured again later."
         case Verdict.DISCARD if one.figures is not None:
-            return _discarded(told, one.figures)
+            return _discarded(stop, one.figures)
         case Verdict.CRASH:
             return f"CRASHED: {_reason(one)}. A crash has no score. The proposer gets the log and one more try."
         case Verdict.INVALID if _claimed(one) is not None:
-            greedy = " A rule that believes every number would have kept it." if looked_better(told) else ""
+            greedy = " A rule that believes every number would have kept it." if looked_better(stop) else ""
             return (
                 "REFUSED. An audit asked a fresh container for some of these predictions again, without the text "
                 f"that follows, and they came out differently{_audited_bpb(one)}. {_finding(one)}.{greedy}"
@@ -187,14 +187,14 @@ def _verdict(told: Told) -> str:
     return explain(one)
 
 
-def _discarded(told: Told, figures: Figures) -> str:
-    one, sure = told.experiment, _sure(told, figures)
+def _discarded(stop: TourStop, figures: Figures) -> str:
+    one, sure = stop.experiment, _sure(stop, figures)
     greedy = (
         " Its number was better, so a rule that keeps every better number would have kept it."
         if was_lucky(one)
         else ""
     )
-    if told.changes_nothing:
+    if stop.changes_nothing:
         luck = f"Luck made it better.{greedy}" if greedy else "Luck, or a busy machine, made it worse."
         return f"DISCARDED: {sure}. {luck}"
     if figures.delta_bpb >= CLEARLY_WORSE * figures.se_bpb:
@@ -204,8 +204,8 @@ def _discarded(told: Told, figures: Figures) -> str:
     return f"DISCARDED, within the noise: {sure}.{greedy}"
 
 
-def _sure(told: Told, figures: Figures) -> str:
-    return f"{percent(figures.better)} sure that it is better; the tip takes it from {told.needed:.0%}"
+def _sure(stop: TourStop, figures: Figures) -> str:
+    return f"{percent(figures.better)} sure that it is better; the tip takes it from {stop.needed:.0%}"
 
 
 def _audited(one: Experiment) -> str:
@@ -216,13 +216,13 @@ def _audited(one: Experiment) -> str:
     return f" An audit had {num:,} of its predictions repeated without the answers, and they agree."
 
 
-def _count(told: Sequence[Told]) -> str:
+def _count(stops: Sequence[TourStop]) -> str:
     """Compare both rules in one sentence."""
-    ideas = [one for one in told if one.experiment.is_idea]
+    ideas = [one for one in stops if one.experiment.is_idea]
     accepted = sum(one.experiment.verdict is Verdict.ACCEPT for one in ideas)
-    certified = {n for one in told if one.experiment.verdict is Verdict.KEEP for n in one.experiment.certifies}
-    lucky = sum(was_lucky(one.experiment) for one in told)
-    cheats = sum(looked_better(one) for one in told if one.experiment.verdict is Verdict.INVALID)
+    certified = {n for one in stops if one.experiment.verdict is Verdict.KEEP for n in one.experiment.certifies}
+    lucky = sum(was_lucky(one.experiment) for one in stops)
+    cheats = sum(looked_better(one) for one in stops if one.experiment.verdict is Verdict.INVALID)
     parts = [f"{lucky} within the noise"] if lucky else []
     parts += [f"{cheats} that cheat{'s' if cheats == 1 else ''}"] if cheats else []
     wrong = f", {' and '.join(parts)} among them" if parts else ""

@@ -20,9 +20,9 @@ from runner.tiers import MIN_CAPABILITY, TIERS, tier_of
 BUSY_SHARE = 0.1
 """Share of a card's memory that other programs may hold, such as a desktop."""
 HOST_SHARE = 0.75
-"""Share of the host's memory that candidates get at most where nobody chose `memory_bytes`."""
+"""Share of the host's memory that candidates get at most where `memory_bytes` is not set."""
 PART = 4
-"""Checkpoints and scratch get at most one part in so many of a container's memory, where nobody chose more."""
+"""Checkpoints and scratch get at most one part in so many of a container's memory, where no more is set."""
 
 
 def fit(

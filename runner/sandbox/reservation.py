@@ -228,7 +228,7 @@ def _path(name: str) -> Path:
 
 
 def _held_by_containers(engine: Engine, controller: str) -> dict[str, str]:
-    """What running containers of other controllers measure on, and whose they are."""
+    """Return what running containers of other controllers measure on, and whose they are."""
     with engine_errors("listing the containers of other campaigns"):
         running = engine.client.api.containers(filters={"label": LABEL + "cores"})
     found: dict[str, str] = {}

@@ -53,7 +53,7 @@ class _TimedConnection(UnixHTTPConnection):  # type: ignore[misc]  # docker-py h
         self.sock.connect(self.unix_socket)
 
     def getresponse(self) -> Any:
-        sock: _TimedSocket = self.sock  # the response may close the connection, but goes on reading from this
+        sock: _TimedSocket = self.sock  # the response may close the connection, but keeps reading from this
         # docker-py attaches without any limit.
         sock.deadline = time.monotonic() + (self.limit_seconds if self.timeout is None else self.timeout)
         response = super().getresponse()

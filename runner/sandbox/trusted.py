@@ -16,7 +16,7 @@ from runner.sandbox.engine import Engine, engine_errors
 from runner.sandbox.reservation import free_cores
 
 PROBLEM = "error: "
-"""How the line begins in which a program says what is wrong with its input."""
+"""The beginning of the line in which a program says what is wrong with its input."""
 
 
 @dataclass(frozen=True, kw_only=True)

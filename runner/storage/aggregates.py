@@ -20,7 +20,7 @@ class Aggregates:
         self._tag = tag
 
     def verdicts(self) -> Counter[Verdict]:
-        """How many experiments ended with each verdict, the baseline not counted."""
+        """The number of experiments that ended with each verdict, the baseline not counted."""
         rows = self._read(
             "SELECT verdict, count(*) FROM experiments"
             " WHERE tag = ? AND verdict IS NOT NULL AND number > 0 GROUP BY verdict",
@@ -51,7 +51,7 @@ class Aggregates:
         return (int(rows[0][0]), float(rows[0][1])) if rows else None
 
     def strikes(self) -> Counter[int]:
-        """How many challengers of each champion, by its number, the audit has refused."""
+        """The number of challengers of each champion, by its number, the audit has refused."""
         rows = self._read(
             "SELECT champion, count(DISTINCT number) FROM experiments"
             " JOIN trials ON trials.tag = experiments.tag AND experiment = number AND kind = 'candidate'"
@@ -63,7 +63,7 @@ class Aggregates:
         return Counter(dict(tuple(row) for row in rows))
 
     def stopped_early(self, usual_seconds: float) -> tuple[int, float]:
-        """How many experiments were stopped early, and the seconds that this saved against a usual trial's."""
+        """Return how many experiments were stopped early, and the seconds saved against a usual trial's."""
         (row,) = self._read(
             "SELECT count(*), coalesce(sum(max(0.0, ? - coalesce(wall_seconds, 0.0))), 0.0) FROM trials"
             " JOIN experiments ON experiments.tag = trials.tag AND number = experiment"
@@ -74,7 +74,7 @@ class Aggregates:
         return int(row[0]), float(row[1])
 
     def finished_anyway(self) -> tuple[int, int]:
-        """How many unpromising trials were finished and judged, and how many of these edits were accepted."""
+        """Return how many unpromising trials were finished and judged, and how many of these were accepted."""
         (row,) = self._read(
             "SELECT count(*), coalesce(sum(verdict = 'accept'), 0)"
             " FROM runs CROSS JOIN trials ON trials.id = trial"

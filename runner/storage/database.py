@@ -23,7 +23,7 @@ from runner.storage.schema import FORMAT, TABLES
 LEAST_ROOM_BYTES = 64 * 1024
 """A file system with less is full: SQLite needs that much for the smallest of its files."""
 TIMEOUT_SECONDS = 30
-"""How long to wait for another process that writes."""
+"""The time to wait for another process that writes."""
 
 
 class Database:

@@ -256,7 +256,7 @@ class Ledger:
             )
 
     def num_experiments(self, tag: str) -> int:
-        """How many experiments a campaign has, the baseline and an open one included."""
+        """Return how many experiments a campaign has, the baseline and an open one included."""
         (row,) = self.database.read("SELECT coalesce(max(number), -1) + 1 FROM experiments WHERE tag = ?", tag)
         return int(row[0])
 

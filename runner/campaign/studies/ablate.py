@@ -46,9 +46,9 @@ from runner.errors import BaselineError, ConfigError, RepositoryError
 from runner.records import Experiment, Files, Verdict
 
 SCREEN = 0.5
-"""How probably the tip is not worse without an edit that is left out with the others."""
+"""The probability that the tip is not worse without an edit that is left out with the others."""
 MAX_BATCHES = 3
-"""How often all that do not matter are measured together, as long as the case is unclear."""
+"""The number of times that all edits that do not matter are measured together, as long as the case is unclear."""
 TIP = "the certified program"
 BEFORE = "the champion before"
 TOGETHER = "the certified program without all that do not matter"
@@ -67,7 +67,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """What is known of one edit, or of several together."""
+    """The knowledge of one edit, or of several together."""
 
     number: int | None  # of its experiment; None: several together
     state: State
@@ -80,7 +80,7 @@ class Finding:
 
 @dataclass(frozen=True, kw_only=True)
 class Scope:
-    """What a study is about: some certificates in a row, and where their edits stand."""
+    """The subject of a study: some certificates in a row, and where their edits stand."""
 
     champion: Experiment  # the newest of the certificates
     accepted: tuple[Experiment, ...]  # their edits, oldest first
@@ -122,11 +122,11 @@ class Study:
         return self.judged or tuple(self._finding(one.number) for one in self.scope.accepted)
 
     def gain(self) -> Difference | None:
-        """What all edits are worth together, measured anew; negative is better."""
+        """The worth of all edits together, measured anew; negative is better."""
         return self._difference(TIP, BEFORE)
 
     def together(self) -> Finding | None:
-        """What is known of the tip without all that do not matter; None when there are none."""
+        """The knowledge of the tip without all that do not matter; None when there are none."""
         return self._judged(None, TIP, TOGETHER, 1 - SIMPLER_DOUBT) if self.dropped else None
 
     def patch(self) -> str | None:

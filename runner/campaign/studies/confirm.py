@@ -209,7 +209,7 @@ def with_sealed(claim: Claim, sealed: tuple[SealedScore, SealedScore]) -> Claim:
 
 
 def asked_before(earlier: Sequence[Mapping[str, Any]]) -> tuple[SealedScore, SealedScore] | None:
-    """What the sealed rows said of these two programs already."""
+    """Return the earlier result of the sealed rows for these two programs."""
     for one in earlier:
         if one.get("sealed"):
             first, second = (SealedScore(**score) for score in one["sealed"])

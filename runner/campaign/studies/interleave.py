@@ -46,7 +46,7 @@ class Series:
         return [[own[seed] for seed in shared] for own in by_seed]
 
     def differences(self, name: str, other: str) -> list[float]:
-        """What the one scored above the other, seed by seed; negative is better."""
+        """The score of the one minus that of the other, seed by seed; negative is better."""
         own, others = self.table([name, other])
         return [one - two for one, two in zip(own, others, strict=True)]
 

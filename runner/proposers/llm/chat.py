@@ -16,7 +16,7 @@ from runner.records import Journal
 
 
 class Stop(StrEnum):
-    """Why an answer ended."""
+    """The reason why an answer ended."""
 
     SAID = "said"  # the model has finished
     CALLS = "calls"  # the model waits for the results of its calls

@@ -1,4 +1,4 @@
-"""Why an attempt gave no answer, in the terms that all APIs share: a sentence, a remedy, whether to retry.
+"""Reasons why an attempt gave no answer, in the terms that all APIs share: a sentence, a remedy, whether to retry.
 
 The module of an API decides which of these an error is. Text of a server is redacted here, since some gateways
 quote keys, and an SDK's exception, whose chain may hold headers, becomes a plain value.

@@ -1,4 +1,4 @@
-"""How every request is made, whichever API answers it: within bounds, paid for once, and without exposing a key.
+"""The policy of every request, whichever API answers it: within bounds, paid for once, and without exposing a key.
 
 The module of an API builds requests, reads one response (`Arrival`) and explains its errors (`failures`). The
 SDKs' own retries are off: they obey `retry-after` without a cap and retry an exhausted spending limit all night.

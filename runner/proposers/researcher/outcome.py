@@ -35,7 +35,7 @@ def effect_of(one: Experiment) -> str | None:
 
 
 def ruling_of(certificate: Experiment | None) -> str:
-    """What became of an accepted edit.
+    """The fate of an accepted edit.
 
     Args:
         certificate: that decided on it; None: it is on the tip.

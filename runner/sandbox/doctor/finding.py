@@ -42,7 +42,7 @@ class Finding:
     level: Level
     fact: str
     reason: str | None = None
-    """Why it matters."""
+    """The reason why it matters."""
     remedy: str | None = None
     accepted: str | None = None
     """Reason why an operator accepts it; only at the level `accepted`."""

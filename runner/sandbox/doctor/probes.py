@@ -187,7 +187,7 @@ def watchdog(ground: Ground, pause_daemon: bool) -> Finding:
             except OSError as error:
                 server, why_not = None, f"it cannot be stopped ({error})"
         ended = daemon.await_end(handle, latest)
-        stack.close()  # the daemon goes on
+        stack.close()  # the daemon continues
         limit_seconds = judgement.LATE_SECONDS + GRACE_SECONDS
         watch = judgement.Watch(
             late_seconds=None if ended is None else ended - deadline,

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from runner.records import AuditRecord, Outcome, Phase, Verdict
-from runner.report.tour import Told, baseline_story, diff_excerpt, ending, looked_better, opening, overview
+from runner.report.tour import TourStop, baseline_story, diff_excerpt, ending, looked_better, opening, overview
 from tests.support.synthetic_experiments import HOSTILE, experiment
 from tests.support.synthetic_verdicts import FIGURES
 from tests.support.trials import CLEAN, failed, run, scored
@@ -26,10 +26,10 @@ CHEAT = experiment(
 )  # fmt: skip
 
 
-def told(verdict, bpb=1.93, *, meant=None, **fields):
+def stop(verdict, bpb=1.93, *, meant=None, **fields):
     usual = {"champion": 0, "diff": DIFF, "trials": (scored(1.94, 5, id=22), scored(1.92, 6, id=25))}
     one = experiment(3, verdict, bpb, **{**usual, **fields})
-    return Told(experiment=one, champion=CHAMPION, title="a stop", meant=meant)
+    return TourStop(experiment=one, champion=CHAMPION, title="a stop", meant=meant)
 
 
 def figures(delta, better, se=0.01):
@@ -43,15 +43,15 @@ def certificate(verdict, reason):
         9, verdict, 1.93, champion=0, certifies=(3, 5), opened_seq=8, reason=reason, figures=figures(-0.12, 0.999),
         trials=(scored(1.94, 5), scored(1.92, 6)),
     )  # fmt: skip
-    return Told(experiment=one, champion=champion, title="the certificate")
+    return TourStop(experiment=one, champion=champion, title="the certificate")
 
 
 KEPT = certificate("keep", "better by 0.1200 ± 0.0100 bpb in 2 pairs")
-ACCEPTED = told("accept", figures=figures(-0.12, 0.999))
-LUCKY = told("discard", figures=figures(-0.004, 0.56))
-HARMFUL = told("discard", figures=figures(0.12, 0.001))
-CRASHED = told("crash", None, reason="training exited with code 1", log_tail="a\nb\nTypeError: no", trials=())
-CHEATED = Told(experiment=CHEAT, champion=CHAMPION, title="a cheat")
+ACCEPTED = stop("accept", figures=figures(-0.12, 0.999))
+LUCKY = stop("discard", figures=figures(-0.004, 0.56))
+HARMFUL = stop("discard", figures=figures(0.12, 0.001))
+CRASHED = stop("crash", None, reason="training exited with code 1", log_tail="a\nb\nTypeError: no", trials=())
+CHEATED = TourStop(experiment=CHEAT, champion=CHAMPION, title="a cheat")
 
 
 @pytest.mark.parametrize(
@@ -65,8 +65,8 @@ CHEATED = Told(experiment=CHEAT, champion=CHAMPION, title="a cheat")
         (ACCEPTED, ["1.9300; the tip 2.0500 under the same seed: 0.120 ± 0.010 bpb better."]),
         (replace(ACCEPTED, changes_nothing=True), ["Luck made it better: the certificate will measure again."]),
         (LUCKY, ["within the noise: 56% sure that it is better; the tip takes it from 60%", "keeps every better"]),
-        (told("discard", figures=figures(0.004, 0.4)), ["within the noise: 40% sure"]),
-        (told("discard", figures=figures(0.03, 0.02)), ["DISCARDED, not better: 2% sure"]),
+        (stop("discard", figures=figures(0.004, 0.4)), ["within the noise: 40% sure"]),
+        (stop("discard", figures=figures(0.03, 0.02)), ["DISCARDED, not better: 2% sure"]),
         (replace(LUCKY, changes_nothing=True), ["Luck made it better. Its number was better, so"]),
         (replace(HARMFUL, changes_nothing=True), ["Luck, or a busy machine, made it worse."]),
         (HARMFUL, ["DISCARDED, harmful: over 99% sure that it is worse."]),
@@ -74,8 +74,8 @@ CHEATED = Told(experiment=CHEAT, champion=CHAMPION, title="a cheat")
         (CHEATED, ["claims 0.500 bpb, where the champion has 2.050", "REFUSED"]),
         (CHEATED, ["puts its score at 3.30 bpb. Not causal: logits change."]),
         (CHEATED, ["A rule that believes every number would have kept it."]),
-        (told("invalid", None, reason="outside workload/", trials=()), ["REFUSED: outside workload/."]),
-        (told("infra", None, reason="lost", trials=()), ["says nothing about the idea"]),
+        (stop("invalid", None, reason="outside workload/", trials=()), ["REFUSED: outside workload/."]),
+        (stop("infra", None, reason="lost", trials=()), ["says nothing about the idea"]),
     ],
 )  # fmt: skip
 def test_an_ending_says_what_was_measured_and_why_it_was_decided(one, words):
@@ -84,7 +84,7 @@ def test_an_ending_says_what_was_measured_and_why_it_was_decided(one, words):
 
 
 def test_an_edit_that_is_worse_is_not_called_lucky():
-    text = " ".join(ending(told("discard", figures=figures(0.004, 0.4)), WIDTH))
+    text = " ".join(ending(stop("discard", figures=figures(0.004, 0.4)), WIDTH))
     assert "would have kept it" not in text
 
 
@@ -124,6 +124,6 @@ def test_a_long_diff_is_cut():
 @pytest.mark.parametrize("width", [60, 80, 96])
 @pytest.mark.parametrize("text", HOSTILE)
 def test_no_text_breaks_a_line_or_reaches_the_terminal(width, text):
-    one = told("crash", None, hypothesis=text, reason=text, log_tail=text, diff=f"{DIFF}+{text}\n")
+    one = stop("crash", None, hypothesis=text, reason=text, log_tail=text, diff=f"{DIFF}+{text}\n")
     lines = [*opening(one, width), *ending(one, width), *overview([one], width)]
     assert all(len(line) <= width and (line.isprintable() or not line) for line in lines), lines
