@@ -2,9 +2,9 @@
 
     python bench/records.py [--experiments 10000 100000]
 
-Fills synthetic ledgers (every verdict, one to three trials an experiment, controls, audits, curves, logs), then
-measures commands as they are typed, the start of a night, and one experiment's transitions, each a durable
-transaction with the update of the campaign in memory. Beside these stands the time that the disk takes for one
+Fills synthetic ledgers (every verdict, one to three trials an experiment, controls, audits, curves, logs, three
+responses of a language model each), then measures commands as they are typed, the start of a night, and one
+experiment's transitions, each a durable transaction with the update of the campaign in memory. Beside these stands the time that the disk takes for one
 fsync of a page, measured between them (TMPDIR chooses the disk). Prints seconds, and ratios between the sizes:
 what grows with a campaign.
 """
@@ -28,6 +28,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from runner import config
+from runner.campaign.budget import budget_reason
 from runner.campaign.campaign import Campaign, Controller
 from runner.records import (
     AuditRecord,
@@ -42,6 +43,7 @@ from runner.records import (
     StopReason,
     Trial,
     TrialKind,
+    Usage,
     Verdict,
 )
 from runner.storage.ledger import Ledger
@@ -59,10 +61,16 @@ AUDIT = AuditRecord(
 )  # fmt: skip
 REFUSAL = AuditRecord(
     claimed_bpb=1.2, num_positions=8192, mean_nats=0.1, se_nats=1e-4, upper_nats=0.1, exceedances=(9, 9, 9, 9),
-    repeat=0.0, suffix=0.3, neighbours=1e-6, finding="suffix", reason="its claims depend on later tokens",
+    repeat=0.0, suffix=0.3, neighbors=1e-6, finding="suffix", reason="its claims depend on later tokens",
 )  # fmt: skip
 LOSSES = tuple(6.0 - 0.2 * k for k in range(12))
 STOP = StopReason(fraction=0.25, loss=6.0, champion_loss=5.0, chance=0.001)
+USAGE = Usage(
+    model="bench", request_id=None, input_tokens=2_000, output_tokens=2_000, cache_read_tokens=20_000,
+    cache_write_tokens=0, cost_usd=0.01,
+)  # fmt: skip
+NUM_RESPONSES = 3
+"""Of the language model, in each conversation."""
 LOG = "\n".join(f"step {n} loss 3.14159 tokens/s 31,000" for n in range(50))
 
 
@@ -157,6 +165,18 @@ def record(ledger, number, kind, made, timed):
         ledger.close_trial(TAG, opened, made)
 
 
+def ask(conversations, number, timed):
+    """The conversation that leads to an experiment; returns its id."""
+    conversation = conversations.open(TAG, "bench", seen=number - 1).id
+    for turn in range(NUM_RESPONSES):
+        with timed("before a request: budget spent?"):
+            budget_reason(conversations, TAG, 1e6)
+        with timed("response booked and kept"):
+            booking = conversations.open_answer(conversation, turn=turn, request_sha256="0" * 64, usage=USAGE)
+            conversations.close_answer(booking, USAGE, {})
+    return conversation
+
+
 @contextmanager
 def untimed(_):
     """Measure nothing."""
@@ -171,7 +191,10 @@ def fill(path, num_experiments):
         ledger.database._db.execute("PRAGMA synchronous=OFF")
         for number in range(min(num_experiments, BLOCK)):
             champion = (number - 1) // 50 * 50 if number else None
-            ledger.open_experiment(TAG, idea(number), diff="+x = 1\n-x = 2\n" * 10, champion=champion)
+            conversation = ask(ledger.conversations, number, untimed)
+            ledger.open_experiment(
+                TAG, idea(number), diff="+x = 1\n-x = 2\n" * 10, champion=champion, conversation=conversation
+            )
             for made in trials_of(rng, number):
                 record(ledger, number, TrialKind.CANDIDATE, made, untimed)
             ledger.close_experiment(TAG, number, **vars(ruling_of(rng, number)))
@@ -202,13 +225,15 @@ def repeat(db, num_experiments):
             "id": block * num_trials, "trial": block * num_trials, "opened_seq": block * ticks,
             "closed_seq": block * ticks, "kept_seq": block * ticks,
         }  # fmt: skip
+        responses = {"id": block * BLOCK * NUM_RESPONSES, "experiment": block * BLOCK}
         for table, condition in (
             ("experiments", f"number < {BLOCK}"), ("trials", f"id <= {num_trials}"),
-            ("runs", f"trial <= {num_trials}"),
+            ("runs", f"trial <= {num_trials}"), ("usage", f"id <= {BLOCK * NUM_RESPONSES}"),
         ):  # fmt: skip
             names = [row[1] for row in db.execute(f"PRAGMA table_info({table})")]
+            shifts = responses if table == "usage" else shift
             values = [
-                f"{name} + {shift[name]}" if name in shift
+                f"{name} + {shifts[name]}" if name in shifts
                 else time_at.format(name, block * BLOCK * SECONDS) if name in ("opened_at", "closed_at")
                 else name
                 for name in names
@@ -230,7 +255,7 @@ def measure_commands(folder, num_experiments):
             began, used = time.perf_counter(), used_by_children()
             subprocess.run(
                 [sys.executable, "-m", "runner", *words], cwd=folder, check=True, stdout=subprocess.DEVNULL,
-                env={**os.environ, "PYTHONPATH": str(ROOT)},
+                env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": ""},
             )  # fmt: skip
             taken.append((time.perf_counter() - began, used_by_children() - used))
         name = "autoresearch " + " ".join(command).format(last="ID")
@@ -276,8 +301,9 @@ def step(campaign, rng, number, timed):
     with timed("before an idea: control due? near misses?"):
         campaign.memory.control_due(campaign.champion, 20)
         campaign.memory.shelf()
+    conversation = ask(campaign.ledger.conversations, number, timed)
     with timed("experiment opened"):
-        opened = campaign.open(idea(number), diff="+x = 1\n-x = 2\n" * 10)
+        opened = campaign.open(idea(number), diff="+x = 1\n-x = 2\n" * 10, conversation=conversation)
     with timed("belief for its comparison"):
         campaign.memory.belief(opened.opened_seq)
     with timed("candidate recorded"):
