@@ -84,8 +84,9 @@ CREATE TABLE runs (                     -- container executions of a trial, in o
     PRIMARY KEY (trial, position)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX runs_by_claim ON runs (val_bpb, trial) WHERE phase = 'score';
-CREATE INDEX runs_stopped ON runs (trial) WHERE end = 'stopped';
-CREATE INDEX runs_unpromising ON runs (trial) WHERE json_extract(curve, '$.stop_reason') IS NOT NULL;
+CREATE INDEX runs_stopped ON runs (end, trial, wall_seconds) WHERE end = 'stopped';
+CREATE INDEX runs_finished_anyway ON runs (trial)
+    WHERE json_extract(curve, '$.stop_reason') IS NOT NULL AND end <> 'stopped';
 CREATE INDEX runs_refused ON runs (trial) WHERE json_extract(audit, '$.finding') IS NOT NULL;
 CREATE TABLE sealed (                   -- scores on the test rows, apart from what proposers and verdicts read
     tag TEXT NOT NULL,
