@@ -4,9 +4,9 @@
 
 Fills synthetic ledgers (every verdict, one to three trials an experiment, controls, audits, curves, logs, three
 responses of a language model each), then measures commands as they are typed, the start of a night, and one
-experiment's transitions, each a durable transaction with the update of the campaign in memory. Beside these stands the time that the disk takes for one
-fsync of a page, measured between them (TMPDIR chooses the disk). Prints seconds, and ratios between the sizes:
-what grows with a campaign.
+experiment's transitions, each a durable transaction with the update of the campaign in memory. Beside these stands
+the time that the disk takes for one fsync of a page, measured between them (TMPDIR chooses the disk). Prints
+seconds, and ratios between the sizes: what grows with a campaign.
 """
 
 from __future__ import annotations
@@ -55,6 +55,12 @@ BLOCK = 1_000
 SECONDS = 400
 """From one experiment to the next."""
 COMMANDS = (("show", "{last}"), ("log", "--last", "50"), ("status",))
+USAGE = Usage(
+    model="bench", request_id=None, input_tokens=2_000, output_tokens=2_000, cache_read_tokens=20_000,
+    cache_write_tokens=0, cost_usd=0.01,
+)  # fmt: skip
+NUM_RESPONSES = 3
+"""Of the language model, in each conversation."""
 AUDIT = AuditRecord(
     claimed_bpb=1.7, num_positions=8192, mean_nats=1e-5, se_nats=1e-4, upper_nats=2e-4, exceedances=(0, 0, 0, 0),
     repeat=0.0, suffix=1e-6, neighbors=1e-6,
@@ -65,12 +71,6 @@ REFUSAL = AuditRecord(
 )  # fmt: skip
 LOSSES = tuple(6.0 - 0.2 * k for k in range(12))
 STOP = StopReason(fraction=0.25, loss=6.0, champion_loss=5.0, chance=0.001)
-USAGE = Usage(
-    model="bench", request_id=None, input_tokens=2_000, output_tokens=2_000, cache_read_tokens=20_000,
-    cache_write_tokens=0, cost_usd=0.01,
-)  # fmt: skip
-NUM_RESPONSES = 3
-"""Of the language model, in each conversation."""
 LOG = "\n".join(f"step {n} loss 3.14159 tokens/s 31,000" for n in range(50))
 
 

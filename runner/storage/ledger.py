@@ -311,7 +311,7 @@ class Ledger:
             *values,
         ):
             trials.setdefault(row["experiment"], []).append(trial_of(row, runs.get(row["id"], ())))
-        # A subquery: SQLite would carry the range of a join over to `usage`, and scan all of it for each experiment.
+        # No join: SQLite would carry the range over to `usage`, and scan all of it for each experiment.
         cost = "SELECT coalesce(sum(cost_usd), 0.0) FROM usage WHERE tag = experiments.tag AND experiment = number"
         query = f"SELECT *, ({cost}) AS cost_usd FROM experiments WHERE {wanted} ORDER BY number"  # noqa: S608
         return tuple(
