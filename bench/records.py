@@ -2,11 +2,11 @@
 
     python bench/records.py [--experiments 10000 100000]
 
-Fills synthetic ledgers (every verdict, explorations, certificates, controls, audits, curves, logs), then
-measures commands as they are typed, the start of a night, and one experiment's transitions, each a durable
-transaction with the update of the campaign in memory. Beside these stands the time that the disk takes for one
-fsync of a page, measured between them (TMPDIR chooses the disk). Prints seconds, and ratios between the sizes:
-what grows with a campaign.
+Fills synthetic ledgers (every verdict, explorations, certificates, controls, audits, curves, logs, three responses
+of a language model each), then measures commands as they are typed, the start of a night, and one experiment's
+transitions, each a durable transaction with the update of the campaign in memory. Beside these stands the time
+that the disk takes for one fsync of a page, measured between them (TMPDIR chooses the disk). Prints seconds, and
+ratios between the sizes: what grows with a campaign.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from runner import config
 from runner.campaign import certificate
+from runner.campaign.budget import budget_reason
 from runner.campaign.campaign import Campaign, Controller
 from runner.records import (
     AuditRecord,
@@ -43,6 +44,7 @@ from runner.records import (
     StopReason,
     Trial,
     TrialKind,
+    Usage,
     Verdict,
 )
 from runner.storage.ledger import Ledger
@@ -54,6 +56,12 @@ BLOCK = 1_000
 SECONDS = 400
 """From one experiment to the next."""
 COMMANDS = (("show", "{last}"), ("log", "--last", "50"), ("status",))
+USAGE = Usage(
+    model="bench", request_id=None, input_tokens=2_000, output_tokens=2_000, cache_read_tokens=20_000,
+    cache_write_tokens=0, cost_usd=0.01,
+)  # fmt: skip
+NUM_RESPONSES = 3
+"""Of the language model, in each conversation."""
 AUDIT = AuditRecord(
     claimed_bpb=1.7, num_positions=8192, mean_nats=1e-5, se_nats=1e-4, upper_nats=2e-4, exceedances=(0, 0, 0, 0),
     repeat=0.0, suffix=1e-6, neighbors=1e-6,
@@ -180,6 +188,18 @@ def record(ledger, number, kind, made, timed):
         ledger.close_trial(TAG, opened, made)
 
 
+def ask(conversations, number, timed):
+    """The conversation that leads to an experiment; returns its id."""
+    conversation = conversations.open(TAG, "bench", seen=number - 1).id
+    for turn in range(NUM_RESPONSES):
+        with timed("before a request: budget spent?"):
+            budget_reason(conversations, TAG, 1e6)
+        with timed("response booked and kept"):
+            booking = conversations.open_answer(conversation, turn=turn, request_sha256="0" * 64, usage=USAGE)
+            conversations.close_answer(booking, USAGE, {})
+    return conversation
+
+
 @contextmanager
 def untimed(_):
     """Measure nothing."""
@@ -193,7 +213,10 @@ def fill(path, num_experiments):
         ledger.create_campaign(tag=TAG, base_commit="0" * 40, conditions={"profile": "cpu"})
         ledger.database._db.execute("PRAGMA synchronous=OFF")
         for number in range(min(num_experiments, BLOCK)):
-            ledger.open_experiment(TAG, idea(number), diff="+x = 1\n-x = 2\n" * 10, **lineage(number))
+            conversation = None if is_certificate(number) else ask(ledger.conversations, number, untimed)
+            ledger.open_experiment(
+                TAG, idea(number), diff="+x = 1\n-x = 2\n" * 10, **lineage(number), conversation=conversation
+            )
             for made in trials_of(rng, number):
                 record(ledger, number, TrialKind.CANDIDATE, made, untimed)
                 if is_certificate(number):
@@ -230,13 +253,15 @@ def repeat(db, num_experiments):
             "id": block * num_trials, "trial": block * num_trials, "opened_seq": block * ticks,
             "closed_seq": block * ticks, "kept_seq": block * ticks,
         }  # fmt: skip
+        responses = {"id": block * BLOCK * NUM_RESPONSES, "experiment": block * BLOCK}
         for table, condition in (
             ("experiments", f"number < {BLOCK}"), ("trials", f"id <= {num_trials}"),
-            ("runs", f"trial <= {num_trials}"),
+            ("runs", f"trial <= {num_trials}"), ("usage", f"id <= {BLOCK * NUM_RESPONSES}"),
         ):  # fmt: skip
             names = [row[1] for row in db.execute(f"PRAGMA table_info({table})")]
+            shifts = responses if table == "usage" else shift
             values = [
-                f"{name} + {shift[name]}" if name in shift
+                f"{name} + {shifts[name]}" if name in shifts
                 else time_at.format(name, block * BLOCK * SECONDS) if name in ("opened_at", "closed_at")
                 else name
                 for name in names
@@ -263,7 +288,7 @@ def measure_commands(folder, num_experiments):
             began, used = time.perf_counter(), used_by_children()
             subprocess.run(
                 [sys.executable, "-m", "runner", *words], cwd=folder, check=True, stdout=subprocess.DEVNULL,
-                env={**os.environ, "PYTHONPATH": str(ROOT)},
+                env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": ""},
             )  # fmt: skip
             taken.append((time.perf_counter() - began, used_by_children() - used))
         name = "autoresearch " + " ".join(command).format(last="ID")
@@ -309,9 +334,12 @@ def step(campaign, rng, number, timed):
     with timed("before an idea: control due? certificate due?"):
         campaign.memory.control_due(20)
         certificate.is_due(campaign, 100.0)
+    conversation = ask(campaign.ledger.conversations, number, timed)
     with timed("experiment opened"):
         parent = campaign.tip.number
-        opened = campaign.open(idea(number), diff="+x = 1\n-x = 2\n" * 10, parent=parent)
+        opened = campaign.open(
+            idea(number), diff="+x = 1\n-x = 2\n" * 10, parent=parent, conversation=conversation
+        )
     with timed("belief for its comparison"):
         campaign.memory.belief(opened.opened_seq)
     with timed("candidate recorded"):

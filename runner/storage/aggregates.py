@@ -1,6 +1,7 @@
 """Sums over a whole campaign, computed by SQLite: what `status` shows without reading every experiment.
 
-Each figure is one that `runner.report` computes from experiments too, and a test holds the two equal.
+Each figure is one that `runner.report` computes from experiments too, and a test holds the two equal. What is rare
+among runs is looked up in the partial indexes of `runs`, hence the order of the joins.
 """
 
 from __future__ import annotations
@@ -53,9 +54,9 @@ class Aggregates:
     def strikes(self) -> Counter[int]:
         """The number of challengers of each champion, by its number, the audit has refused."""
         rows = self._read(
-            "SELECT champion, count(DISTINCT number) FROM experiments"
-            " JOIN trials ON trials.tag = experiments.tag AND experiment = number AND kind = 'candidate'"
-            " JOIN runs ON trial = trials.id WHERE experiments.tag = ? AND verdict = 'invalid'"
+            "SELECT champion, count(DISTINCT number) FROM runs CROSS JOIN trials ON trials.id = trial"
+            " CROSS JOIN experiments ON experiments.tag = trials.tag AND number = experiment"
+            " WHERE experiments.tag = ? AND kind = 'candidate' AND verdict = 'invalid'"
             " AND champion IS NOT NULL AND outcome IS NOT NULL AND json_extract(audit, '$.finding') IS NOT NULL"
             " GROUP BY champion",
             self._tag,
@@ -65,10 +66,10 @@ class Aggregates:
     def stopped_early(self, usual_seconds: float) -> tuple[int, float]:
         """Return how many experiments were stopped early, and the seconds saved against a usual trial's."""
         (row,) = self._read(
-            "SELECT count(*), coalesce(sum(max(0.0, ? - coalesce(wall_seconds, 0.0))), 0.0) FROM trials"
-            " JOIN experiments ON experiments.tag = trials.tag AND number = experiment"
-            " JOIN runs ON trial = trials.id AND end = 'stopped'"
-            " WHERE trials.tag = ? AND kind = 'candidate' AND outcome = 'stopped' AND verdict = 'discard'",
+            "SELECT count(*), coalesce(sum(max(0.0, ? - coalesce(wall_seconds, 0.0))), 0.0) FROM runs"
+            " CROSS JOIN trials ON trials.id = trial"
+            " CROSS JOIN experiments ON experiments.tag = trials.tag AND number = experiment WHERE end = 'stopped'"
+            " AND trials.tag = ? AND kind = 'candidate' AND outcome = 'stopped' AND verdict = 'discard'",
             *(usual_seconds, self._tag),
         )
         return int(row[0]), float(row[1])
@@ -79,7 +80,8 @@ class Aggregates:
             "SELECT count(*), coalesce(sum(verdict = 'accept'), 0)"
             " FROM runs CROSS JOIN trials ON trials.id = trial"
             " CROSS JOIN experiments ON experiments.tag = trials.tag AND number = experiment"
-            " WHERE json_extract(curve, '$.stop_reason') IS NOT NULL AND trials.tag = ? AND kind = 'candidate'"
+            " WHERE json_extract(curve, '$.stop_reason') IS NOT NULL AND end <> 'stopped'"
+            " AND trials.tag = ? AND kind = 'candidate'"
             " AND outcome = 'scored' AND figures IS NOT NULL",
             self._tag,
         )

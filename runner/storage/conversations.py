@@ -163,8 +163,8 @@ class Conversations:
         return float(row[0])
 
     def campaign_cost_usd(self, tag: str) -> float:
-        """All money spent in a campaign."""
-        (row,) = self._database.read("SELECT coalesce(sum(cost_usd), 0) FROM usage WHERE tag = ?", tag)
+        """All money spent in a campaign: a running sum, since every request asks for it."""
+        (row,) = self._database.read("SELECT coalesce(sum(cost_usd), 0) FROM campaigns WHERE tag = ?", tag)
         return float(row[0])
 
     def usage_totals(self, tag: str) -> UsageTotals:

@@ -311,16 +311,11 @@ class Ledger:
             *values,
         ):
             trials.setdefault(row["experiment"], []).append(trial_of(row, runs.get(row["id"], ())))
-        spent = read(
-            f"SELECT number, sum(cost_usd) FROM experiments JOIN usage"  # noqa: S608
-            f" ON usage.tag = experiments.tag AND experiment = number WHERE {wanted} GROUP BY number",
-            *values,
-        )
-        costs: dict[int, float] = dict(tuple(row) for row in spent)
-        query = f"SELECT * FROM experiments WHERE {wanted} ORDER BY number"  # noqa: S608
+        # No join: SQLite would carry the range over to `usage`, and scan all of it for each experiment.
+        cost = "SELECT coalesce(sum(cost_usd), 0.0) FROM usage WHERE tag = experiments.tag AND experiment = number"
+        query = f"SELECT *, ({cost}) AS cost_usd FROM experiments WHERE {wanted} ORDER BY number"  # noqa: S608
         return tuple(
-            experiment_of(row, trials.get(row["number"], ()), costs.get(row["number"], 0.0))
-            for row in read(query, *values)
+            experiment_of(row, trials.get(row["number"], ()), row["cost_usd"]) for row in read(query, *values)
         )
 
     # --------------------------------------------------------------------- trials

@@ -13,7 +13,8 @@ CREATE TABLE campaigns (
     seed INTEGER NOT NULL,              -- seeds of all trials derive from it; secret from candidates
     target INTEGER NOT NULL,            -- experiments wanted so far, baseline excluded
     conditions TEXT NOT NULL,           -- JSON: what two scores must share to be comparable
-    ticks INTEGER NOT NULL DEFAULT 0    -- logical clock: opened_seq, closed_seq and kept_seq are ticks of it
+    ticks INTEGER NOT NULL DEFAULT 0,   -- logical clock: opened_seq, closed_seq and kept_seq are ticks of it
+    cost_usd REAL NOT NULL DEFAULT 0    -- running sum of its `usage`, kept by triggers
 ) STRICT;
 CREATE TABLE experiments (
     tag TEXT NOT NULL REFERENCES campaigns ON DELETE CASCADE,
@@ -84,6 +85,10 @@ CREATE TABLE runs (                     -- container executions of a trial, in o
     PRIMARY KEY (trial, position)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX runs_by_claim ON runs (val_bpb, trial) WHERE phase = 'score';
+CREATE INDEX runs_stopped ON runs (end, trial, wall_seconds) WHERE end = 'stopped';
+CREATE INDEX runs_finished_anyway ON runs (trial)
+    WHERE json_extract(curve, '$.stop_reason') IS NOT NULL AND end <> 'stopped';
+CREATE INDEX runs_refused ON runs (trial) WHERE json_extract(audit, '$.finding') IS NOT NULL;
 CREATE TABLE sealed (                   -- scores on the test rows, apart from what proposers and verdicts read
     tag TEXT NOT NULL,
     number INTEGER NOT NULL,
@@ -116,6 +121,11 @@ CREATE TABLE usage (                    -- what each response of a language mode
     cost_usd REAL NOT NULL
 ) STRICT;
 CREATE INDEX usage_of ON usage (tag, experiment, cost_usd);
+CREATE INDEX usage_by_cost ON usage (tag, cost_usd);
+CREATE TRIGGER usage_booked AFTER INSERT ON usage
+    BEGIN UPDATE campaigns SET cost_usd = cost_usd + NEW.cost_usd WHERE tag = NEW.tag; END;
+CREATE TRIGGER usage_corrected AFTER UPDATE OF cost_usd ON usage
+    BEGIN UPDATE campaigns SET cost_usd = cost_usd - OLD.cost_usd + NEW.cost_usd WHERE tag = NEW.tag; END;
 CREATE TABLE conversations (            -- about one idea; at most one per proposer is open
     id INTEGER PRIMARY KEY,
     tag TEXT NOT NULL REFERENCES campaigns ON DELETE CASCADE,

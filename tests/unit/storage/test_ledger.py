@@ -92,7 +92,7 @@ def test_one_experiment_is_read_without_the_rows_of_others(ledger, monkeypatch):
 
     monkeypatch.setattr(ledger.database, "read", counted)
     assert ledger.experiment("t", 1) == everything[1]
-    assert rows == [3, 1, 1, 1], "runs, trials, costs, and the experiment"
+    assert rows == [3, 1, 1], "runs, trials, and the experiment with its cost"
     assert ledger.experiments("t", 1, 2) == everything[1:]
     assert ledger.experiment("t", 3) is None and ledger.experiment("u", 1) is None
 
