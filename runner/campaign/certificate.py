@@ -15,6 +15,7 @@ from runner.campaign.campaign import Campaign
 from runner.campaign.candidate import program_files
 from runner.campaign.case import failure, last_settled, score_limit
 from runner.campaign.placement import as_diff
+from runner.campaign.promotion import point_tip
 from runner.decision import certificate, history, tip
 from runner.decision.keep_rule import SIMPLIFICATION, Action, Belief, Judgement
 from runner.decision.tip import TipRule
@@ -59,7 +60,10 @@ def open_certificate(campaign: Campaign) -> Experiment:
 
     made = guarded("comparing tip and champion", difference, campaign=campaign.tag)
     refused, diff = (Refused(reason=made.reason), "") if isinstance(made, Bug) else made
-    return campaign.open(proposal, diff=diff, parent=campaign.champion.number, refused=refused)
+    opened = campaign.open(proposal, diff=diff, parent=campaign.champion.number, refused=refused)
+    if opened.verdict is not None:  # refused: the tip is rolled back
+        point_tip(campaign)
+    return opened
 
 
 @dataclass(frozen=True, kw_only=True)

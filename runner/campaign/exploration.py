@@ -88,6 +88,8 @@ class Exploration:
         if last.outcome is not Outcome.SCORED or last.val_bpb is None:
             return failure(last, self.belief.sigma_bpb)
         judged = self._judge(last.val_bpb)
+        if judged.action is Action.ACCEPT and not last.audited:
+            return None  # its settings have changed since: nothing that was not audited is on the tip
         reason, claimed = judged.reason, last.claimed_bpb
         if (
             judged.action is Action.DISCARD

@@ -35,7 +35,7 @@ def refuse_broken_machine(campaign: Campaign) -> None:
         return
     tip = campaign.tip
     if any(
-        trial.outcome is Outcome.SCORED and trial.opened_seq > alike[0].opened_seq for trial in tip.control_trials
+        trial.outcome is Outcome.SCORED and trial.opened_seq > alike[0].closed_seq for trial in tip.control_trials
     ):
         return
     campaign.observer.note(f"{len(alike)} experiments in a row crashed alike: is it the machine?")

@@ -100,7 +100,7 @@ def run(controller: Controller, proposer: Proposer, stop: StopSwitch, *, more: i
     ensure_baseline(campaign)
     done = campaign.num_done
     if more is not None:
-        interrupted = campaign.open_experiment is not None
+        interrupted = campaign.open_experiment is not None and campaign.open_experiment.is_idea
         target = done + more + interrupted  # an interrupted one is finished first
     else:
         wanted = done + config.experiments

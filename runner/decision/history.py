@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -172,9 +173,14 @@ def first_scored(trials: Iterable[Trial]) -> Trial | None:
 
 
 def pairs_of(certificate: Experiment, champion: Experiment) -> tuple[Pair, ...]:
-    """The complete pairs of a certificate, both sides audited, in the order in which the tip was measured."""
-    opened = certificate.opened_seq
-    of_champion = {one.seed: one for one in champion.control_trials if one.audited and one.opened_seq > opened}
+    """The complete pairs of a certificate, both sides audited, in the order in which the tip was measured.
+
+    Its first seed explores afterwards: a champion that is the tip again is measured under it later, as a control.
+    """
+    opened, closed = certificate.opened_seq, certificate.closed_seq or math.inf
+    of_champion = {
+        one.seed: one for one in champion.control_trials if one.audited and opened < one.opened_seq < closed
+    }
     own = {one.seed: one for one in certificate.trials if one.audited}
     return tuple(Pair(one, of_champion[seed]) for seed, one in own.items() if seed in of_champion)
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from runner.decision import tip
 from runner.decision.effect_prior import Floats
-from runner.decision.history import ROLLED_BACK, Pair, first_scored, pairs_of
+from runner.decision.history import ROLLED_BACK, Pair, first_scored, pairs_of, scored
 from runner.decision.keep_rule import SIMPLIFICATION, Belief
 from runner.records import Experiment, Trial, Verdict
 
@@ -91,11 +91,13 @@ def explored(known: Tip, belief: Belief, score_bpb: float) -> tip.Explored:
 
 def after_idea(known: Tip, belief: Belief, experiment: Experiment) -> Tip:
     """The tip after the verdict on an edit of it."""
-    trial, accepted = first_scored(experiment.trials), experiment.verdict is Verdict.ACCEPT
+    trials, accepted = scored(experiment.trials), experiment.verdict is Verdict.ACCEPT
     if accepted:
         known = replace(known, edits=(*known.edits, experiment.number))
-    if trial is None or trial.val_bpb is None or trial.seed != known.seed or experiment.figures is None:
+    if not trials or trials[-1].val_bpb is None or trials[-1].seed != known.seed or experiment.figures is None:
         return known
+    trial = trials[-1]
+    assert trial.val_bpb is not None
     found = explored(known, belief, trial.val_bpb)
     evidence = tip.share_from_trial(
         belief.prior,

@@ -99,7 +99,7 @@ def test_a_killed_demo_goes_on_where_it_was(demo, gate, left):
     assert verdicts(demo) == left
     ended = demo.run("demo")
     assert ended.code == 0, ended.errors
-    assert "goes on where it was interrupted" in " ".join(ended.output.split())
+    assert "resumes where it was interrupted" in " ".join(ended.output.split())
     assert verdicts(demo)[: len(VERDICTS)] == VERDICTS
     assert (by(demo, "tour"), by(demo, "optuna")) == (5, 2)
 

@@ -169,4 +169,6 @@ def test_a_certificate_that_our_own_bug_prevents_ends_the_tip_instead_of_the_nig
     done = open_certificate(accepted)
     assert done.verdict is Verdict.INVALID and "internal error" in done.reason
     assert accepted.tip.number == 0
+    champion, tip = branches(accepted)
+    assert tip == champion, "nothing may follow in this night that would move it"
     assert accepted.ledger.experiment(TAG, 3).certifies == (1, 2)

@@ -9,7 +9,8 @@ import pytest
 from runner.campaign import tip_control
 from runner.campaign.machine_doubt import MAX_ALIKE, refuse_broken_machine
 from runner.errors import EngineError
-from runner.records import Outcome, Proposal, Ruling, Verdict
+from runner.records import Outcome, Proposal, Ruling, TrialKind, Verdict
+from tests.support.ledgers import record_trial
 from tests.support.scripted_campaign import campaign as open_campaign
 from tests.support.scripted_controller import TAG, make_repository
 from tests.support.trials import failed, scored
@@ -72,6 +73,17 @@ def test_a_tip_that_runs_leaves_the_verdicts_and_is_asked_once(campaign, control
         refuse_broken_machine(campaign)
         close(campaign, CRASH)
     assert set(verdicts(campaign)) == {"crash"} and controls == []
+
+
+def test_a_champion_that_ran_before_its_certificate_crashed_is_asked_all_the_same(campaign, controls):
+    controls.append(Outcome.CRASH)
+    opened = campaign.open(Proposal(hypothesis="h", edits=(), proposer="p"), diff="", parent=0)
+    record_trial(campaign.ledger, 0, scored(1.9, 5, kind=TrialKind.CONTROL))
+    campaign.reload(0)
+    campaign.close(opened.number, Ruling(verdict=Verdict.CRASH, reason=CRASH))
+    close(campaign, *[CRASH] * (MAX_ALIKE - 1))
+    with pytest.raises(EngineError, match="crashed alike"):
+        refuse_broken_machine(campaign)
 
 
 @pytest.mark.parametrize("outcome", [Outcome.LOST, Outcome.INVALID])

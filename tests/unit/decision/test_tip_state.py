@@ -166,6 +166,14 @@ def test_a_pair_needs_both_sides_audited_and_the_champion_measured_for_this_cert
     assert len(history.pairs_of(made, lost)) == 1
 
 
+def test_a_later_control_under_the_first_seed_is_no_part_of_the_certificate():
+    made, champion = certificate(Verdict.DISCARD, *PAIRS)
+    late = control(2.5, seed=100)
+    made = replace(made, closed_seq=late.opened_seq)
+    again = replace(champion, control_trials=(*champion.control_trials, late))
+    assert history.pairs_of(made, again) == history.pairs_of(made, champion)
+
+
 def test_the_seed_share_is_learned_from_pairs_and_from_trials():
     """A world with a share of 0.85: differences under one seed are small against what seeds do."""
     rng, known = np.random.default_rng(1), TIP
