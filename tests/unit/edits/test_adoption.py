@@ -69,7 +69,9 @@ def test_the_port_of_the_guide_keeps_the_contract_and_changes_few_lines():
     changes = difflib.ndiff(BEFORE.splitlines(), (AFTER["model"] + AFTER["train"]).splitlines())
     new = [line for line in changes if line.startswith("+ ") and line[2:].strip()]
     assert len(new) <= MOST_LINES
-    said = re.search(r"steps: (\d+) of its \d+ lines are new or different", (ROOT / "docs/adopt.md").read_text("utf-8"))
+    said = re.search(
+        r"steps: (\d+) of its \d+ lines are new or different", (ROOT / "docs/adopt.md").read_text("utf-8")
+    )
     assert int(said[1]) == len(new)
 
 
