@@ -299,10 +299,10 @@ class AuditPolicy:
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """The basis of a verdict; see `docs/statistics.md`. Effects are candidate − champion: negative is better."""
+    """The basis of a verdict; see `docs/statistics.md`. Effects: edit − tip, or tip − champion; negative is better."""
 
     trials: tuple[int, ...]  # ids of the candidate's trials
-    pool: tuple[int, ...]  # … of its champion's
+    pool: tuple[int, ...]  # … of what it is compared with: the tip, or the champion
     delta_bpb: float  # difference of the means
     se_bpb: float  # its standard error
     sigma_bpb: float  # noise standard deviation of one trial
@@ -349,7 +349,7 @@ class Experiment:
     tried_commit: str | None = None
     kept_commit: str | None = None
     val_bpb: float | None = None
-    delta_bpb: float | None = None  # against the champion; negative is better
+    delta_bpb: float | None = None  # expected effect on the tip, or measured gain; negative is better
     sigma_bpb: float | None = None  # the noise figure that the verdict used
     log_tail: str = ""  # of its last training; untrusted
     cost_usd: float = 0.0
@@ -359,7 +359,7 @@ class Experiment:
     layer_digest: str | None = None
     figures: Figures | None = None
     trials: tuple[Trial, ...] = ()  # closed ones, in the order in which they were opened
-    control_trials: tuple[Trial, ...] = ()  # … that measured it again as champion
+    control_trials: tuple[Trial, ...] = ()  # … that measured it again as tip, or as champion
     opened_seq: int = 0  # ticks of the campaign's logical clock; 0: not yet
     closed_seq: int = 0
     kept_seq: int = 0
@@ -398,7 +398,7 @@ class ProposalRequest:
     program: str  # program.md
     profile: str  # "cpu", "cuda", or a tier of it: the module of `workload/sizes/`
     train_seconds: float
-    files: Files  # the champion's workload/
+    files: Files  # the workload/ of the tip
     history: tuple[Experiment, ...]  # every closed experiment, oldest first, the baseline included
     running: Experiment | None = None  # without a verdict: it is measured meanwhile
     failed: Experiment | None  # the crash to repair, on the one retry of an idea

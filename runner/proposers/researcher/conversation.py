@@ -41,7 +41,7 @@ class Researcher:
         name: its name in the ledger.
         chat: the model.
         plateau_chat: another model, asked during a plateau; None: the same one.
-        plateau_after: number of verdicts without a keep that make a plateau.
+        plateau_after: number of verdicts without an acceptance that make a plateau.
     """
 
     prefetches = True
