@@ -299,7 +299,7 @@ class AuditPolicy:
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """The basis of a verdict; see `docs/statistics.md`. Effects: edit − tip, or tip − champion; negative is better."""
+    """The basis of a verdict; see `docs/statistics.md`. Effects are differences of scores: negative is better."""
 
     trials: tuple[int, ...]  # ids of the candidate's trials
     pool: tuple[int, ...]  # … of what it is compared with: the tip, or the champion
